@@ -1,0 +1,82 @@
+"""From wanted exposure to positions: trade only outside the band, in the cheapest contracts, reducing legs first."""
+
+import numpy as np
+
+from dea_daemon.allocator.target import aim
+from dea_daemon.domain.decisions import Forecast, Target, View
+from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
+from dea_daemon.domain.numbers import NS_PER_S
+from dea_daemon.domain.parameters import AllocatorParameters
+
+
+def allocate(
+    view: View,
+    forecast: Forecast,
+    rebalancing: BoolArray,
+    params: AllocatorParameters,
+    *,
+    instrument_cap_usd: float,
+    passive: bool,
+) -> Target:
+    """The whole book wanted. `rebalancing` [K] is the last target's: a trade begun goes on to its inner goal.
+
+    `instrument_cap_usd` bounds |notional| per contract so that what one cannot hold goes to the next.
+    """
+    exposure, band = aim(view, forecast, params)
+    distance = view.exposure_usd - exposure
+    outside = np.abs(distance) > band
+    inner = params.band_inner * band
+    active = outside | (rebalancing & (np.abs(distance) > inner))
+    change = np.where(active, np.copysign(inner, distance) - distance, 0.0)
+    lots = view.position_lots.copy()
+    for k in np.flatnonzero(active & np.isfinite(change)):
+        lots += distribute(view, int(k), float(change[k]), params, instrument_cap_usd, passive)
+    return Target(exposure_usd=exposure, band_usd=band, position_lots=lots, rebalancing=active)
+
+
+def cost_per_usd(view: View, direction: float, params: AllocatorParameters, passive: bool) -> FloatArray:
+    """What it costs [N] to put on one dollar of exposure: fee, half spread (crossing), and funding while held."""
+    mid = 0.5 * (view.bid_price + view.ask_price)
+    half_spread = 0.5 * (view.ask_price - view.bid_price) / mid
+    funding = np.nan_to_num(view.funding_rate_8h) * direction * params.expected_hold_h / 8.0
+    if passive:
+        return view.universe.maker_fee - half_spread + funding
+    return view.universe.taker_fee + half_spread + funding
+
+
+def distribute(
+    view: View, k: int, change_usd: float, params: AllocatorParameters, instrument_cap_usd: float, passive: bool
+) -> IntArray:
+    """Signed lots [N] whose exposure to factor k adds up to `change_usd`, or as near as room and lots allow.
+
+    First contracts whose position shrinks by it, then the others, each by cost; rounded towards less.
+    """
+    per_lot = view.exposure_per_lot[k]
+    direction = 1 if change_usd > 0 else -1
+    usable = view.universe.tradable & view.fresh & (per_lot > 0)
+    expiry = view.universe.expiry_ns
+    too_late = (expiry > 0) & (expiry - view.utc_ns < params.avoid_expiry_h * 3_600 * NS_PER_S)
+    position = view.position_lots
+    shrink = np.where(usable & (position * direction < 0), np.abs(position), 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cap = np.floor(instrument_cap_usd / view.notional_per_lot_usd)
+    cap = np.where(usable & ~too_late, np.nan_to_num(cap, nan=0.0), 0.0)
+    grow = np.maximum(cap - np.where(position * direction > 0, np.abs(position), 0), 0.0)
+    order = np.argsort(np.where(usable, cost_per_usd(view, direction, params, passive), np.inf), kind="stable")
+    lots = np.zeros(len(position), dtype=np.int64)
+    left = abs(change_usd)
+    for room in (shrink, grow):
+        taken = _fill(left, per_lot[order], room[order].astype(np.float64))
+        lots[order] += taken
+        left -= float(taken @ np.nan_to_num(per_lot[order]))
+    return lots * direction
+
+
+def _fill(amount_usd: float, per_lot_usd: FloatArray, room_lots: FloatArray) -> IntArray:
+    """Pour `amount_usd` into contracts in order, each up to its room; whole lots, never more than the amount."""
+    worth = np.where(room_lots > 0, per_lot_usd, 0.0) * room_lots
+    before = np.cumsum(worth) - worth
+    share = np.clip(amount_usd - before, 0.0, worth)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lots = np.floor(share / per_lot_usd + 1e-9)
+    return np.where(room_lots > 0, lots, 0.0).astype(np.int64)

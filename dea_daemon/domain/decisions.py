@@ -1,0 +1,210 @@
+"""What passes between the rooms in one decision: View → Forecast → Target → Permit → Decision.
+
+N is the number of universe rows, K of risk factors (FactorIndex), U of underlyings. Arrays of a View are
+read-only. Units are in the names; every *_usd is signed unless it says otherwise.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import msgspec
+
+from dea_daemon.domain.commands import Outgoing
+from dea_daemon.domain.factors import FactorIndex
+from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray, Universe
+from dea_daemon.domain.modes import Mode
+from dea_daemon.domain.orders import Order
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Read-only picture of the state at one tick.
+
+    now_ns is the receipt clock, utc_ns the wall clock. Prices are NaN where unknown; `fresh` [N] says the
+    book (or quote) and mark may be relied upon. `notional_per_lot_usd` [N] is positive and NaN where it cannot
+    be known. `exposure_per_lot` is X [K, N] in USD per lot; `exposure_base_usd` is e0 [K]; `exposure_usd` [K]
+    is X·position + e0. Working lots [N] are the non-negative worst sums of own and foreign orders that may
+    still fill on each side, unknown ones included. Ages are ns, huge where never seen.
+    """
+
+    seq: int  # this decision's number in the run
+    now_ns: int
+    utc_ns: int
+    universe: Universe
+    factors: FactorIndex
+    # market [N]
+    bid_price: FloatArray
+    ask_price: FloatArray
+    bid_amount: FloatArray
+    ask_amount: FloatArray
+    mark_price: FloatArray
+    index_price: FloatArray
+    funding_rate_8h: FloatArray
+    fresh: BoolArray
+    book_age_ns: IntArray
+    mark_age_ns: IntArray
+    underlying_price: FloatArray  # [U] index in USD
+    # account [N], [K]
+    position_lots: IntArray
+    working_buy_lots: IntArray
+    working_sell_lots: IntArray
+    quarantined: BoolArray
+    notional_per_lot_usd: FloatArray
+    exposure_per_lot: FloatArray
+    exposure_base_usd: FloatArray
+    exposure_usd: FloatArray
+    equity_usd: float
+    peak_equity_usd: float
+    turnover_hour_usd: float
+    fees_hour_usd: float
+    creates_last_minute: int
+    clock_step_ns: int
+    # conditions
+    mode: Mode
+    armed: bool
+    draining: bool
+    ready: bool  # the account was reported, and every restored order is settled
+    account_fresh: bool  # [all accounts] private stream and reports are recent
+    recording: bool  # the ledger accepts writes
+    orders: tuple[Order, ...]  # live and unknown ones, ours
+    # for execution
+    epoch: int
+    sequence: int  # the last one used in a client order id
+    trade_cursor_ms: int
+    account_asked_ns: tuple[int, ...]
+    account_agreed: tuple[bool, ...]
+    traded_accounts: tuple[int, ...]
+    paused: BoolArray  # [N] the circuit is open after repeated rejects
+    post_only_rejects: IntArray  # [N] in a row
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """mean_return [U] 1/day; covariance [U, U] 1/day², PSD; annual_vol [U]."""
+
+    mean_return: FloatArray
+    covariance: FloatArray
+    annual_vol: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Wanted exposure and the positions that reach it.
+
+    exposure_usd, band_usd [K]: aim and half-width (NaN: this factor is not targeted). position_lots [N] is the
+    whole book wanted. rebalancing [K] stays True from leaving the band until the inner goal is reached.
+    """
+
+    exposure_usd: FloatArray
+    band_usd: FloatArray
+    position_lots: IntArray
+    rebalancing: BoolArray
+
+
+class Clip(msgspec.Struct, frozen=True):
+    """One limit that cut something: what was wanted, what was allowed, and why."""
+
+    limit: str
+    subject: str
+    wanted: float
+    allowed: float
+    why: str
+
+
+class LimitUse(msgspec.Struct, frozen=True):
+    """How much of one limit is used, at the worst combination of working orders."""
+
+    limit: str
+    subject: str
+    used: float
+    allowed: float
+
+
+class Licence(IntEnum):
+    """What an order in one row may do, from least to most."""
+
+    NOTHING = 0
+    SHRINK_POSITION = 1  # towards flat in that contract, never through it
+    SHRINK_EXPOSURE = 2  # or against the underlying's dollar delta, never through zero
+    ANYTHING = 3  # within the limits
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """What guards allow at this tick: a book to move to, and the facts `admit` checks each order against.
+
+    position_lots [N] is the target, cut inward; licence [N] holds Licence values. urgent [K] marks factors in
+    breach: cross at once. `mode` is the guards' proposal, `view` what all was measured on.
+    """
+
+    view: View
+    position_lots: IntArray
+    licence: IntArray
+    urgent: BoolArray
+    mode: Mode
+    mode_why: str
+    clips: tuple[Clip, ...]
+    uses: tuple[LimitUse, ...]
+
+
+class FactorLine(msgspec.Struct, frozen=True):
+    """One factor in a decision record, USD."""
+
+    factor: str
+    price: float
+    annual_vol: float
+    actual_usd: float
+    target_usd: float
+    band_usd: float
+
+
+class OrderLine(msgspec.Struct, frozen=True):
+    """One command in a decision record."""
+
+    action: str
+    instrument: str
+    client_order_id: str
+    side: str
+    lots: int
+    price: str
+    why: str
+
+
+class DecisionRecord(msgspec.Struct, frozen=True):
+    """A decision told: inputs → target → what each guard clipped and why → orders."""
+
+    seq: int
+    ts_recv_ns: int
+    utc_ns: int
+    cause: str
+    mode: Mode
+    armed: bool
+    equity_usd: float
+    factors: tuple[FactorLine, ...]
+    clips: tuple[Clip, ...]
+    uses: tuple[LimitUse, ...]
+    orders: tuple[OrderLine, ...]
+    notes: tuple[str, ...]
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What one step asks of the shell.
+
+    `commands` in the order to send (cancels first). `record` is None except on DecisionDue. `wake` not empty
+    asks for an early tick and says why. `notes` are events worth a log line (`noun.past_verb` and fields).
+    """
+
+    commands: tuple[Outgoing, ...] = ()
+    record: DecisionRecord | None = None
+    wake: str = ""
+    notes: tuple["Note", ...] = ()
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A log event as a value: the core writes no log, the shell writes these."""
+
+    event: str
+    fields: dict[str, str | int | float | bool]
+
+
+NOTHING = Decision()

@@ -1,0 +1,166 @@
+"""Instruments, accounts, margin pools, and the universe: the numbered rows every array is indexed by."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from enum import StrEnum
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from dea_daemon.domain.errors import check
+from dea_daemon.domain.numbers import as_decimal, from_steps, to_lots, to_steps
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Side(StrEnum):
+    BUY = "buy"
+    SELL = "sell"
+
+    @property
+    def sign(self) -> int:
+        return 1 if self is Side.BUY else -1
+
+    @property
+    def opposite(self) -> "Side":
+        return Side.SELL if self is Side.BUY else Side.BUY
+
+
+class Kind(StrEnum):
+    SPOT = "spot"
+    PERPETUAL = "perpetual"
+    FUTURE = "future"
+    OPTION = "option"
+
+
+class Payoff(StrEnum):
+    """How a contract pays: linear in quote currency, inverse in the underlying coin, quanto in a third."""
+
+    LINEAR = "linear"
+    INVERSE = "inverse"
+    QUANTO = "quanto"
+
+
+class AccountKey(msgspec.Struct, frozen=True, order=True):
+    """One sub-account at one venue."""
+
+    venue: str
+    account: str
+
+    def __str__(self) -> str:
+        return f"{self.venue}/{self.account}"
+
+
+class TickStep(msgspec.Struct, frozen=True):
+    """Above `above_price` prices move by `tick_size`, a whole multiple of the instrument's own."""
+
+    above_price: Decimal
+    tick_size: Decimal
+
+
+class Instrument(msgspec.Struct, frozen=True):
+    """One contract at one venue.
+
+    lot_size is in the venue's own amount unit (Deribit inverse: USD; Deribit linear and options: coins;
+    OKX: contracts). contract_size converts one unit of that amount: underlying (linear, quanto) or USD
+    (inverse). Fees are fractions of notional. Expiry is UTC ns; 0 means never.
+    """
+
+    venue: str
+    name: str
+    kind: Kind
+    payoff: Payoff
+    underlying: str
+    quote_currency: str
+    settle_currency: str
+    margin_pool: str
+    contract_size: Decimal
+    lot_size: Decimal
+    tick_size: Decimal
+    tick_steps: tuple[TickStep, ...] = ()
+    min_lots: int = 1
+    maker_fee: float = 0.0
+    taker_fee: float = 0.0
+    expiry_ns: int = 0
+    strike: float = 0.0
+    is_call: bool = False
+    tradable: bool = True
+
+    def amount_to_lots(self, amount: float | int | str | Decimal, rounding: str = "nearest") -> int:
+        return to_lots(amount, self.lot_size, rounding)
+
+    def lots_to_amount(self, lots: int) -> Decimal:
+        return from_steps(lots, self.lot_size)
+
+    def tick_at(self, price: Decimal) -> Decimal:
+        """The tick size in force at `price` (venues widen ticks above thresholds)."""
+        tick = self.tick_size
+        for step in self.tick_steps:
+            if price > step.above_price:
+                tick = step.tick_size
+        return tick
+
+    def price_to_ticks(self, price: float | str | Decimal, side: Side | None = None) -> int:
+        """A price as a count of `tick_size`, on the grid in force there.
+
+        With a side it rounds to the passive side (buys down, sells up); without, to the nearest.
+        """
+        wanted = as_decimal(price)
+        tick = self.tick_at(wanted)
+        rounding = "nearest" if side is None else ("down" if side is Side.BUY else "up")
+        return to_steps(wanted, tick, rounding) * to_steps(tick, self.tick_size)
+
+    def ticks_to_price(self, ticks: int) -> Decimal:
+        return from_steps(ticks, self.tick_size)
+
+    def on_grid(self, ticks: int) -> bool:
+        """Whether this count of ticks is a price the venue accepts."""
+        return ticks > 0 and ticks % to_steps(self.tick_at(self.ticks_to_price(ticks)), self.tick_size) == 0
+
+    @property
+    def lot_value(self) -> float:
+        """Underlying per lot (linear, quanto) or USD per lot (inverse)."""
+        return float(self.lot_size * self.contract_size)
+
+
+class Universe:
+    """The numbered rows: every [N] array of the house is indexed by them.
+
+    A row is one instrument in one account, so the position key is (venue, account, instrument).
+    An index, once given, means the same contract for the whole run.
+    """
+
+    def __init__(self, accounts: tuple[AccountKey, ...], rows: tuple[tuple[int, Instrument], ...]) -> None:
+        """`rows` pairs an index into `accounts` with an instrument."""
+        self.accounts = accounts
+        self.instruments = tuple(instrument for _, instrument in rows)
+        self.account = np.array([account for account, _ in rows], dtype=np.int64)
+        self.underlyings = tuple(dict.fromkeys(i.underlying for i in self.instruments))
+        self._row_of = {(int(a), i.name): row for row, (a, i) in enumerate(rows)}
+        check(len(self._row_of) == len(rows), "an instrument is listed twice in one account")
+        position = {name: k for k, name in enumerate(self.underlyings)}
+        self.underlying: IntArray = np.array([position[i.underlying] for i in self.instruments], dtype=np.int64)
+        self.inverse: BoolArray = np.array([i.payoff is Payoff.INVERSE for i in self.instruments], dtype=np.bool_)
+        self.lot_value = self._column(lambda i: i.lot_value)
+        self.tick_size = self._column(lambda i: float(i.tick_size))
+        self.maker_fee = self._column(lambda i: i.maker_fee)
+        self.taker_fee = self._column(lambda i: i.taker_fee)
+        self.min_lots: IntArray = np.array([i.min_lots for i in self.instruments], dtype=np.int64)
+        self.tradable: BoolArray = np.array([i.tradable for i in self.instruments], dtype=np.bool_)
+        self.expiry_ns: IntArray = np.array([i.expiry_ns for i in self.instruments], dtype=np.int64)
+        for column in vars(self).values():
+            if isinstance(column, np.ndarray):
+                column.flags.writeable = False
+
+    def _column(self, read: Callable[[Instrument], float]) -> FloatArray:
+        return np.array([read(i) for i in self.instruments], dtype=np.float64)
+
+    def __len__(self) -> int:
+        return len(self.instruments)
+
+    def row(self, account: int, name: str) -> int | None:
+        """The row of a venue's instrument name in one account, or None."""
+        return self._row_of.get((account, name))

@@ -1,0 +1,124 @@
+"""Everything the core may be told, with units and bounds: the part of the configuration replay needs.
+
+Parameters travel in RunStarted as JSON, so a tape carries its own configuration. `shell/settings.py`
+adds what only the outside needs (URLs, files, throttles).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Frozen, and an unknown key is an error: a mistyped limit must not vanish."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StateParameters(Section):
+    """What counts as known, and for how long."""
+
+    stale_book_ms: int = Field(2_000, gt=0, description="a book or quote older than this is stale")
+    stale_mark_ms: int = Field(5_000, gt=0, description="a mark or index price older than this is stale")
+    stale_account_ms: int = Field(15_000, gt=0, description="an account report older than this is stale")
+    stale_private_ms: int = Field(20_000, gt=0, description="a private stream silent for this long is dead")
+    stable_currencies: tuple[str, ...] = Field(("USD", "USDC", "USDT"), description="currencies taken at 1 USD")
+
+
+class ForecastParameters(Section):
+    """Volatility by exponentially weighted squared returns of the index, sampled on a fixed grid."""
+
+    sample_every_s: Positive = Field(5.0, description="sampling interval of index returns")
+    half_life_s: Positive = Field(3_600.0, description="half-life of the variance estimate")
+    correlation_half_life_s: Positive = Field(36_000.0, description="half-life of the correlation estimate")
+    prior_annual_vol: Positive = Field(0.60, description="volatility before data, and what the estimate shrinks to")
+    prior_samples: Positive = Field(60.0, description="how many samples the prior is worth")
+    vol_floor: Positive = Field(0.10, description="annual volatility is never taken below this")
+    vol_cap: Positive = Field(3.00, description="nor above this")
+
+
+class FixedTarget(Section):
+    """Keep an underlying's delta at a dollar figure whatever is held."""
+
+    kind: Literal["fixed"] = "fixed"
+    delta_usd: Finite = Field(description="wanted dollar delta, coin collateral counted")
+    band_usd: Positive = Field(description="no trade while |actual - target| is within this")
+
+
+class VolTarget(Section):
+    """Share in the book's volatility budget (`allocator.annual_vol`), by inverse volatility times weight."""
+
+    kind: Literal["volatility"] = "volatility"
+    weight: Finite = Field(1.0, description="risk weight among the volatility-targeted; negative is short")
+    band: Fraction = Field(0.10, description="half-width of the no-trade band, as a fraction of |target|")
+    min_band_usd: Positive = Field(500.0, description="and never narrower than this")
+
+
+AnyTarget = Annotated[FixedTarget | VolTarget, Field(discriminator="kind")]
+
+
+class AllocatorParameters(Section):
+    targets: dict[str, AnyTarget] = Field(default_factory=dict, description="by underlying; the others are held as is")
+    annual_vol: Positive = Field(
+        0.20, description="ex-ante volatility of all volatility targets together, as a fraction of equity per year"
+    )
+    max_leverage: Positive = Field(2.0, description="their gross exposure over equity is scaled down to this")
+    band_inner: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="once outside the band, trade back to this share of its half-width (1: its edge, 0: the aim)"
+    )
+    expected_hold_h: Positive = Field(24.0, description="horizon over which funding counts as a cost of holding")
+    avoid_expiry_h: NonNegative = Field(1.0, description="no new position in a contract this close to expiry")
+
+
+class GuardParameters(Section):
+    """Hard limits, measured at the worst combination of working and unknown orders. They only ever cut."""
+
+    max_gross_usd: Positive = Field(description="sum over contracts of |notional|")
+    max_net_usd: Positive = Field(description="|dollar delta| of any one underlying, coin collateral counted")
+    max_instrument_usd: Positive = Field(description="|notional| in any one contract")
+    max_order_usd: Positive = Field(description="notional of one order")
+    max_turnover_usd_per_hour: Positive = Field(description="notional filled and working in a rolling hour")
+    max_fees_usd_per_hour: Positive = Field(description="fees paid and at stake in a rolling hour")
+    max_orders_per_minute: int = Field(120, gt=0, description="creates in a rolling minute")
+    collar_bp: Positive = Field(50.0, description="a limit price may be this far through mark and mid, no further")
+    max_index_divergence: Fraction = Field(0.01, description="|mark/index - 1| beyond which nothing is increased")
+    max_drawdown: Fraction = Field(0.5, description="equity this far below its peak: reduce-only until reset")
+    max_clock_step_ms: int = Field(500, gt=0, description="wall clock against monotonic clock in one tick")
+
+
+class ExecutionParameters(Section):
+    """How to trade what is permitted. All time limits are decided in the core, on DecisionDue."""
+
+    order_type: Literal["passive", "taker"] = Field("passive", description="passive: post, reprice, then cross")
+    dust_usd: NonNegative = Field(20.0, description="differences below this are left alone")
+    slice_usd: Positive = Field(50_000.0, description="largest notional of one order")
+    cross_after_ms: int = Field(5_000, ge=0, description="a passive order older than this is cancelled and crossed")
+    reprice_ticks: int = Field(1, ge=1, description="cancel a passive order the touch has left behind by this")
+    slippage_bp: NonNegative = Field(5.0, description="an IOC's limit beyond the touch")
+    post_only_attempts: int = Field(3, ge=1, description="post-only rejects in a row before crossing")
+    reject_limit: int = Field(5, ge=1, description="rejects in a row on a contract before it is left alone")
+    reject_pause_ms: int = Field(30_000, gt=0, description="for this long")
+    valid_for_ms: int = Field(2_000, gt=0, description="the venue refuses a create that reaches it later")
+    unknown_after_ms: int = Field(3_000, gt=0, description="a create or cancel without an answer is unknown")
+    skew_margin_ms: int = Field(1_000, ge=0, description="added to deadlines before absence counts as proof")
+    query_every_ms: int = Field(1_000, gt=0, description="how often an unknown order is asked for")
+    reconcile_every_ms: int = Field(5_000, gt=0, description="how often positions, orders, balances are compared")
+    resubscribe_every_ms: int = Field(2_000, gt=0, description="how often a broken book is asked for")
+
+
+class Parameters(Section):
+    """The core's whole configuration."""
+
+    decide_every_ms: int = Field(250, gt=0, description="the tick")
+    decide_at_most_every_ms: int = Field(20, gt=0, description="rate limit of early ticks")
+    wake_move_bp: Positive = Field(3.0, description="an index move since the last tick that brings the next forward")
+    state: StateParameters = StateParameters()
+    forecast: ForecastParameters = ForecastParameters()
+    allocator: AllocatorParameters = AllocatorParameters()
+    guards: GuardParameters
+    execution: ExecutionParameters = ExecutionParameters()

@@ -1,0 +1,184 @@
+"""The engine: one deterministic function of its events, composed of the rooms. Read this second.
+
+It reads no clock, opens no socket, draws no random number, writes no log. Live, paper, demo, backtest and
+replay are this same `step` with another source of events and another sink of commands.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dea_daemon.allocator.allocate import allocate
+from dea_daemon.domain.commands import Approved, CancelOrder, CreateOrder, Outgoing
+from dea_daemon.domain.decisions import (
+    NOTHING,
+    Clip,
+    Decision,
+    DecisionRecord,
+    FactorLine,
+    Forecast,
+    OrderLine,
+    Permit,
+    Target,
+    View,
+)
+from dea_daemon.domain.events import AnyEvent, DecisionDue, RunStarted
+from dea_daemon.domain.factors import FactorIndex
+from dea_daemon.domain.instruments import BoolArray, Universe
+from dea_daemon.domain.modes import Mode
+from dea_daemon.domain.parameters import Parameters
+from dea_daemon.execution import plan as execution
+from dea_daemon.forecast import volatility
+from dea_daemon.guards.admit import admit
+from dea_daemon.guards.guard import guard
+from dea_daemon.state.account import Account
+from dea_daemon.state.effects import Effects
+from dea_daemon.state.market import Market
+from dea_daemon.state.view import build_view
+
+
+@dataclass(slots=True)
+class Memory:
+    """What the rooms have learned: one struct each, written only between decisions."""
+
+    forecast: volatility.VolatilityMemory
+    rebalancing: BoolArray  # [K] the allocator's trades under way
+    execution: execution.ExecutionMemory
+
+
+@dataclass(slots=True)
+class State:
+    """Everything the daemon knows."""
+
+    market: Market
+    account: Account
+    memory: Memory
+    factors: FactorIndex
+    effects: Effects = field(default_factory=Effects)
+    seq: int = 0
+    clock_offset_ns: int | None = None  # wall clock minus receipt clock at the last tick
+
+
+def begin(started: RunStarted) -> tuple[State, Parameters]:
+    """The state a run starts from: all it knows of the past is in its first event."""
+    params = Parameters.model_validate_json(started.parameters)
+    universe = Universe(started.accounts, started.rows)
+    factors = FactorIndex(universe.underlyings)
+    memory = Memory(
+        forecast=volatility.VolatilityMemory(len(universe.underlyings)),
+        rebalancing=np.zeros(len(factors), dtype=np.bool_),
+        execution=execution.ExecutionMemory(len(universe)),
+    )
+    return State(Market(universe, params), Account(universe, started, params), memory, factors), params
+
+
+def step(state: State, event: AnyEvent, params: Parameters) -> Decision:
+    """Fold one event; on the tick, decide."""
+    effects = state.effects
+    effects.clear()
+    state.market.fold(event, effects)
+    state.account.fold(event, state.market, effects)
+    if not isinstance(event, DecisionDue):
+        if effects.commands or effects.notes or effects.wake:
+            return Decision(tuple(effects.commands), None, effects.wake, tuple(effects.notes))
+        return NOTHING
+    return _decide(state, event, params, effects)
+
+
+def _decide(state: State, due: DecisionDue, params: Parameters, effects: Effects) -> Decision:
+    """View → Forecast → Target → Permit → commands → approved, then the decision itself is folded."""
+    clock_step_ns = _tick(state, due, effects)
+    state.seq += 1
+    view = build_view(state.account, state.market, state.factors, due, state.seq, clock_step_ns)
+    state.account.peak_equity_usd = view.peak_equity_usd
+    volatility.observe(state.memory.forecast, due.ts_recv_ns, view.underlying_price, params.forecast)
+    forecast = volatility.predict(view, state.memory.forecast, params.forecast)
+    target = _target(state, view, forecast, params)
+    permit = guard(view, target.position_lots, params.guards)
+    execution.observe(state.memory.execution, permit, params.execution)
+    planned = execution.plan(permit, state.memory.execution, params.execution)
+    outgoing, refusals = admit(permit, planned, params.guards)
+    # Folded before it leaves: what is sent is in flight, and its worst case counts from here on.
+    state.memory.rebalancing = target.rebalancing
+    state.account.set_mode(permit.mode, permit.mode_why, effects)
+    creates = sum(isinstance(command, CreateOrder) for command in planned)
+    state.account.sent(outgoing, creates, due.ts_recv_ns, effects)
+    record = _record(state, due, view, forecast, target, permit, outgoing, refusals)
+    return Decision((*effects.commands, *outgoing), record, "", tuple(effects.notes))
+
+
+def _tick(state: State, due: DecisionDue, effects: Effects) -> int:
+    """Time passed, in every room that minds it. Returns by how much the wall clock stepped, ns."""
+    state.market.tick(due.ts_recv_ns, effects)
+    state.account.tick(due.ts_recv_ns, effects)
+    offset = due.utc_ns - due.ts_recv_ns
+    stepped = 0 if state.clock_offset_ns is None else offset - state.clock_offset_ns
+    state.clock_offset_ns = offset
+    return stepped
+
+
+def _target(state: State, view: View, forecast: Forecast, params: Parameters) -> Target:
+    """The allocator's wish; while flattening, zero everywhere without asking it."""
+    if view.mode is Mode.FLATTENING:
+        k = np.zeros(len(view.factors))
+        return Target(k, k, np.zeros_like(view.position_lots), np.zeros(len(k), dtype=np.bool_))
+    return allocate(
+        view,
+        forecast,
+        state.memory.rebalancing,
+        params.allocator,
+        instrument_cap_usd=params.guards.max_instrument_usd,
+        passive=params.execution.order_type == "passive",
+    )
+
+
+def _record(
+    state: State,
+    due: DecisionDue,
+    view: View,
+    forecast: Forecast,
+    target: Target,
+    permit: Permit,
+    outgoing: tuple[Outgoing, ...],
+    refusals: tuple[Clip, ...],
+) -> DecisionRecord:
+    """The decision told, so that it can be read back years later."""
+    factors = tuple(
+        FactorLine(
+            factor=name,
+            price=float(view.underlying_price[k]),
+            annual_vol=float(forecast.annual_vol[k]),
+            actual_usd=float(view.exposure_usd[k]),
+            target_usd=float(target.exposure_usd[k]),
+            band_usd=float(target.band_usd[k]),
+        )
+        for k, name in enumerate(state.factors.names)
+    )
+    return DecisionRecord(
+        seq=state.seq,
+        ts_recv_ns=due.ts_recv_ns,
+        utc_ns=due.utc_ns,
+        cause=due.cause,
+        mode=state.account.mode,
+        armed=view.armed,
+        equity_usd=view.equity_usd,
+        factors=factors,
+        clips=permit.clips + refusals,
+        uses=permit.uses,
+        orders=tuple(line for command in outgoing if (line := _line(view, command)) is not None),
+        notes=tuple(note.event for note in state.effects.notes),
+    )
+
+
+def _line(view: View, command: Outgoing) -> OrderLine | None:
+    """One command in the record; questions are not told."""
+    match command:
+        case Approved(order=o):
+            instrument = view.universe.instruments[o.row]
+            price = str(instrument.ticks_to_price(o.price_ticks))
+            return OrderLine("create", instrument.name, o.client_order_id, o.side.value, o.lots, price, o.why)
+        case CancelOrder() as c:
+            name = view.universe.instruments[c.row].name
+            return OrderLine("cancel", name, c.client_order_id, "", 0, "", c.why)
+        case _:
+            return None

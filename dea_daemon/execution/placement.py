@@ -1,0 +1,34 @@
+"""Where to put an order: post at the touch, or cross with a limit and never a naked market order."""
+
+import numpy as np
+
+from dea_daemon.domain.decisions import Permit, View
+from dea_daemon.domain.instruments import BoolArray, IntArray, Side
+from dea_daemon.domain.numbers import NS_PER_MS
+from dea_daemon.domain.parameters import ExecutionParameters
+
+
+def should_cross(permit: Permit, since_ns: IntArray, params: ExecutionParameters) -> BoolArray:
+    """[N] cross the spread: by configuration, after waiting, after post-only rejects in a row, or in a breach."""
+    view = permit.view
+    if params.order_type == "taker":
+        return np.ones(len(view.universe), dtype=np.bool_)
+    waited = (since_ns > 0) & (view.now_ns - since_ns > params.cross_after_ms * NS_PER_MS)
+    chased = view.post_only_rejects >= params.post_only_attempts
+    in_breach = permit.urgent[view.universe.underlying]
+    return np.asarray(waited | chased | in_breach, dtype=np.bool_)
+
+
+def price_ticks(view: View, row: int, side: Side, crossing: bool, params: ExecutionParameters) -> int | None:
+    """The limit: own touch (post), or the other touch plus the slippage cap (cross). None without a two-sided book."""
+    bid, ask = float(view.bid_price[row]), float(view.ask_price[row])
+    if not (0.0 < bid < ask < np.inf):
+        return None
+    instrument = view.universe.instruments[row]
+    if not crossing:
+        return instrument.price_to_ticks(bid if side is Side.BUY else ask, side)
+    far = ask if side is Side.BUY else bid
+    # Rounded to the passive side, the cap is never exceeded; on a coarse grid it must still reach the touch.
+    capped = instrument.price_to_ticks(far * (1.0 + side.sign * params.slippage_bp * 1e-4), side)
+    touch = instrument.price_to_ticks(far)
+    return max(capped, touch) if side is Side.BUY else min(capped, touch)

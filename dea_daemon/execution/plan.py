@@ -1,0 +1,148 @@
+"""One tick's commands: cancels first, then creates, then questions. At most one order a contract.
+
+A difference is worked passively while it is young, then crossed. An order without an outcome blocks its
+contract until the venue has answered: it is asked for, never guessed.
+"""
+
+import numpy as np
+
+from dea_daemon.domain.commands import CancelOrder, CreateOrder, QueryAccount, QueryOrder
+from dea_daemon.domain.decisions import Licence, Permit, View
+from dea_daemon.domain.instruments import BoolArray, IntArray, Side
+from dea_daemon.domain.modes import Mode
+from dea_daemon.domain.numbers import NS_PER_MS
+from dea_daemon.domain.orders import Order, OrderState, TimeInForce, client_order_id
+from dea_daemon.domain.parameters import ExecutionParameters
+from dea_daemon.execution.placement import price_ticks, should_cross
+
+Planned = CancelOrder | CreateOrder | QueryOrder | QueryAccount
+
+# Trades are asked for from this far before the newest known: the venue's index may lag its matching.
+CURSOR_OVERLAP_MS = 60_000
+
+
+class ExecutionMemory:
+    """since_ns [N]: since when a row's difference has stood on the same side; 0 while there is none."""
+
+    def __init__(self, rows: int) -> None:
+        self.since_ns: IntArray = np.zeros(rows, dtype=np.int64)
+        self.sign: IntArray = np.zeros(rows, dtype=np.int64)
+
+
+def observe(memory: ExecutionMemory, permit: Permit, params: ExecutionParameters) -> None:
+    """Start, keep or end the age of each row's difference."""
+    sign = np.sign(differences(permit, params))
+    memory.since_ns = np.where(
+        sign == 0, 0, np.where((sign == memory.sign) & (memory.since_ns > 0), memory.since_ns, permit.view.now_ns)
+    )
+    memory.sign = sign
+
+
+def differences(permit: Permit, params: ExecutionParameters) -> IntArray:
+    """Lots [N] from what is held to what is permitted; dust and what the venue would refuse as too small are zero."""
+    view = permit.view
+    difference = permit.position_lots - view.position_lots
+    with np.errstate(invalid="ignore"):
+        worth = np.abs(difference) * view.notional_per_lot_usd
+    keep = (worth >= params.dust_usd) & (np.abs(difference) >= view.universe.min_lots)
+    return np.where(keep, difference, 0)
+
+
+def plan(permit: Permit, memory: ExecutionMemory, params: ExecutionParameters) -> list[Planned]:
+    """Cancels, creates and questions for this tick."""
+    view = permit.view
+    wanted = differences(permit, params)
+    crossing = should_cross(permit, memory.since_ns, params)
+    cancels = [c for order in view.orders if (c := _cancel(permit, order, wanted, crossing, params)) is not None]
+    busy = {order.row for order in view.orders}
+    rows = [int(i) for i in np.flatnonzero(wanted) if int(i) not in busy and _open_for_business(permit, int(i))]
+    # Reducing legs first: they free limits and margin for the others.
+    rows.sort(key=lambda i: wanted[i] * view.position_lots[i] >= 0)
+    creates: list[CreateOrder] = []
+    for i in rows:
+        create = _create(permit, i, int(wanted[i]), bool(crossing[i]), view.sequence + len(creates) + 1, params)
+        if create is not None:
+            creates.append(create)
+    return [*cancels, *creates, *_questions(view, params)]
+
+
+def _open_for_business(permit: Permit, row: int) -> bool:
+    return permit.licence[row] > Licence.NOTHING and not permit.view.paused[row]
+
+
+def _create(
+    permit: Permit, row: int, wanted: int, crossing: bool, sequence: int, params: ExecutionParameters
+) -> CreateOrder | None:
+    """One order towards the permitted book, at most a slice; None where its price cannot be known."""
+    view = permit.view
+    instrument = view.universe.instruments[row]
+    side = Side.BUY if wanted > 0 else Side.SELL
+    ticks = price_ticks(view, row, side, crossing, params)
+    notional = float(view.notional_per_lot_usd[row])
+    if ticks is None or not notional > 0.0:
+        return None
+    lots = min(abs(wanted), max(int(params.slice_usd / notional), instrument.min_lots))
+    held = int(view.position_lots[row])
+    account = int(view.universe.account[row])
+    return CreateOrder(
+        client_order_id=client_order_id(account, view.epoch, sequence),
+        row=row,
+        side=side,
+        lots=lots,
+        price_ticks=ticks,
+        time_in_force=TimeInForce.IOC if crossing else TimeInForce.GTC,
+        post_only=not crossing,
+        # The venue's own reduce-only is a second lock, usable where the order cannot leave flat behind.
+        reduce_only=permit.licence[row] == Licence.SHRINK_POSITION and held * side.sign < 0 and lots <= abs(held),
+        valid_until_ms=view.utc_ns // NS_PER_MS + params.valid_for_ms,
+        cause_seq=view.seq,
+        why="cross" if crossing else "post",
+    )
+
+
+def _cancel(
+    permit: Permit, order: Order, wanted: IntArray, crossing: BoolArray, params: ExecutionParameters
+) -> CancelOrder | None:
+    """Whether an order should go, and why. Orders of unknown outcome are cancelled only when everything must go."""
+    view = permit.view
+    leaving = view.draining or view.mode is Mode.HALTED
+    if order.state is OrderState.UNKNOWN:
+        due = view.now_ns - order.cancel_sent_ns > params.unknown_after_ms * NS_PER_MS
+        why = "leaving" if leaving and due else ""
+    elif order.state is not OrderState.OPEN or order.doubted:
+        why = ""
+    elif leaving:
+        why = "draining" if view.draining else "halted"
+    else:
+        why = _unwanted(permit, order, int(wanted[order.row]), bool(crossing[order.row]), params)
+    return CancelOrder(order.client_order_id, order.row, order.venue_order_id, why) if why else None
+
+
+def _unwanted(permit: Permit, order: Order, wanted: int, crossing: bool, params: ExecutionParameters) -> str:
+    view, row = permit.view, order.row
+    if not view.fresh[row]:
+        return "market data is stale"
+    if wanted * order.side.sign <= 0:
+        return "no longer wanted"
+    if abs(order.in_flight_lots) > abs(wanted):
+        return "more than wanted"
+    if crossing:
+        return "waited long enough"
+    touch = view.bid_price[row] if order.side is Side.BUY else view.ask_price[row]
+    behind = order.side.sign * (touch / view.universe.tick_size[row] - order.price_ticks)
+    return "left behind by the touch" if behind >= params.reprice_ticks - 1e-6 else ""
+
+
+def _questions(view: View, params: ExecutionParameters) -> list[QueryOrder | QueryAccount]:
+    """Ask for orders in doubt, and for the account: often until it agrees, then at leisure."""
+    out: list[QueryOrder | QueryAccount] = []
+    for order in view.orders:
+        doubtful = order.state is OrderState.UNKNOWN or order.doubted or order.state.is_terminal
+        if doubtful and view.now_ns - order.query_sent_ns > params.query_every_ms * NS_PER_MS:
+            out.append(QueryOrder(order.client_order_id, order.row))
+    for account in view.traded_accounts:
+        settled = view.account_agreed[account] and view.account_fresh
+        every_ms = params.reconcile_every_ms if settled else min(params.reconcile_every_ms, params.query_every_ms)
+        if view.now_ns - view.account_asked_ns[account] > every_ms * NS_PER_MS:
+            out.append(QueryAccount(account, max(view.trade_cursor_ms - CURSOR_OVERLAP_MS, 0)))
+    return out

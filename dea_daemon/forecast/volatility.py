@@ -1,0 +1,65 @@
+"""Covariance of the underlyings by exponentially weighted squared returns on a fixed time grid.
+
+cov = D C D: variances with one half-life, correlations with a slower one, both shrunk towards a prior worth a
+stated number of samples. Source: J.P. Morgan, RiskMetrics (1996).
+"""
+
+import numpy as np
+
+from dea_daemon.domain.decisions import Forecast, View
+from dea_daemon.domain.instruments import FloatArray
+from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_S
+from dea_daemon.domain.parameters import ForecastParameters
+
+
+class VolatilityMemory:
+    """Weighted sums over U underlyings; variances are per day.
+
+    `variance_weight` [U] counts effective samples, so an underlying with no price yet keeps its prior.
+    """
+
+    def __init__(self, underlyings: int) -> None:
+        u = underlyings
+        self.last_price: FloatArray = np.full(u, np.nan)
+        self.last_ns = 0
+        self.variance_sum, self.variance_weight = np.zeros(u), np.zeros(u)
+        self.cross_sum = np.zeros((u, u))
+
+
+def observe(memory: VolatilityMemory, now_ns: int, price: FloatArray, params: ForecastParameters) -> None:
+    """Take a sample if the grid's next point has come. `price` [U] USD; NaN skips that underlying."""
+    elapsed_ns = now_ns - memory.last_ns
+    if elapsed_ns < params.sample_every_s * NS_PER_S:
+        return
+    if memory.last_ns:
+        returns = np.log(price / memory.last_price) / np.sqrt(elapsed_ns / NS_PER_DAY)
+        known = np.isfinite(returns)
+        returns[~known] = 0.0
+        keep = 0.5 ** (elapsed_ns / NS_PER_S / params.half_life_s)
+        memory.variance_sum *= keep
+        memory.variance_sum += returns**2
+        memory.variance_weight *= keep
+        memory.variance_weight += known
+        memory.cross_sum *= 0.5 ** (elapsed_ns / NS_PER_S / params.correlation_half_life_s)
+        memory.cross_sum += np.outer(returns, returns)
+    memory.last_ns = now_ns
+    memory.last_price = np.where(np.isfinite(price), price, memory.last_price)
+
+
+def predict(view: View, memory: VolatilityMemory, params: ForecastParameters) -> Forecast:
+    """mean_return is zero (no forecaster has earned a weight yet); covariance [U, U] 1/day², PSD."""
+    u = len(view.universe.underlyings)
+    prior = params.prior_annual_vol**2 / DAYS_PER_YEAR
+    variance = (memory.variance_sum + params.prior_samples * prior) / (memory.variance_weight + params.prior_samples)
+    floor, cap = params.vol_floor**2 / DAYS_PER_YEAR, params.vol_cap**2 / DAYS_PER_YEAR
+    variance = np.clip(variance, floor, cap)
+    # A sum of outer products plus a diagonal: PSD by construction. The prior adds uncorrelated samples.
+    cross = memory.cross_sum + params.prior_samples * prior * np.eye(u)
+    scale = 1.0 / np.sqrt(np.diag(cross))
+    correlation = cross * scale[:, None] * scale[None, :]
+    vol = np.sqrt(variance)
+    return Forecast(
+        mean_return=np.zeros(u),
+        covariance=correlation * vol[:, None] * vol[None, :],
+        annual_vol=vol * np.sqrt(DAYS_PER_YEAR),
+    )

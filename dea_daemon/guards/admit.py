@@ -1,0 +1,158 @@
+"""The last door: every planned order checked by itself, in order, at the worst combination of all before it.
+
+`admit` is the only maker of `Approved`. It trusts neither allocator nor plan: it measures again.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dea_daemon.domain.commands import Approved, CreateOrder, Outgoing
+from dea_daemon.domain.decisions import Clip, Licence, Permit
+from dea_daemon.domain.instruments import Side
+from dea_daemon.domain.orders import Order
+from dea_daemon.domain.parameters import GuardParameters
+from dea_daemon.guards.limits import Exposed, exposed
+
+Planned = Outgoing | CreateOrder
+
+
+def admit(
+    permit: Permit, commands: Sequence[Planned], params: GuardParameters
+) -> tuple[tuple[Outgoing, ...], tuple[Clip, ...]]:
+    """Approve or refuse each create; everything else adds no risk and passes. Returns what may leave, and refusals."""
+    book = exposed(permit.view)
+    creates = 0
+    out: list[Outgoing] = []
+    refusals: list[Clip] = []
+    for command in commands:
+        if not isinstance(command, CreateOrder):
+            out.append(command)
+            continue
+        refusal = _refuse(permit, book, command, creates, params)
+        if refusal is None:
+            (book.buys if command.side is Side.BUY else book.sells)[command.row] += command.lots
+            creates += 1
+            out.append(Approved(command))
+        else:
+            refusals.append(refusal)
+    return tuple(out), tuple(refusals)
+
+
+def _refuse(permit: Permit, book: Exposed, order: CreateOrder, creates: int, params: GuardParameters) -> Clip | None:
+    """The first reason against an order: validity, collar, rate, then exposure by priority."""
+    return (
+        _invalid(permit, order)
+        or _beyond_collar(permit, order, params)
+        or _too_much(permit, book, order, creates, params)
+        or _unlicensed(permit, book, order)
+        or _over_exposed(permit, book, order, params)
+    )
+
+
+def _clip(permit: Permit, order: CreateOrder, limit: str, wanted: float, allowed: float, why: str) -> Clip:
+    return Clip(limit, permit.view.universe.instruments[order.row].name, wanted, allowed, why)
+
+
+def _invalid(permit: Permit, order: CreateOrder) -> Clip | None:
+    view = permit.view
+    instrument = view.universe.instruments[order.row]
+    why = ""
+    if not view.armed:
+        why = "observing: not armed"
+    elif permit.licence[order.row] == Licence.NOTHING:
+        why = "no licence to trade this contract now"
+    elif order.lots < instrument.min_lots:
+        why = "fewer lots than the venue takes"
+    elif not instrument.on_grid(order.price_ticks):
+        why = "price off the tick grid"
+    elif any(_crosses(order, other) for other in view.orders):
+        why = "would trade with our own order"
+    return _clip(permit, order, "validity", float(order.lots), 0.0, why) if why else None
+
+
+def _crosses(order: CreateOrder, other: Order) -> bool:
+    if other.row != order.row or other.side is order.side or other.state.is_terminal:
+        return False
+    return (order.price_ticks - other.price_ticks) * order.side.sign >= 0
+
+
+def _beyond_collar(permit: Permit, order: CreateOrder, params: GuardParameters) -> Clip | None:
+    """A limit price through both mark and mid by more than the collar buys too dear or sells too cheap."""
+    view, i = permit.view, order.row
+    price = order.price_ticks * float(view.universe.tick_size[i])
+    mid = 0.5 * (view.bid_price[i] + view.ask_price[i])
+    through = order.side.sign * (price / np.array([view.mark_price[i], mid]) - 1.0)
+    worst = float(through.max())
+    allowed = params.collar_bp * 1e-4
+    if not worst <= allowed:
+        return _clip(permit, order, "collar", worst * 1e4, params.collar_bp, "bp through mark or mid")
+    return None
+
+
+def _too_much(permit: Permit, book: Exposed, order: CreateOrder, creates: int, params: GuardParameters) -> Clip | None:
+    """Size of one order, rate, turnover and fees: budgets that no breach excuses."""
+    view, i = permit.view, order.row
+    notional = order.lots * float(view.notional_per_lot_usd[i])
+    fee = notional * max(float(view.universe.taker_fee[i]), float(view.universe.maker_fee[i]))
+    rate = view.creates_last_minute + creates + 1
+    for limit, wanted, allowed, why in (
+        ("order_size", notional, params.max_order_usd, "notional of one order"),
+        ("order_rate", rate, params.max_orders_per_minute, "creates in a rolling minute"),
+        ("turnover", book.turnover_usd() + notional, params.max_turnover_usd_per_hour, "USD in a rolling hour"),
+        ("fees", book.fees_usd() + fee, params.max_fees_usd_per_hour, "USD in a rolling hour, all filled"),
+    ):
+        if not wanted <= allowed:
+            return _clip(permit, order, limit, float(wanted), float(allowed), why)
+    return None
+
+
+def shrinks_position(book: Exposed, order: CreateOrder) -> bool:
+    """Towards flat in its contract, and not through it even if everything on its side fills."""
+    held = int(book.view.position_lots[order.row])
+    same_side = int((book.buys if order.side is Side.BUY else book.sells)[order.row])
+    return held * order.side.sign < 0 and same_side + order.lots <= abs(held)
+
+
+def shrinks_exposure(book: Exposed, order: CreateOrder) -> bool:
+    """Against the underlying's dollar delta, and not through zero even if everything on its side fills."""
+    view = book.view
+    k = int(view.universe.underlying[order.row])
+    x = view.exposure_per_lot[k]
+    rows = np.flatnonzero(book.buys if order.side is Side.BUY else book.sells)
+    working = float(x[rows] @ (book.buys if order.side is Side.BUY else book.sells)[rows])
+    now = float(view.exposure_usd[k])
+    return now * order.side.sign < 0 and working + order.lots * float(x[order.row]) <= abs(now)
+
+
+def _unlicensed(permit: Permit, book: Exposed, order: CreateOrder) -> Clip | None:
+    licence = permit.licence[order.row]
+    if licence >= Licence.ANYTHING or shrinks_position(book, order):
+        return None
+    if licence == Licence.SHRINK_EXPOSURE and shrinks_exposure(book, order):
+        return None
+    return _clip(permit, order, "reduce_only", float(order.lots), 0.0, "only reducing orders now")
+
+
+def _over_exposed(permit: Permit, book: Exposed, order: CreateOrder, params: GuardParameters) -> Clip | None:
+    """Net, instrument, gross in order of priority: none newly exceeded, no breach worsened.
+
+    An order that reduces a breach is not refused by a limit of lower priority.
+    """
+    view = permit.view
+    i, k = order.row, int(view.universe.underlying[order.row])
+    after = Exposed(view, book.buys.copy(), book.sells.copy())
+    (after.buys if order.side is Side.BUY else after.sells)[i] += order.lots
+    (low0, high0), (low1, high1) = book.net_usd(), after.net_usd()
+    excused = False
+    for limit, before, wanted, allowed, reduces in (
+        ("net", high0[k], high1[k], params.max_net_usd, shrinks_exposure),
+        ("net", -low0[k], -low1[k], params.max_net_usd, shrinks_exposure),
+        ("instrument", book.instrument_usd()[i], after.instrument_usd()[i], params.max_instrument_usd, shrinks_position),
+        ("gross", book.gross_usd(), after.gross_usd(), params.max_gross_usd, shrinks_position),
+    ):
+        # `<=` twice, so that NaN on either side refuses.
+        if not (wanted <= allowed or wanted <= before) and not excused:
+            return _clip(permit, order, limit, float(wanted), float(allowed), "worst combination of working orders")
+        excused = excused or (before > allowed and reduces(book, order))
+    return None

@@ -1,0 +1,81 @@
+"""May it trade at all? Conditions of inputs, records and mode, before any limit is measured."""
+
+import numpy as np
+
+from dea_daemon.domain.decisions import Licence, View
+from dea_daemon.domain.instruments import BoolArray, IntArray
+from dea_daemon.domain.modes import Mode
+from dea_daemon.domain.numbers import NS_PER_MS
+from dea_daemon.domain.parameters import GuardParameters
+from dea_daemon.guards.limits import drawdown
+
+
+def propose(view: View, params: GuardParameters) -> tuple[Mode, str]:
+    """The mode the guards want, with its reason. Only an operator leads back towards normal."""
+    lost = drawdown(view)
+    if view.mode < Mode.REDUCE_ONLY and view.ready and lost > params.max_drawdown:
+        return Mode.REDUCE_ONLY, f"drawdown {lost:.1%} beyond {params.max_drawdown:.1%}"
+    return view.mode, ""
+
+
+def stopped(view: View) -> str:
+    """Why nothing may be sent, or "". Cancels and questions are not concerned."""
+    if not view.ready:
+        return "account not reconciled yet"
+    if not view.recording:
+        return "the ledger refuses writes"
+    if view.mode is Mode.HALTED:
+        return "halted"
+    if view.draining:
+        return "draining"
+    return ""
+
+
+def blind(view: View, params: GuardParameters) -> str:
+    """Why our own account cannot be relied upon, or "": then only positions may shrink."""
+    if not view.account_fresh:
+        return "account stream or report is stale"
+    if not np.isfinite(view.equity_usd):
+        return "equity is unknown"
+    if not view.equity_usd > 0.0:
+        return "no equity"
+    if not np.isfinite(view.exposure_usd).all():
+        return "exposure is unknown"
+    if not abs(view.clock_step_ns) <= params.max_clock_step_ms * NS_PER_MS:
+        return "the wall clock stepped"
+    return ""
+
+
+def bound(view: View, mode: Mode, breached: BoolArray, params: GuardParameters) -> str:
+    """Why exposure may not grow though all is known, or ""."""
+    if mode is not Mode.NORMAL:
+        return mode.name.lower().replace("_", "-")
+    if not drawdown(view) <= params.max_drawdown:
+        return "drawdown"
+    return "a limit is breached" if breached.any() else ""
+
+
+def diverged(view: View, params: GuardParameters) -> BoolArray:
+    """[N] mark and index disagree. Rows without an index of their own are not judged; dated futures have a
+    basis that is no fault, so only contracts without expiry are."""
+    ratio = np.abs(view.mark_price / view.index_price - 1.0)
+    judged = np.isfinite(view.index_price) & (view.universe.expiry_ns == 0)
+    return np.asarray(judged & ~(ratio <= params.max_index_divergence), dtype=np.bool_)
+
+
+def licences(view: View, mode: Mode, breached: BoolArray, params: GuardParameters) -> tuple[IntArray, str]:
+    """Licence [N] and the reason for the book-wide part of it."""
+    universe = view.universe
+    if why := stopped(view):
+        return np.full(len(universe), Licence.NOTHING, dtype=np.int64), why
+    level, why = Licence.ANYTHING, ""
+    if mode is Mode.FLATTENING or (why := blind(view, params)):
+        level, why = Licence.SHRINK_POSITION, why or "flattening"
+    elif why := bound(view, mode, breached, params):
+        level = Licence.SHRINK_EXPOSURE
+    licence = np.full(len(universe), level, dtype=np.int64)
+    suspect = view.quarantined | diverged(view, params)
+    licence[suspect] = np.minimum(licence[suspect], Licence.SHRINK_POSITION)
+    alive = (universe.expiry_ns == 0) | (universe.expiry_ns > view.utc_ns)
+    licence[~(universe.tradable & view.fresh & alive)] = Licence.NOTHING
+    return licence, why

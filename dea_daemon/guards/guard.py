@@ -1,0 +1,56 @@
+"""Target → Permit: conditions first, then limits, each cutting inward and saying why."""
+
+import numpy as np
+
+from dea_daemon.domain.decisions import Clip, Licence, Permit, View
+from dea_daemon.domain.instruments import BoolArray, IntArray
+from dea_daemon.domain.parameters import GuardParameters
+from dea_daemon.guards import cuts
+from dea_daemon.guards.conditions import licences, propose
+from dea_daemon.guards.limits import exposed, uses
+
+_CUTS = (
+    ("instrument", cuts.to_instrument, "notional of one contract"),
+    ("net", cuts.to_net, "dollar delta of one underlying"),
+    ("gross", cuts.to_gross, "sum of notionals"),
+)
+
+
+def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
+    """The book the limits allow. Further from the present than `wanted_lots` [N] only to end a breach."""
+    mode, why = propose(view, params)
+    over_net = ~(np.abs(view.exposure_usd) <= params.max_net_usd)
+    licence, reason = licences(view, mode, _breached(view, over_net, params), params)
+    clips: list[Clip] = []
+    lots = cuts.by_licence(view, wanted_lots, licence)
+    _tell(clips, view, "licence", wanted_lots, lots, reason or "stale, diverged, quarantined or expired")
+    for limit, cut, because in _CUTS:
+        after = np.where(licence > Licence.NOTHING, cut(view, lots, params), view.position_lots)
+        _tell(clips, view, limit, lots, after, because)
+        lots = after
+    return Permit(
+        view=view,
+        position_lots=lots,
+        licence=licence,
+        urgent=over_net,
+        mode=mode,
+        mode_why=why,
+        clips=tuple(clips),
+        uses=uses(exposed(view), params),
+    )
+
+
+
+def _breached(view: View, over_net: BoolArray, params: GuardParameters) -> BoolArray:
+    """Whether any limit is broken by what is held right now (orders aside): one flag a limit."""
+    held = np.flatnonzero(view.position_lots)
+    notional = np.abs(view.position_lots[held]) * view.notional_per_lot_usd[held]
+    over_instrument = ~(notional <= params.max_instrument_usd)
+    over_gross = np.array([not float(notional.sum()) <= params.max_gross_usd])
+    return np.concatenate((over_net, over_instrument, over_gross))
+
+
+def _tell(clips: list[Clip], view: View, limit: str, before: IntArray, after: IntArray, why: str) -> None:
+    """One Clip a row that a limit changed."""
+    for i in np.flatnonzero(before != after):
+        clips.append(Clip(limit, view.universe.instruments[i].name, float(before[i]), float(after[i]), why))

@@ -1,0 +1,98 @@
+"""The limits measured: what a book uses of each at the worst combination of working and unknown orders.
+
+With p held, and up to B lots still to be bought and S to be sold, a subset of fills leaves anything from
+p − S to p + B in a row. Every bound here is the exact maximum over all subsets:
+- instrument: max(|p − S|, |p + B|) · notional;
+- gross: the sum of those, as rows fill independently;
+- net: E is linear in fills, so its extremes are E + Σ X·B and E − Σ X·S (X > 0).
+Turnover and fees are bounded by everything working filling, at the taker fee.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dea_daemon.domain.decisions import LimitUse, View
+from dea_daemon.domain.instruments import FloatArray, IntArray
+from dea_daemon.domain.parameters import GuardParameters
+
+
+@dataclass(slots=True)
+class Exposed:
+    """A book with orders in flight. buys, sells [N] lots ≥ 0; mutated as orders are admitted one by one."""
+
+    view: View
+    buys: IntArray
+    sells: IntArray
+
+    def worst_lots(self) -> IntArray:
+        """[N] the largest |position| any subset of fills can leave."""
+        p = self.view.position_lots
+        return np.asarray(np.maximum(np.abs(p - self.sells), np.abs(p + self.buys)), dtype=np.int64)
+
+    def instrument_usd(self) -> FloatArray:
+        """[N] worst |notional|; a row with neither position nor orders uses nothing, priced or not."""
+        lots = self.worst_lots()
+        return np.where(lots > 0, lots * self.view.notional_per_lot_usd, 0.0)
+
+    def gross_usd(self) -> float:
+        return float(self.instrument_usd().sum())
+
+    def net_usd(self) -> tuple[FloatArray, FloatArray]:
+        """(lowest, highest) exposure [K] any subset of fills can leave."""
+        x = self.view.exposure_per_lot
+        low = self.view.exposure_usd - _dot(x, self.sells)
+        high = self.view.exposure_usd + _dot(x, self.buys)
+        return low, high
+
+    def working_usd(self) -> FloatArray:
+        """[N] notional of everything in flight, both sides."""
+        lots = self.buys + self.sells
+        return np.where(lots > 0, lots * self.view.notional_per_lot_usd, 0.0)
+
+    def turnover_usd(self) -> float:
+        return self.view.turnover_hour_usd + float(self.working_usd().sum())
+
+    def fees_usd(self) -> float:
+        universe = self.view.universe
+        fee = np.maximum(universe.taker_fee, universe.maker_fee)
+        return self.view.fees_hour_usd + float((self.working_usd() * fee).sum())
+
+
+def exposed(view: View) -> Exposed:
+    """The book as it is now, with its working orders."""
+    return Exposed(view, view.working_buy_lots.copy(), view.working_sell_lots.copy())
+
+
+def _dot(x: FloatArray, lots: IntArray) -> FloatArray:
+    """X·lots [K] where unpriced rows count only if they have lots."""
+    rows = np.flatnonzero(lots)
+    return np.asarray(x[:, rows] @ lots[rows], dtype=np.float64)
+
+
+def uses(book: Exposed, params: GuardParameters) -> tuple[LimitUse, ...]:
+    """How much of every limit is used, for the record and the screen."""
+    low, high = book.net_usd()
+    per_row = book.instrument_usd()
+    lines = [
+        LimitUse("net", name, float(np.maximum(np.abs(low[k]), np.abs(high[k]))), params.max_net_usd)
+        for k, name in enumerate(book.view.factors.names)
+    ]
+    lines += [
+        LimitUse("instrument", book.view.universe.instruments[i].name, float(per_row[i]), params.max_instrument_usd)
+        for i in np.flatnonzero(per_row)
+    ]
+    view = book.view
+    lines.append(LimitUse("gross", "book", book.gross_usd(), params.max_gross_usd))
+    lines.append(LimitUse("turnover", "hour", book.turnover_usd(), params.max_turnover_usd_per_hour))
+    lines.append(LimitUse("fees", "hour", book.fees_usd(), params.max_fees_usd_per_hour))
+    lines.append(LimitUse("orders", "minute", view.creates_last_minute, params.max_orders_per_minute))
+    lines.append(LimitUse("drawdown", "book", drawdown(view), params.max_drawdown))
+    return tuple(lines)
+
+
+def drawdown(view: View) -> float:
+    """Fraction of the peak lost; 0 before there is a peak, NaN where equity is unknown."""
+    if not view.peak_equity_usd > 0.0:
+        return 0.0
+    return 1.0 - view.equity_usd / view.peak_equity_usd

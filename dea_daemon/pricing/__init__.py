@@ -1,0 +1,5 @@
+"""Pure maths of contracts: so far the exposure matrix.
+
+In: instrument columns and prices, arrays. Out: arrays. No state, no side effects.
+Must never know: orders, accounts, events, configuration.
+"""

@@ -1,0 +1,162 @@
+"""pydantic's complaints in plain words, at the places the user wrote.
+
+The JSON Schema is the map: it tells which options exist where (for "did you mean"), and which parts of
+pydantic's paths are its own invention (the tags of unions).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from dea_daemon.shell.yaml_errors import Location, Problem, did_you_mean, dotted
+
+Schema = dict[str, Any]
+OPTIONS_SHOWN_MAX = 12
+
+
+def refuse(message: str, kind: str = "refused") -> PydanticCustomError:
+    """An error from a validator, told as it is.
+
+    Kind "forbidden" is a matter of file permissions; "inline_secret" points at the option's name.
+    """
+    return PydanticCustomError(kind, "{message}", {"message": message})
+
+
+def problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """One Problem for each thing pydantic found."""
+    schemas = Schemas(model)
+    return [_problem(e, schemas) for e in error.errors()]
+
+
+class Schemas:
+    """The JSON Schema of a model, walked along a path."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self.root: Schema = model.model_json_schema()
+
+    def resolved(self, schema: Schema) -> Schema:
+        """What a `$ref`, or an optional section, stands for."""
+        for option in schema.get("anyOf", [schema]):
+            if "$ref" in option:
+                found: Schema = self.root["$defs"][option["$ref"].rpartition("/")[2]]
+                return found
+        return schema
+
+    def walk(self, location: Location) -> tuple[Location, Schema]:
+        """The path as the user wrote it, and the schema at its end."""
+        path: Location = ()
+        schema = self.root
+        for part in location:
+            schema = self.resolved(schema)
+            if "oneOf" in schema:  # `part` is the tag of a union, not in the file
+                schema = {"$ref": schema["discriminator"]["mapping"][part]}
+                continue
+            if part == "[key]":  # the part before it is the key itself
+                continue
+            path = (*path, part)
+            properties = schema.get("properties", {})
+            schema = properties.get(part, schema.get("additionalProperties", schema.get("items"))) or {}
+        return path, self.resolved(schema)
+
+    def homes(self, option: object, path: Location = ()) -> Iterator[Location]:
+        """Sections that have an option of this name."""
+        properties = self.walk(path)[1].get("properties", {})
+        if option in properties:
+            yield path
+        for name in properties:
+            yield from self.homes(option, (*path, name))
+
+
+def _problem(error: ErrorDetails, schemas: Schemas) -> Problem:
+    location, schema = schemas.walk(error["loc"])
+    kind, context, given = error["type"], error.get("ctx", {}), error["input"]
+    if kind == "extra_forbidden":
+        return Problem(location, _unknown(error["loc"], schemas), on_key=True)
+    if kind == "missing":
+        about = schema.get("description", "")
+        return Problem(location, f"missing: {about}" if about else "missing", on_key=True)
+    if kind == "union_tag_not_found":
+        tags = _either(schema["discriminator"]["mapping"])
+        return Problem((*location, _discriminator(schema)), f"missing: {tags}", on_key=True)
+    if kind == "union_tag_invalid":
+        tags = _either(schema["discriminator"]["mapping"])
+        guess = did_you_mean(context["tag"], list(schema["discriminator"]["mapping"]))
+        return Problem((*location, _discriminator(schema)), f"must be {tags}, not '{context['tag']}'{guess}")
+    if kind == "inline_secret":
+        return Problem(location, error["msg"], on_key=True)
+    return Problem(location, _plain(kind, context, given) or error["msg"], forbidden=kind == "forbidden")
+
+
+def _unknown(location: Location, schemas: Schemas) -> str:
+    _, section = schemas.walk(location[:-1])
+    known = list(section.get("properties", ()))
+    word = "venue" if location[:-1] == ("venues",) else "option"
+    guess = did_you_mean(location[-1], known)
+    home = next(schemas.homes(location[-1]), None)
+    if home is not None:
+        guess = f" (it belongs under {dotted(home)})" if home else " (it belongs at the top level)"
+    elif not guess and len(known) <= OPTIONS_SHOWN_MAX:
+        guess = f" (here: {', '.join(known)})"
+    return f"unknown {word}{guess}"
+
+
+_BOUNDS = {
+    "greater_than": ("gt", "above"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "below"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+def _plain(kind: str, context: dict[str, Any], given: object) -> str | None:
+    """What must be there, and what is; None where pydantic's own (or our validator's) words do."""
+    shown = _shown(given)
+    if kind in _BOUNDS:
+        bound, words = _BOUNDS[kind]
+        return f"must be {words} {context[bound]:g}, not {shown}"
+    if kind == "literal_error":
+        allowed = [part.strip(" '") for part in context["expected"].replace(" or ", ", ").split(", ")]
+        return f"must be {_either(allowed)}, not {shown}{did_you_mean(given, allowed)}"
+    wanted = {
+        "float_type": "a number",
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "bool_type": "true or false",
+        "string_type": "text",
+        "path_type": "a path",
+        "tuple_type": "a list, such as [a, b]",
+        "list_type": "a list, such as [a, b]",
+        "dict_type": "a section of options",
+        "model_type": "a section of options",
+        "model_attributes_type": "a section of options",
+        "finite_number": "a finite number",
+        "string_pattern_mismatch": f"like {context.get('pattern')}",
+    }.get(kind)
+    if wanted is None:
+        return "the list is empty" if kind == "too_short" else None
+    hint = " (write 1000 or 1_000)" if "number" in wanted and isinstance(given, str) and "," in given else ""
+    return f"must be {wanted}, not {shown}{hint}"
+
+
+def _shown(given: object) -> str:
+    """A value as YAML would have it; sections and lists only by what they are."""
+    if isinstance(given, bool):
+        return str(given).lower()
+    if isinstance(given, int | float):
+        return f"{given:g}" if abs(given) > 1e15 else str(given)
+    if isinstance(given, str):
+        return f"'{given[:40]}…'" if len(given) > 40 else f"'{given}'"
+    return "a list" if isinstance(given, list) else "a section"
+
+
+def _either(words: Any) -> str:
+    """'a', 'b' or 'c'"""
+    quoted = [f"'{word}'" for word in words]
+    return " or ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else quoted[0]
+
+
+def _discriminator(schema: Schema) -> str:
+    name: str = schema["discriminator"]["propertyName"]
+    return name

@@ -1,0 +1,148 @@
+"""Recovery: what a run must know of the ones before it, read from the ledger and nothing else."""
+
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+from dea_daemon.domain.instruments import Instrument, Side, Universe
+from dea_daemon.domain.modes import Mode
+from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S, from_steps, to_steps
+from dea_daemon.domain.orders import TERMINAL, Order, OrderState, TimeInForce
+
+_HOUR_NS = 3_600 * NS_PER_S
+_FILLS_SEEN_NS = 25 * _HOUR_NS  # venues answer for 24 h; every fill a back-fill can bring must be known
+_BACKFILL_MAX_NS = 24 * _HOUR_NS
+_OVERLAP_NS = 60 * NS_PER_S  # clock differences, and trades a venue lists late
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """All that a run must know of the ones before it, in this run's row and account numbers.
+
+    `restored` orders have no end yet, or wait for fills the venue reported; they come as UNKNOWN.
+    `fills_seen` covers every fill that a back-fill from `trade_cursor_ms` may bring. The hour's figures are
+    infinite where one fill's is not known. `orphans` are open orders without a row: their instrument or
+    account is gone, or its lots or ticks changed size.
+    """
+
+    restored: tuple[Order, ...]
+    fills_seen: tuple[tuple[int, str], ...]
+    trade_cursor_ms: int
+    mode: Mode
+    peak_equity_usd: float
+    hour_turnover_usd: float
+    hour_fees_usd: float
+    orphans: tuple[str, ...]
+
+
+def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovered:
+    """Raises sqlite3.Error where the file cannot be read."""
+    accounts = {str(key): account for account, key in enumerate(universe.accounts)}
+    restored: list[Order] = []
+    orphans: list[str] = []
+    for found in _unsettled(db, now_ns - _FILLS_SEEN_NS):
+        row = universe.row(accounts.get(found["account"], -1), found["instrument"])
+        order = None if row is None else _restored(found, row, universe.instruments[row])
+        if order is None:
+            orphans.append("{client_order_id}: {account} {instrument}".format_map(dict(found)))
+        else:
+            restored.append(order)
+    (peak_equity_usd,) = _first(db, "SELECT value FROM meta WHERE key = 'peak_equity_usd'", 0.0)
+    (mode,) = _first(db, "SELECT mode FROM modes ORDER BY id DESC LIMIT 1", Mode.NORMAL)
+    hour_turnover_usd, hour_fees_usd = _last_hour(db, now_ns)
+    return Recovered(
+        restored=tuple(restored),
+        fills_seen=tuple(_fills_seen(db, accounts, now_ns - _FILLS_SEEN_NS)),
+        trade_cursor_ms=_trade_cursor_ns(db, restored, now_ns) // NS_PER_MS,
+        mode=Mode(mode),
+        peak_equity_usd=peak_equity_usd,
+        hour_turnover_usd=hour_turnover_usd,
+        hour_fees_usd=hour_fees_usd,
+        orphans=tuple(orphans),
+    )
+
+
+def _first(db: sqlite3.Connection, query: str, default: float) -> tuple[float]:
+    return db.execute(query).fetchone() or (default,)
+
+
+def _last_hour(db: sqlite3.Connection, now_ns: int) -> tuple[float, float]:
+    """Turnover and fees in USD."""
+    turnover, fees, count, turnovers_known, fees_known = db.execute(
+        "SELECT total(turnover_usd), total(fee_usd), count(*), count(turnover_usd), count(fee_usd)"
+        " FROM fills WHERE ts_ns > ?",
+        (now_ns - _HOUR_NS,),
+    ).fetchone()
+    return (turnover if turnovers_known == count else math.inf, fees if fees_known == count else math.inf)
+
+
+def _fills_seen(db: sqlite3.Connection, accounts: dict[str, int], since_ns: int) -> Iterator[tuple[int, str]]:
+    rows = db.execute(
+        "SELECT account, trade_id FROM fills WHERE ts_ns >= ? ORDER BY ts_ns, account, trade_id", (since_ns,)
+    )
+    return ((accounts[account], trade_id) for account, trade_id in rows if account in accounts)
+
+
+def _trade_cursor_ns(db: sqlite3.Connection, restored: list[Order], now_ns: int) -> int:
+    """Every fill not in the ledger is younger than this: the newest one recorded, or the oldest order that
+    may still have some, whichever came first. Knowing neither, there is nothing of ours to look for."""
+    (newest_ns,) = db.execute("SELECT max(ts_ns) FROM fills").fetchone()
+    since_ns = min([newest_ns or now_ns, *(order.created_ns for order in restored)])
+    return max(since_ns - _OVERLAP_NS, now_ns - _BACKFILL_MAX_NS)
+
+
+def _unsettled(db: sqlite3.Connection, since_ns: int) -> Iterable[sqlite3.Row]:
+    """Orders without an end, and ended ones whose fills have not all come: a venue forgets those in a day."""
+    terminal = sorted(state.value for state in TERMINAL)
+    cursor = db.cursor()
+    cursor.row_factory = sqlite3.Row
+    return cursor.execute(
+        f"""SELECT * FROM order_states s JOIN intents i USING (client_order_id)
+        WHERE settled = 0 AND (state NOT IN ({", ".join("?" * len(terminal))}) OR s.ts_ns >= ?)
+        ORDER BY client_order_id""",  # noqa: S608 - question marks
+        (*terminal, since_ns),
+    )
+
+
+def _restored(found: sqlite3.Row, row: int, instrument: Instrument) -> Order | None:
+    """An order in today's lots and ticks, UNKNOWN until the venue speaks; None where it does not fit them."""
+    counts = [
+        _regrid(found["price_ticks"], found["tick_size"], instrument.tick_size),
+        *(
+            _regrid(found[name], found["lot_size"], instrument.lot_size)
+            for name in ("lots", "filled_lots", "venue_filled_lots")
+        ),
+    ]
+    whole = [count for count in counts if count is not None]
+    if len(whole) < len(counts):
+        return None
+    price_ticks, lots, filled_lots, venue_filled_lots = whole
+    return Order(
+        client_order_id=found["client_order_id"],
+        row=row,
+        side=Side(found["side"]),
+        lots=lots,
+        price_ticks=price_ticks,
+        time_in_force=TimeInForce(found["time_in_force"]),
+        post_only=bool(found["post_only"]),
+        reduce_only=bool(found["reduce_only"]),
+        valid_until_ms=found["valid_until_ms"],
+        cause_seq=found["cause_seq"],
+        created_ns=found["created_ns"],
+        state=OrderState.UNKNOWN,
+        venue_order_id=found["venue_order_id"],
+        filled_lots=filled_lots,
+        venue_filled_lots=venue_filled_lots,
+        reason=found["reason"],
+    )
+
+
+def _regrid(count: int, old: str, new: Decimal) -> int | None:
+    """A count of old steps in new ones; None where it does not come out whole."""
+    if Decimal(old) == new:
+        return count
+    amount = from_steps(count, Decimal(old))
+    steps = to_steps(amount, new)
+    return steps if from_steps(steps, new) == amount else None

@@ -1,0 +1,392 @@
+"""The configuration: everything a run may be told, from one YAML file.
+
+`Settings` is the core's Parameters plus what only the outside needs: venues, keys, files, logs. Unknown
+options, missing values and contradictions are errors, all told at once with file, line and column.
+
+A value may come from the environment as `${NAME}` where a URL is wanted. Keys are given by reference only.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from dea_daemon.domain.errors import ConfigError
+from dea_daemon.domain.parameters import FixedTarget, Fraction, Parameters, Positive, Section
+from dea_daemon.shell.pydantic_errors import problems, refuse
+from dea_daemon.shell.yaml_errors import Problem, did_you_mean, read
+
+if TYPE_CHECKING:  # numpy costs `check` a third of its time
+    from dea_daemon.domain.instruments import Instrument
+
+Environ = Mapping[str, str]
+Environment = Literal["simulated", "testnet", "live"]
+
+SECRET_MAX = 1 << 16  # characters
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _environ(info: ValidationInfo) -> Environ:
+    found: Environ = (info.context or {}).get("environ", os.environ)
+    return found
+
+
+# --- values given by reference ------------------------------------------------------------------------------
+
+
+def _from_environment(value: str, info: ValidationInfo) -> str:
+    """`${NAME}` stands for an environment variable, but only as the whole value."""
+    if "$" not in value:
+        return value
+    name = value[2:-1]
+    if not (value.startswith("${") and value.endswith("}") and _NAME.fullmatch(name)):
+        raise refuse("a reference must be the whole value: ${NAME}")
+    if not _environ(info).get(name):
+        raise refuse(f"environment variable {name} is not set")
+    return _environ(info)[name]
+
+
+def _url(*schemes: str) -> AfterValidator:
+    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+
+    def is_url(value: str) -> str:
+        try:
+            url = urlsplit(value)
+            plain = url.scheme in schemes and bool(url.hostname) and url.port != 0
+        except ValueError:
+            raise refuse("not a URL") from None
+        if url.username or url.password:
+            raise refuse("a key must not be written into a URL")
+        if not plain or url.query or url.fragment or any(c.isspace() for c in value):
+            raise refuse(f"must be a URL of {wanted}")
+        return value.rstrip("/")
+
+    return AfterValidator(is_url)
+
+
+HttpUrl = Annotated[str, AfterValidator(_from_environment), _url("http", "https")]
+WsUrl = Annotated[str, AfterValidator(_from_environment), _url("ws", "wss")]
+
+
+class Secret(Section):
+    """Where a key is found, never the key itself. The first of these that is there counts, in this order."""
+
+    credential: str | None = Field(None, description="a systemd credential, in $CREDENTIALS_DIRECTORY")
+    file: Path | None = Field(None, description="a file only its owner may read")
+    env: str | None = Field(None, description="name of an environment variable")
+    _value: SecretStr = PrivateAttr()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_inline(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            raise refuse(
+                "a key is not written here but found: {env: NAME}, {file: PATH} or {credential: NAME}",
+                "inline_secret",
+            )
+        return data
+
+    @model_validator(mode="after")
+    def _look_up(self, info: ValidationInfo) -> Self:
+        environ = _environ(info)
+        if (self.credential, self.file, self.env) == (None, None, None):
+            raise refuse("says nowhere to look: give env, file or credential")
+        if self.env is not None and not _NAME.fullmatch(self.env):
+            raise refuse("env is the name of an environment variable, not its value")
+        found = self._credential(environ)
+        if not found and self.file:
+            found = _contents(self.file, private=True)
+        if not found and self.env:
+            found = environ.get(self.env, "").strip()
+        if not found:
+            raise refuse(f"not found: {' nor '.join(self._places(environ))}")
+        self._value = SecretStr(found)
+        return self
+
+    def _credential(self, environ: Environ) -> str:
+        directory = environ.get("CREDENTIALS_DIRECTORY")
+        if not (self.credential and directory):
+            return ""
+        if Path(self.credential).name != self.credential:
+            raise refuse("credential is a name, not a path")
+        return _contents(Path(directory) / self.credential, private=False)  # systemd sees to who may read it
+
+    def _places(self, environ: Environ) -> Iterator[str]:
+        if self.credential:
+            directory = environ.get("CREDENTIALS_DIRECTORY", "(CREDENTIALS_DIRECTORY is not set)")
+            yield f"credential {self.credential} in {directory}"
+        if self.file:
+            yield f"file {self.file}"
+        if self.env:
+            yield f"environment variable {self.env}"
+
+    def reveal(self) -> str:
+        """The key itself: hand it to the venue's client and nowhere else."""
+        return self._value.get_secret_value()
+
+
+def _contents(path: Path, private: bool) -> str:
+    """A small file's text, "" if it is not there. `private`: refused if anyone but its owner may read it."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            if private and os.fstat(file.fileno()).st_mode & 0o077:
+                raise refuse(f"others may read {path} (chmod 600)", "forbidden")
+            return file.read(SECRET_MAX).strip()
+    except FileNotFoundError:
+        return ""
+    except PermissionError:
+        raise refuse(f"may not read {path}", "forbidden") from None
+    except (OSError, UnicodeDecodeError):
+        raise refuse(f"cannot read {path}") from None
+
+
+# --- venues -------------------------------------------------------------------------------------------------
+
+
+def _instrument_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Z0-9_*.-]+", value):
+        raise refuse("must be a contract's name, such as BTC-PERPETUAL; * stands for anything")
+    return value
+
+
+class VenueSection(Section):
+    """One account at one venue."""
+
+    venue: ClassVar[str]
+    separators: ClassVar[tuple[str, ...]]  # what follows the underlying in the name of a contract
+    hosts: ClassVar[dict[str, frozenset[str]]]  # where each environment is; anything else is refused
+
+    environment: Environment = Field(description="simulated is on this machine, live is real money")
+    account: str = Field("main", pattern=r"^[A-Za-z0-9_-]+$", description="our name for the account")
+    instruments: tuple[Annotated[str, AfterValidator(_instrument_name)], ...] = Field(
+        min_length=1,
+        description="contracts to watch and trade; BTC-* takes perpetuals and futures, not options",
+    )
+    http_url: HttpUrl | None = Field(None, description="where requests go; needed if simulated")
+    ws_url: WsUrl | None = Field(None, description="where the streams are; needed if simulated")
+
+    def select(self, listed: Iterable["Instrument"]) -> list["Instrument"]:
+        """The venue's contracts asked for, each once. Raises ConfigError where a name finds none."""
+        listed = list(listed)
+        chosen: dict[str, Instrument] = {}
+        for wanted in self.instruments:
+            found = [i for i in listed if fnmatchcase(i.name, wanted)]
+            if "*" in wanted:  # a chain has a thousand options: each by name
+                found = [i for i in found if i.kind != "option"]
+            if not found:
+                guess = did_you_mean(wanted, [i.name for i in listed])
+                raise ConfigError(f"venues.{self.venue}.instruments: the venue lists no {wanted}{guess}")
+            chosen |= {i.name: i for i in found}
+        return list(chosen.values())
+
+    def may_have(self, underlying: str) -> bool:
+        """Whether some name in `instruments` can be a contract on `underlying`."""
+        starts = [underlying + separator for separator in self.separators]
+        heads = [(name.partition("*")[0], "*" in name) for name in self.instruments]
+        return any(
+            head.startswith(start) or (open_ended and start.startswith(head))
+            for head, open_ended in heads
+            for start in starts
+        )
+
+
+class Throttle(Section):
+    """How fast we may ask. One budget for orders and cancels, one for questions."""
+
+    requests_per_s: Positive = Field(5.0, description="sustained rate, orders and questions each")
+    burst: int = Field(20, gt=0, description="requests that may go at once after a pause")
+    cancel_reserve: Fraction = Field(0.25, description="share of the order budget that only cancels may use")
+
+
+class DeribitSection(VenueSection):
+    """Deribit: market data and orders."""
+
+    venue: ClassVar = "deribit"
+    separators: ClassVar = ("-", "_")
+    hosts: ClassVar = {
+        "simulated": LOOPBACK,
+        "testnet": frozenset({"test.deribit.com"}),
+        "live": frozenset({"www.deribit.com"}),
+    }
+
+    client_id: Secret = Field(description="where the API key's client id is found")
+    client_secret: Secret = Field(description="where the API key's secret is found")
+    margin_model: Literal["segregated_sm", "segregated_pm", "cross_sm", "cross_pm"] | None = Field(
+        None, description="the account must have this margin model, or we refuse to start"
+    )
+    acknowledge_withdraw_scope: bool = Field(False, description="start although the key may withdraw")
+    timeout_ms: int = Field(10_000, gt=0, description="an answer later than this is not waited for")
+    throttle: Throttle = Throttle()
+
+
+class BinanceUsdmSection(VenueSection):
+    """Binance USD-M futures: market data only, so no key."""
+
+    venue: ClassVar = "binanceusdm"
+    separators: ClassVar = ("USD",)
+    hosts: ClassVar = {
+        "simulated": LOOPBACK,
+        "testnet": frozenset(
+            {"testnet.binancefuture.com", "stream.binancefuture.com", "demo-fapi.binance.com"}
+        ),
+        "live": frozenset({"fapi.binance.com", "fstream.binance.com"}),
+    }
+
+
+class Venues(Section):
+    """By venue."""
+
+    deribit: DeribitSection | None = None
+    binanceusdm: BinanceUsdmSection | None = None
+
+    @property
+    def sections(self) -> tuple[VenueSection, ...]:
+        """Those that are configured."""
+        return tuple(section for section in (self.deribit, self.binanceusdm) if section is not None)
+
+
+# --- everything ---------------------------------------------------------------------------------------------
+
+
+class TapeSettings(Section):
+    """The record of every event the core folded, for replay and study."""
+
+    enabled: bool = Field(True, description="write it")
+    max_mb: int = Field(1_000, gt=0, description="the oldest segments go when all are larger than this")
+    max_age_h: Positive = Field(168.0, description="and when older than this")
+
+
+class LogSettings(Section):
+    """On stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="what is below is not written"
+    )
+    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
+
+
+def _state_directory(value: Path, info: ValidationInfo) -> Path:
+    """systemd's $STATE_DIRECTORY wins; of several (colon-separated) the first."""
+    given = _environ(info).get("STATE_DIRECTORY", "").partition(":")[0]
+    return Path(given) if given else value
+
+
+class Settings(Parameters):
+    """One configuration file."""
+
+    armed: bool = Field(False, description="send orders; if not, decisions are recorded only")
+    state_dir: Annotated[Path, AfterValidator(_state_directory)] = Field(
+        Path("var"),
+        validate_default=True,
+        description="for ledger and tape; $STATE_DIRECTORY wins",
+    )
+    venues: Venues = Field(description="where to trade and watch")
+    tape: TapeSettings = TapeSettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def parameters(self) -> Parameters:
+        """The core's part."""
+        return Parameters(**{name: getattr(self, name) for name in Parameters.model_fields})
+
+
+def load(path: Path, environ: Environ = os.environ) -> Settings:
+    """Read and check a configuration file.
+
+    Raises ConfigError listing every problem with its place; its subclasses ConfigMissing (no such file) and
+    ConfigForbidden (others may write it, or read a secret) tell those apart.
+    """
+    source = read(path)
+    found = [Problem(p, "has no value: give one, or remove the option", on_key=True) for p in source.empty]
+    settings = None
+    try:  # strict, as JSON: a list may be a tuple, but "5" is no number and `yes` is not true
+        text, context = json.dumps(source.data), {"environ": environ}
+        settings = Settings.model_validate_json(text, strict=True, context=context)
+    except ValidationError as error:
+        found += [p for p in problems(error, Settings) if p.location not in source.empty]
+    found += contradictions(settings) if settings else []
+    if found or settings is None:
+        raise source.refusal(found)
+    return settings
+
+
+def contradictions(settings: Settings) -> Iterator[Problem]:
+    """What each option allows by itself but not beside the others."""
+    if not settings.venues.sections:
+        yield Problem(("venues",), f"names no venue: {', '.join(Venues.model_fields)}", on_key=True)
+    for section in settings.venues.sections:
+        yield from _venue_contradictions(section)
+    if settings.armed and settings.venues.deribit is None:
+        yield Problem(("armed",), "no configured venue takes orders: deribit does")
+    guards, forecast = settings.guards, settings.forecast
+    if guards.max_order_usd > guards.max_instrument_usd:
+        yield Problem(
+            ("guards", "max_order_usd"),
+            f"{guards.max_order_usd:,g} is above guards.max_instrument_usd, {guards.max_instrument_usd:,g}",
+        )
+    if forecast.vol_floor > forecast.vol_cap:
+        yield Problem(("forecast", "vol_floor"), f"is above forecast.vol_cap, {forecast.vol_cap:g}")
+    yield from _target_contradictions(settings)
+
+
+def _venue_contradictions(section: VenueSection) -> Iterator[Problem]:
+    here = ("venues", section.venue)
+    hosts = section.hosts[section.environment]
+    for option in ("http_url", "ws_url"):
+        url: str | None = getattr(section, option)
+        if url is None and section.environment == "simulated":
+            yield Problem((*here, option), "missing: where is the simulated venue?", on_key=True)
+        if url is None:
+            continue
+        parts = urlsplit(url)
+        if parts.hostname not in hosts:
+            yield Problem(
+                (*here, option),
+                f"{parts.hostname} is not {section.environment} {section.venue} ({', '.join(sorted(hosts))})",
+            )
+        elif section.environment != "simulated" and parts.scheme not in ("https", "wss"):
+            yield Problem((*here, option), f"{section.environment} wants encryption: https or wss")
+    for i, name in enumerate(section.instruments):
+        if name in section.instruments[:i]:
+            yield Problem((*here, "instruments", i), f"{name} is listed twice")
+
+
+def _target_contradictions(settings: Settings) -> Iterator[Problem]:
+    max_net_usd = settings.guards.max_net_usd
+    names = [name for section in settings.venues.sections for name in section.instruments]
+    for underlying, target in settings.allocator.targets.items():
+        here = ("allocator", "targets", underlying)
+        if not any(section.may_have(underlying) for section in settings.venues.sections):
+            yield Problem(here, f"no instrument is on {underlying} ({', '.join(names)})", on_key=True)
+        if isinstance(target, FixedTarget) and abs(target.delta_usd) + target.band_usd > max_net_usd:
+            yield Problem(
+                (*here, "delta_usd"),
+                f"cannot be reached: {abs(target.delta_usd):,g} and its band of {target.band_usd:,g} "
+                f"are beyond guards.max_net_usd, {max_net_usd:,g}",
+            )
+
+
+def warnings(settings: Settings) -> Iterator[str]:
+    """What is allowed, but should be meant."""
+    for section in settings.venues.sections:
+        if settings.armed and section.environment == "live" and isinstance(section, DeribitSection):
+            yield f"armed on live {section.venue}: orders are sent as soon as it starts, with real money"
+        if isinstance(section, DeribitSection) and section.acknowledge_withdraw_scope:
+            yield f"the key for {section.venue} may be one that can withdraw"
+    if not settings.allocator.targets:
+        yield "no targets: nothing will be traded"

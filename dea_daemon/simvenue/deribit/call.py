@@ -1,0 +1,74 @@
+"""What a method is given, and how it is declared."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dea_daemon.simvenue.deribit.encodings import Contract
+from dea_daemon.simvenue.deribit.errors import invalid
+from dea_daemon.simvenue.deribit.limits import Limits
+from dea_daemon.simvenue.deribit.params import Params
+from dea_daemon.simvenue.deribit.session import Json, Session
+from dea_daemon.simvenue.exchange import Exchange
+from dea_daemon.simvenue.scenarios import Scenario
+
+
+@dataclass(slots=True)
+class Market:
+    """The venue and what the dialect keeps beside it: every contract it ever listed, by name."""
+
+    exchange: Exchange
+    scenario: Scenario
+    limits: Limits
+    contracts: dict[str, Contract]
+    journal: list[Json]
+
+    def listed(self, name: str) -> Contract:
+        """A live contract."""
+        if name not in self.exchange.instruments:
+            raise invalid("instrument_name", "instrument not found")
+        return self.contracts[name]
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, authenticated and paid for. `account` is "" for public methods without a key."""
+
+    market: Market
+    session: Session
+    params: Params
+    account: str
+    now_ns: int
+
+    @property
+    def exchange(self) -> Exchange:
+        return self.market.exchange
+
+    def contract(self) -> Contract:
+        """The contract that instrument_name names."""
+        return self.market.listed(self.params.text("instrument_name"))
+
+    def currency(self, default: str | None = None, *, any_allowed: bool = True) -> str:
+        """The `currency` parameter, one the venue settles in, or "any"."""
+        currency = self.params.text("currency", default)
+        if currency not in self.exchange.currencies() and not (any_allowed and currency == "any"):
+            raise invalid("currency", "invalid currency")
+        return currency
+
+    def of_currency(self, instrument: str, currency: str) -> bool:
+        """Whether an instrument settles in a currency (or any)."""
+        return currency in ("any", self.market.contracts[instrument].instrument.settle_currency)
+
+    def of_kind(self) -> bool:
+        """Whether the `kind` parameter lets futures through: there is nothing else here."""
+        kinds = ("future", "option", "spot", "future_combo", "option_combo", "combo", "any")
+        return self.params.text("kind", "any", one_of=kinds) in ("future", "any")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How a method is run. scope "" is public. Matching methods pay from their own pool of credits."""
+
+    run: Callable[[Call], Json]
+    scope: str = ""
+    matching: bool = False
+    websocket_only: bool = False

@@ -1,0 +1,259 @@
+"""The simulated venue's own words: requests, orders, fills, events, refusals.
+
+Instruments are the house's (`domain.instruments.Instrument`); everything else is the venue's side of the
+story. Prices of orders and trades are int ticks of `tick_size`, sizes int lots; marks and indices are floats.
+"""
+
+from dataclasses import dataclass, field
+
+from dea_daemon.domain.instruments import Instrument, Side
+from dea_daemon.domain.orders import TimeInForce
+
+
+class Refused(Exception):
+    """The venue says no. `code` is one of the venue-neutral words below; dialects map it to their own."""
+
+    CODES = (
+        "instrument_not_found", "order_not_found", "order_closed", "invalid_amount", "invalid_price",
+        "post_only_reject", "reduce_only_reject", "not_enough_funds", "expired_request", "too_many_orders",
+        "price_too_far", "self_trade", "settlement_in_progress",
+    )  # fmt: skip
+
+    def __init__(self, code: str, why: str = "") -> None:
+        super().__init__(f"{code}: {why}" if why else code)
+        self.code = code
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRequest:
+    """price_ticks None is a market order. post_only with reject_post_only False moves the price to the passive
+    side of the spread instead of refusing. valid_until_ms 0 means no deadline."""
+
+    account: str
+    instrument: str
+    side: Side
+    lots: int
+    price_ticks: int | None
+    time_in_force: TimeInForce = TimeInForce.GTC
+    post_only: bool = False
+    reject_post_only: bool = True
+    reduce_only: bool = False
+    label: str = ""
+    valid_until_ms: int = 0
+
+
+@dataclass(slots=True)
+class VenueOrder:
+    """state: open, filled, cancelled, rejected."""
+
+    order_id: str
+    account: str
+    instrument: str
+    side: Side
+    lots: int
+    price_ticks: int
+    time_in_force: TimeInForce
+    post_only: bool
+    reduce_only: bool
+    label: str
+    created_ns: int
+    updated_ns: int
+    is_market: bool = False
+    filled_lots: int = 0
+    filled_value: float = 0.0  # sum of price times lots, for the average
+    commission: float = 0.0
+    state: str = "open"
+    replaced: bool = False
+    cancel_reason: str = ""
+
+    @property
+    def left_lots(self) -> int:
+        return self.lots - self.filled_lots
+
+
+@dataclass(frozen=True, slots=True)
+class VenueFill:
+    """One side of an execution, in one account. fee is in the settle currency, positive when paid."""
+
+    trade_id: str
+    trade_seq: int
+    order_id: str
+    account: str
+    instrument: str
+    side: Side
+    lots: int
+    price_ticks: int
+    fee: float
+    is_maker: bool
+    label: str
+    ts_ns: int
+    mark_price: float
+    index_price: float
+    pnl: float = 0.0
+    liquidation: bool = False
+
+
+@dataclass(slots=True)
+class VenuePosition:
+    """lots signed; entry_price averages as the venue does (harmonic for inverse)."""
+
+    instrument: str
+    lots: int = 0
+    entry_price: float = 0.0
+    realised_pnl: float = 0.0
+    funding_paid: float = 0.0  # settle currency, positive when paid
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One margin pool, in its currency. equity = cash + unrealised PnL (+ unsettled funding)."""
+
+    currency: str
+    cash: float
+    equity: float
+    unrealised_pnl: float
+    session_funding: float
+    initial_margin: float
+    maintenance_margin: float
+    delta_total: float
+    fees_paid: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ticker:
+    """What a venue publishes of one contract; NaN where there is nothing."""
+
+    instrument: str
+    ts_ns: int
+    mark_price: float
+    index_price: float
+    last_price: float
+    best_bid: float
+    best_bid_amount: float
+    best_ask: float
+    best_ask_amount: float
+    funding_rate_8h: float
+    current_funding: float
+    open_interest: float
+    volume: float
+
+
+# --- events: what the venue tells the world, in order -------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BookChanged:
+    """Absolute new lots at price ticks (0 removes), one change id a change."""
+
+    instrument: str
+    ts_ns: int
+    change_id: int
+    previous_change_id: int
+    bids: tuple[tuple[int, int], ...]
+    asks: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Traded:
+    """A public trade; `side` is the taker's."""
+
+    instrument: str
+    ts_ns: int
+    trade_id: str
+    trade_seq: int
+    side: Side
+    price_ticks: int
+    lots: int
+    mark_price: float
+    index_price: float
+
+
+@dataclass(frozen=True, slots=True)
+class TickerChanged:
+    ticker: Ticker
+
+
+@dataclass(frozen=True, slots=True)
+class IndexChanged:
+    currency: str
+    ts_ns: int
+    price: float
+
+
+@dataclass(frozen=True, slots=True)
+class OrderChanged:
+    """Accepted, edited, filled, cancelled: `what` is one of those; `order` a copy as of then."""
+
+    what: str
+    order: VenueOrder
+    position_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    fill: VenueFill
+    position_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class FundingPaid:
+    """Funding moved to or from an account's cash; amount positive when received."""
+
+    account: str
+    instrument: str
+    ts_ns: int
+    amount: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A dated contract ended: the position of an account was removed at the settlement price."""
+
+    account: str
+    instrument: str
+    ts_ns: int
+    lots: int
+    settlement_price: float
+    pnl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Liquidated:
+    account: str
+    instrument: str
+    ts_ns: int
+    lots: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstrumentChanged:
+    """Listed, or delisted (state "created", "closed")."""
+
+    instrument: Instrument
+    ts_ns: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioChanged:
+    account: str
+    ts_ns: int
+    summary: Summary
+
+
+VenueEvent = (
+    BookChanged | Traded | TickerChanged | IndexChanged | OrderChanged | Filled | FundingPaid | Settled | Liquidated
+    | InstrumentChanged | PortfolioChanged
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Book:
+    """Top of a book as a copy: (price_ticks, lots), best first, with the last change id."""
+
+    instrument: str
+    change_id: int
+    ts_ns: int
+    bids: list[tuple[int, int]] = field(default_factory=list)
+    asks: list[tuple[int, int]] = field(default_factory=list)

@@ -1,0 +1,395 @@
+"""What we hold and have asked for: positions, margin pools, orders, fills, windows, mode.
+
+Positions move by fills alone, each counted once by its trade id. The venue's own report is compared with
+them, never blended in: it is adopted at start, agreement makes the daemon ready, and a difference that two
+reports in a row confirm halts it.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from dea_daemon.domain.commands import Approved, CancelOrder, Outgoing, QueryAccount, QueryOrder, Resubscribe
+from dea_daemon.domain.events import (
+    AccountReported,
+    AnyEvent,
+    CancelRefused,
+    CancelUnknown,
+    CreateRefused,
+    CreateUnknown,
+    FeedAlive,
+    FeedClosed,
+    FeedOpened,
+    FillReceived,
+    Operator,
+    OperatorSpoke,
+    OrderEvidence,
+    OrderSeen,
+    PoolReport,
+    PoolUpdated,
+    RecordFailed,
+    RecordRestored,
+    RunStarted,
+)
+from dea_daemon.domain.instruments import BoolArray, IntArray, Universe
+from dea_daemon.domain.modes import Mode
+from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
+from dea_daemon.domain.orders import OrderInput, OrderState, epoch_of, is_own
+from dea_daemon.domain.parameters import Parameters
+from dea_daemon.state.effects import Effects
+from dea_daemon.state.market import NEVER, Market
+from dea_daemon.state.orders import OrderBookkeeping
+from dea_daemon.state.windows import RollingSum
+
+FILL_MEMORY = 100_000  # trade ids remembered against duplicates; the ledger remembers all
+_MODES = {
+    Operator.NORMAL: Mode.NORMAL,
+    Operator.REDUCE_ONLY: Mode.REDUCE_ONLY,
+    Operator.HALT: Mode.HALTED,
+    Operator.FLATTEN: Mode.FLATTENING,
+}
+
+
+class BookedFill:
+    """A fill counted for the first time, with what the ledger keeps beside it."""
+
+    __slots__ = ("fee_usd", "fill", "turnover_usd")
+
+    def __init__(self, fill: FillReceived, turnover_usd: float, fee_usd: float) -> None:
+        self.fill, self.turnover_usd, self.fee_usd = fill, turnover_usd, fee_usd
+
+
+class Account:
+    """One per run, over all accounts. `fold` is the only writer; the shell drains `new_fills`."""
+
+    def __init__(self, universe: Universe, started: RunStarted, params: Parameters) -> None:
+        n, accounts = len(universe), len(universe.accounts)
+        self.universe = universe
+        self.params = params
+        self.position_lots: IntArray = np.zeros(n, dtype=np.int64)
+        self.last_fill_ns: IntArray = np.full(n, NEVER, dtype=np.int64)
+        self.quarantined: BoolArray = np.zeros(n, dtype=np.bool_)
+        self.pools: dict[tuple[int, str], PoolReport] = {}
+        self.orders = OrderBookkeeping()
+        self.fills_seen: dict[tuple[int, str], None] = dict.fromkeys(started.fills_seen)
+        self.new_fills: list[BookedFill] = []
+        self.turnover = RollingSum(3_600 * NS_PER_S)
+        self.fees = RollingSum(3_600 * NS_PER_S)
+        self.creates = RollingSum(60 * NS_PER_S)
+        self.turnover.add(started.ts_recv_ns, started.hour_turnover_usd)
+        self.fees.add(started.ts_recv_ns, started.hour_fees_usd)
+        self.total_fees_usd = 0.0
+        self.mode = started.mode
+        self.armed = started.armed
+        self.draining = False
+        self.recording = True
+        self.peak_equity_usd = started.peak_equity_usd
+        self.epoch, self.sequence = started.epoch, 0
+        self.trade_cursor_ms = started.trade_cursor_ms
+        # which accounts the daemon trades in, and what it last heard of them
+        self.traded = sorted({int(a) for a, ok in zip(universe.account, universe.tradable, strict=True) if ok})
+        self.adopted = [False] * accounts
+        self.agreed = [False] * accounts
+        self.reported_ns = [NEVER] * accounts
+        self.private_ns = [NEVER] * accounts
+        self.asked_ns = [NEVER] * accounts
+        self.drift: dict[int, tuple[int, int]] = {}  # row -> venue's lots, when first asked
+        self.rejects_in_a_row: IntArray = np.zeros(n, dtype=np.int64)
+        self.post_only_rejects: IntArray = np.zeros(n, dtype=np.int64)
+        self.last_reject_ns: IntArray = np.full(n, NEVER, dtype=np.int64)
+        for order in started.restored:
+            # A copy: the event is history. What it was in the middle of, nobody knows now.
+            self.orders.own[order.client_order_id] = msgspec.structs.replace(order, state=OrderState.UNKNOWN)
+        self._fold: dict[type, Callable[[Any, Market, Effects], None]] = {
+            OrderSeen: self._order_seen,
+            FillReceived: self._fill_received,
+            CreateRefused: self._create_refused,
+            CreateUnknown: self._create_unknown,
+            CancelRefused: self._cancel_refused,
+            CancelUnknown: self._cancel_unknown,
+            OrderEvidence: self._evidence,
+            PoolUpdated: self._pool,
+            AccountReported: self._reported,
+            FeedOpened: self._feed,
+            FeedAlive: self._feed,
+            FeedClosed: self._feed_closed,
+            OperatorSpoke: self._operator,
+            RecordFailed: self._record_failed,
+            RecordRestored: self._record_restored,
+        }
+
+    def fold(self, event: AnyEvent, market: Market, effects: Effects) -> None:
+        """Apply one event about orders, account or operator; others are not this room's business."""
+        handler = self._fold.get(type(event))
+        if handler is not None:
+            handler(event, market, effects)
+            for row in self.orders.surprised:
+                self.quarantined[row] = True
+            self.orders.surprised.clear()
+
+    def tick(self, now_ns: int, effects: Effects) -> None:
+        """Time passed: answers are overdue, windows roll."""
+        self.orders.overdue(now_ns, self.params.execution.unknown_after_ms, effects)
+        self.orders.forget(now_ns)
+        for window in (self.turnover, self.fees, self.creates):
+            window.prune(now_ns)
+        while len(self.fills_seen) > FILL_MEMORY:
+            del self.fills_seen[next(iter(self.fills_seen))]
+
+    def sent(self, commands: Iterable[Outgoing], planned: int, now_ns: int, effects: Effects) -> None:
+        """Fold a decision: what it sends is in flight before it leaves; ids planned are never used again."""
+        self.sequence += planned
+        for command in commands:
+            match command:
+                case Approved(order=create):
+                    self.orders.sent(create, now_ns)
+                    self.creates.add(now_ns, 1.0)
+                case CancelOrder():
+                    self.orders.cancel_sent(command, now_ns, effects)
+                case QueryOrder():
+                    self.orders.own[command.client_order_id].query_sent_ns = now_ns
+                case QueryAccount():
+                    self.asked_ns[command.account] = now_ns
+                case Resubscribe():
+                    pass
+
+    def paused(self, now_ns: int) -> BoolArray:
+        """[N] rows whose circuit is open: too many rejects in a row, too short ago."""
+        execution = self.params.execution
+        recently = now_ns - self.last_reject_ns < execution.reject_pause_ms * NS_PER_MS
+        return (self.rejects_in_a_row >= execution.reject_limit) & recently
+
+    # --- orders ----------------------------------------------------------------------------------
+
+    def _order_seen(self, event: OrderSeen, market: Market, effects: Effects) -> None:
+        self.private_ns[event.account] = event.ts_recv_ns
+        order = self.orders.own.get(event.client_order_id)
+        was = order.state if order is not None else None
+        self.orders.seen(event, effects)
+        if order is not None and order.state is not was:
+            if order.state is OrderState.REJECTED:
+                self._rejected(order.row, event.ts_recv_ns, event.reason, effects)
+            elif was is OrderState.PENDING:
+                self.rejects_in_a_row[order.row] = 0
+            if order.state.is_terminal:
+                effects.wake = "order ended"
+
+    def _create_refused(self, event: CreateRefused, market: Market, effects: Effects) -> None:
+        if (order := self.orders.own.get(event.client_order_id)) is None:
+            return
+        self.orders.advance(order, OrderInput.CREATE_REFUSED, event.ts_recv_ns, effects, event.reason)
+        if event.sent:
+            self._rejected(order.row, event.ts_recv_ns, event.reason, effects)
+        effects.note("order.rejected", client_order_id=event.client_order_id, why=event.reason, sent=event.sent)
+
+    def _rejected(self, row: int, now_ns: int, reason: str, effects: Effects) -> None:
+        self.last_reject_ns[row] = now_ns
+        if "post_only" in reason:  # the market moved under a passive order: no fault, but it is counted
+            self.post_only_rejects[row] += 1
+            return
+        self.rejects_in_a_row[row] += 1
+        if self.rejects_in_a_row[row] == self.params.execution.reject_limit:
+            name = self.universe.instruments[row].name
+            effects.note("order.circuit_opened", instrument=name, why=reason)
+
+    def _create_unknown(self, event: CreateUnknown, market: Market, effects: Effects) -> None:
+        if (order := self.orders.own.get(event.client_order_id)) is not None:
+            self.orders.advance(order, OrderInput.CREATE_UNKNOWN, event.ts_recv_ns, effects, event.reason)
+            effects.note("order.outcome_unknown", client_order_id=event.client_order_id, why=event.reason)
+            effects.wake = "outcome unknown"
+
+    def _cancel_refused(self, event: CancelRefused, market: Market, effects: Effects) -> None:
+        if (order := self.orders.own.get(event.client_order_id)) is not None:
+            self.orders.advance(order, OrderInput.CANCEL_REFUSED, event.ts_recv_ns, effects)
+            # It may have ended already, or be one the venue never saw: ask.
+            order.doubted = not order.state.is_terminal
+
+    def _cancel_unknown(self, event: CancelUnknown, market: Market, effects: Effects) -> None:
+        if (order := self.orders.own.get(event.client_order_id)) is not None:
+            self.orders.advance(order, OrderInput.CANCEL_UNKNOWN, event.ts_recv_ns, effects)
+            order.doubted = not order.state.is_terminal
+
+    def _evidence(self, event: OrderEvidence, market: Market, effects: Effects) -> None:
+        for fill in event.fills:
+            self._fill_received(fill, market, effects)
+        for seen in event.orders:
+            self._order_seen(seen, market, effects)
+        order = self.orders.own.get(event.client_order_id)
+        if order is None or order.state is not OrderState.UNKNOWN or event.orders or event.fills:
+            return
+        deadline_ms = order.valid_until_ms + self.params.execution.skew_margin_ms
+        if event.complete and order.valid_until_ms > 0 and event.asked_utc_ns > deadline_ms * NS_PER_MS:
+            self.orders.advance(order, OrderInput.PROVED_ABSENT, event.ts_recv_ns, effects, "proved absent")
+            effects.note("order.proved_absent", client_order_id=order.client_order_id)
+            effects.wake = "order proved absent"
+
+    # --- fills and pools -------------------------------------------------------------------------
+
+    def _fill_received(self, event: FillReceived, market: Market, effects: Effects) -> None:
+        self.private_ns[event.account] = max(self.private_ns[event.account], event.ts_recv_ns)
+        key = (event.account, event.trade_id)
+        if key in self.fills_seen:
+            return
+        self.fills_seen[key] = None
+        row, now_ns = event.row, event.ts_recv_ns
+        self.position_lots[row] += event.side.sign * event.lots
+        self.last_fill_ns[row] = now_ns
+        self.post_only_rejects[row] = 0
+        self.orders.filled(event, effects)
+        instrument = self.universe.instruments[row]
+        price = float(instrument.ticks_to_price(event.price_ticks))
+        turnover = event.lots * instrument.lot_value * (1.0 if self.universe.inverse[row] else price)
+        paid_in = market.currency_price.get(event.fee_currency, float("nan"))
+        if event.fee_currency in self.params.state.stable_currencies:
+            paid_in = 1.0
+        elif paid_in != paid_in and event.fee_currency == instrument.underlying:
+            paid_in = price
+        fee_usd = event.fee * paid_in
+        self.turnover.add(now_ns, turnover)
+        self.fees.add(now_ns, max(fee_usd, 0.0))
+        self.total_fees_usd += fee_usd
+        self.trade_cursor_ms = max(self.trade_cursor_ms, event.ts_event_ns // NS_PER_MS)
+        self.new_fills.append(BookedFill(event, turnover, fee_usd))
+        effects.note(
+            "order.filled",
+            client_order_id=event.client_order_id,
+            instrument=instrument.name,
+            side=event.side.value,
+            lots=event.lots,
+            price=price,
+            maker=event.is_maker,
+            fee_usd=fee_usd,
+            position_lots=int(self.position_lots[row]),
+        )
+        effects.wake = "fill"
+
+    def _pool(self, event: PoolUpdated, market: Market, effects: Effects) -> None:
+        self.private_ns[event.account] = event.ts_recv_ns
+        self.pools[event.account, event.pool.currency] = event.pool
+
+    # --- reports ---------------------------------------------------------------------------------
+
+    def _reported(self, event: AccountReported, market: Market, effects: Effects) -> None:
+        for fill in event.fills:
+            self._fill_received(fill, market, effects)
+        if not event.complete:
+            effects.note("account.report_incomplete", account=event.account, why=event.why)
+            return
+        if not event.positions and any(pool.maintenance_margin > 0 for pool in event.pools):
+            effects.note("account.report_refused", account=event.account, why="no positions, yet margin is in use")
+            return
+        self.reported_ns[event.account] = event.ts_recv_ns
+        for pool in event.pools:
+            self.pools[event.account, pool.currency] = pool
+        self._orders_reported(event, effects)
+        self._positions_reported(event, effects)
+
+    def _orders_reported(self, event: AccountReported, effects: Effects) -> None:
+        """Open orders at the venue against ours: adopt, count, or doubt."""
+        mentioned = set()
+        for seen in event.orders:
+            mentioned.add(seen.venue_order_id)
+            if seen.client_order_id not in self.orders.own and is_own(seen.client_order_id):
+                self.orders.adopt(seen, event.ts_recv_ns)
+                effects.note("order.adopted", client_order_id=seen.client_order_id)
+            else:
+                self.orders.seen(seen, effects)
+        for key in [k for k in self.orders.foreign if k[0] == event.account and k[1] not in mentioned]:
+            del self.orders.foreign[key]
+        for order in self.orders.own.values():
+            mine = self.universe.account[order.row] == event.account
+            if mine and order.state is OrderState.OPEN and order.created_ns < event.asked_ns:
+                order.doubted = order.doubted or order.venue_order_id not in mentioned
+
+    def _positions_reported(self, event: AccountReported, effects: Effects) -> None:
+        """Positions at the venue against ours, row by row."""
+        account = event.account
+        theirs = {report.row: report.lots for report in event.positions}
+        rows = [int(r) for r in np.flatnonzero(self.universe.account == account)]
+        if not self.adopted[account]:
+            for row in rows:
+                self.position_lots[row] = theirs.get(row, 0)
+            self.adopted[account] = True
+            effects.note("account.adopted", account=str(self.universe.accounts[account]), positions=len(theirs))
+            return
+        agreed = True
+        for row in rows:
+            if self.last_fill_ns[row] >= event.asked_ns:
+                agreed = False  # moved while the question travelled: this report cannot tell
+            elif theirs.get(row, 0) == self.position_lots[row]:
+                self.drift.pop(row, None)
+            else:
+                agreed = False
+                self._drifted(row, theirs.get(row, 0), bool(theirs), event, effects)
+        if agreed and not self.agreed[account]:
+            effects.note("account.reconciled", account=str(self.universe.accounts[account]))
+        self.agreed[account] = self.agreed[account] or agreed
+
+    def _drifted(self, row: int, theirs: int, has_any: bool, event: AccountReported, effects: Effects) -> None:
+        """A difference: a fill may be on its way, so only a second report of the same confirms it."""
+        before = self.drift.get(row)
+        if before is None or before[0] != theirs or self.last_fill_ns[row] >= before[1]:
+            self.drift[row] = (theirs, event.asked_ns)
+            return
+        ours = int(self.position_lots[row])
+        name = self.universe.instruments[row].name
+        effects.note("account.drift_confirmed", instrument=name, ours_lots=ours, venue_lots=theirs)
+        del self.drift[row]
+        if has_any or not self.agreed[event.account]:
+            self.position_lots[row] = theirs
+        if self.agreed[event.account] and abs(theirs - ours) > 1:
+            self.set_mode(Mode.HALTED, f"unexplained position difference in {name}", effects)
+
+    # --- conditions ------------------------------------------------------------------------------
+
+    def _feed(self, event: FeedOpened | FeedAlive, market: Market, effects: Effects) -> None:
+        if event.private:
+            self.private_ns[event.account] = event.ts_recv_ns
+
+    def _feed_closed(self, event: FeedClosed, market: Market, effects: Effects) -> None:
+        if event.private:
+            self.private_ns[event.account] = NEVER
+            self.reported_ns[event.account] = NEVER  # what happened meanwhile must be asked for
+
+    def _operator(self, event: OperatorSpoke, market: Market, effects: Effects) -> None:
+        effects.note("operator.spoke", command=event.command.value, who=event.who, why=event.why)
+        effects.wake = "operator"
+        if event.command in (Operator.ARM, Operator.DISARM):
+            self.armed = event.command is Operator.ARM
+        elif event.command is Operator.DRAIN:
+            self.draining = True
+        else:
+            if event.command is Operator.NORMAL:
+                self._reset()
+            self.set_mode(_MODES[event.command], f"operator {event.who}", effects)
+
+    def _reset(self) -> None:
+        """The operator takes the present for right: positions as the venue says, quarantines lifted."""
+        self.quarantined[:] = False
+        self.peak_equity_usd = 0.0
+        for account in self.traded:
+            self.adopted[account] = self.agreed[account] = False
+
+    def _record_failed(self, event: RecordFailed, market: Market, effects: Effects) -> None:
+        self.recording = False
+        effects.note("ledger.failed", why=event.why)
+
+    def _record_restored(self, event: RecordRestored, market: Market, effects: Effects) -> None:
+        self.recording = True
+        effects.note("ledger.restored")
+
+    def set_mode(self, mode: Mode, why: str, effects: Effects) -> None:
+        """The only place a mode changes."""
+        if mode is not self.mode:
+            effects.note("mode.changed", before=self.mode.name.lower(), after=mode.name.lower(), why=why)
+            self.mode = mode
+
+    @property
+    def ready(self) -> bool:
+        """Every traded account agreed with its venue once, and every restored order has an outcome."""
+        return all(self.agreed[a] for a in self.traded) and not any(
+            o.state is OrderState.UNKNOWN and epoch_of(o.client_order_id) != self.epoch
+            for o in self.orders.own.values()
+        )

@@ -1,0 +1,30 @@
+"""Sums over a rolling stretch of time."""
+
+from collections import deque
+
+
+class RollingSum:
+    """Sum of amounts added within the last `span_ns`; one entry a second at most, so it stays small."""
+
+    __slots__ = ("_entries", "_grain_ns", "_span_ns", "total")
+
+    def __init__(self, span_ns: int) -> None:
+        self._span_ns = span_ns
+        self._grain_ns = span_ns // 3_600
+        self._entries: deque[tuple[int, float]] = deque()
+        self.total = 0.0
+
+    def add(self, now_ns: int, amount: float) -> None:
+        if self._entries and now_ns - self._entries[-1][0] < self._grain_ns:
+            then, sofar = self._entries[-1]
+            self._entries[-1] = (then, sofar + amount)
+        else:
+            self._entries.append((now_ns, amount))
+        self.total += amount
+
+    def prune(self, now_ns: int) -> None:
+        """Forget what is older than the span (late by up to one grain, never early)."""
+        while self._entries and now_ns - self._entries[0][0] > self._span_ns + self._grain_ns:
+            self._entries.popleft()
+        # Summed anew: adding and subtracting floats for days would drift.
+        self.total = sum(amount for _, amount in self._entries)
