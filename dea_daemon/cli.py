@@ -3,7 +3,6 @@
 Everything heavy is imported inside the commands, so that `--help` and completion answer in 50 ms.
 """
 
-import os
 import signal
 import sys
 import traceback
@@ -45,17 +44,22 @@ def exit_code(error: BaseException) -> int | None:
         (VenueError, UNAVAILABLE),
         (LedgerError, TEMPORARY),
         (InvariantViolation, INTERNAL),
-        (DeaError, INTERNAL),
         (FileNotFoundError, NO_INPUT),
         (IsADirectoryError, NO_INPUT),
         (PermissionError, PERMISSION),
         (ConnectionError, UNAVAILABLE),
     )
+    if isinstance(error, DeaError) and not any(isinstance(error, kind) for kind, _ in codes):
+        from dea_daemon.shell.tape import TapeError  # costs numpy: only when nothing else fits
+
+        return DATA if isinstance(error, TapeError) else INTERNAL
     return next((code for kind, code in codes if isinstance(error, kind)), None)
 
 
 class Commands(click.Group):
     """A group that ends with the house's exit codes, and shows a traceback only for bugs."""
+
+    debug = False
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
@@ -86,7 +90,7 @@ def report(error: Exception) -> int:
     codes = [exit_code(e) for e in told]
     if None in codes:
         return _report_bug(told[codes.index(None)])
-    if _debug():
+    if cli.debug:
         traceback.print_exception(error)
     for one in told:
         text = str(one)
@@ -111,10 +115,6 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-def _debug() -> bool:
-    return "DEA_DEBUG" in os.environ
-
-
 # --- commands -----------------------------------------------------------------------------------------------
 
 FILE = click.Path(path_type=Path)
@@ -135,8 +135,7 @@ _tape = click.option("--tape", type=FILE, help="Record every event here, for rep
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(debug: bool) -> None:
     """Dynamic Exposure Allocation for crypto derivatives."""
-    if debug:
-        os.environ["DEA_DEBUG"] = "1"
+    cli.debug = debug
 
 
 @cli.command()
@@ -155,31 +154,30 @@ def check(config: Path) -> None:
 
 def summary(settings: "Settings") -> list[tuple[str, str]]:
     """What is configured, as (name, text) lines."""
-    guards, execution = settings.guards, settings.execution
-    sending = (
-        "armed: orders are sent" if settings.armed else "observe: decisions are recorded, nothing is sent"
-    )
-    lines = [("mode", sending), ("state in", str(settings.state_dir))]
-    for venue in settings.venues.sections:
-        where = f" at {venue.http_url}" if venue.http_url else ""
-        lines.append(("venue", f"{venue.venue}/{venue.account}, {venue.environment}{where}"))
-        lines.append(("", ", ".join(venue.instruments)))
-    for underlying, target in settings.allocator.targets.items():
+    allocator, guards, execution = settings.allocator, settings.guards, settings.execution
+    armed = "armed: orders are sent" if settings.armed else "observe: decisions are recorded, nothing is sent"
+    lines = [("mode", armed), ("state in", str(settings.state_dir))]
+    for section in settings.venues.sections:
+        where = f" at {section.http_url}" if section.http_url else ""
+        lines.append(("venue", f"{section.venue}/{section.account}, {section.environment}{where}"))
+        lines.append(("", ", ".join(section.instruments)))
+    for underlying, target in allocator.targets.items():
         if target.kind == "fixed":
-            aim = f"delta {target.delta_usd:,g} USD, band ± {target.band_usd:,g}"
+            aim = f"delta {target.delta_usd:,.15g} USD ± {target.band_usd:,.15g}"
         else:
-            aim = f"volatility {target.annual_vol:.3g} of equity a year, weight {target.weight:g}"
+            aim = f"volatility, weight {target.weight:g}"
         lines.append(("target", f"{underlying}: {aim}"))
-    lines += [
-        ("limits", f"USD: gross {guards.max_gross_usd:,g}, net {guards.max_net_usd:,g} an underlying, "),
-        ("", f"{guards.max_instrument_usd:,g} a contract, {guards.max_order_usd:,g} an order; "),
-        (
-            "",
-            f"in an hour turnover {guards.max_turnover_usd_per_hour:,g}, fees {guards.max_fees_usd_per_hour:,g}",
-        ),
-        ("execution", f"{execution.order_type}, at most {execution.slice_usd:,g} USD an order"),
+    if any(target.kind == "volatility" for target in allocator.targets.values()):
+        together = f"volatility targets together {allocator.annual_vol:.3g} of equity a year"
+        lines.append(("", f"{together}, leverage up to {allocator.max_leverage:g}"))
+    return [
+        *lines,
+        ("limits", f"USD: gross {guards.max_gross_usd:,.15g}, net {guards.max_net_usd:,.15g} per underlying"),
+        ("", f"contract {guards.max_instrument_usd:,.15g}, order {guards.max_order_usd:,.15g}"),
+        ("", f"in an hour: turnover {guards.max_turnover_usd_per_hour:,.15g}"),
+        ("", f"in an hour: fees {guards.max_fees_usd_per_hour:,.15g}"),
+        ("execution", f"{execution.order_type}, in slices of {execution.slice_usd:,.15g} USD"),
     ]
-    return [(name, text.rstrip(", ;") if name == "limits" else text.rstrip("; ")) for name, text in lines]
 
 
 @cli.command()
@@ -193,7 +191,7 @@ def schema() -> None:
 
 
 @cli.command()
-@click.option("--seconds", default=30.0, show_default=True, type=click.FloatRange(min=1, max=86_400))
+@click.option("--seconds", default=30.0, show_default=True, type=click.FloatRange(min=0, min_open=True))
 @_seed
 @_scenario
 @_tape
@@ -224,9 +222,7 @@ def demo(
 
 
 @cli.command()
-@click.option(
-    "--port", default=0, show_default=True, type=click.IntRange(0, 65_535), help="0: any that is free."
-)
+@click.option("--port", default=0, show_default=True, type=click.IntRange(0, 65_535), help="0: any that is free.")
 @_seed
 @_scenario
 @click.option("--log", type=FILE, help="A JSON line for every order accepted, edited, cancelled, filled.")
@@ -245,14 +241,13 @@ def venue(port: int, seed: int, scenario: str, log: Path | None, faults: tuple[s
 async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
     """Run until it ends, or SIGINT or SIGTERM asks it to."""
     import asyncio
+    import contextlib
 
     task = asyncio.ensure_future(work)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    try:
+    with contextlib.suppress(asyncio.CancelledError):
         await task
-    except asyncio.CancelledError:
-        pass
 
 
 @cli.command()
@@ -262,24 +257,21 @@ async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
 def run(config: Path, observe: bool, json_lines: bool) -> int:
     """Trade, or observe unless the configuration is armed."""
     from dea_daemon.shell.settings import load, warnings
-    from dea_daemon.wiring.live import run_live
 
     settings = load(config)
     if observe:
         settings = settings.model_copy(update={"armed": False})
     for warning in warnings(settings):
         click.echo(f"warning: {warning}", err=True)
+    from dea_daemon.wiring.live import run_live  # after the settings: their errors come without ccxt's delay
+
     return run_live(settings, json_lines)
 
 
 @cli.command()
-@click.option(
-    "--capture", "captures", type=FILE, multiple=True, required=True, help="Recorded stream; repeatable."
-)
+@click.option("--capture", "captures", type=FILE, multiple=True, required=True, help="Recorded stream; repeatable.")
 @click.argument("more", type=FILE, nargs=-1)
-@click.option(
-    "--venue", required=True, type=click.Choice(["binanceusdm", "deribit"]), help="Whose stream it is."
-)
+@click.option("--venue", required=True, type=click.Choice(["binanceusdm", "deribit"]), help="Whose stream it is.")
 @_config(required=False)
 @_tape
 @_json
@@ -293,10 +285,12 @@ def backtest(
 ) -> int:
     """Drive the engine with a recorded stream (--capture FILE [FILE...]) against an in-process venue."""
     from dea_daemon.shell.settings import load
-    from dea_daemon.wiring.backtest import run_capture
 
     settings = load(config) if config else None
-    return run_capture([*map(_readable, captures + more)], venue, settings, json_lines, tape)
+    files = [_readable(path) for path in captures + more]
+    from dea_daemon.wiring.backtest import run_capture
+
+    return run_capture(files, venue, settings, json_lines, tape)
 
 
 @cli.command()
@@ -304,9 +298,10 @@ def backtest(
 @_json
 def replay(tape: Path, json_lines: bool) -> int:
     """Run a tape's events through the engine again and compare every decision."""
+    _readable(tape, directory=True)
     from dea_daemon.wiring.replay import run_replay
 
-    return run_replay(_readable(tape, directory=True), json_lines)
+    return run_replay(tape, json_lines)
 
 
 @cli.command()

@@ -282,6 +282,7 @@ class PoolReport(msgspec.Struct, frozen=True, array_like=True):
     cash: float
     initial_margin: float
     maintenance_margin: float
+    session_funding: float = 0.0  # since the venue's last settlement, positive when received
 
 
 class PoolUpdated(Event, frozen=True, tag=True, array_like=True, gc=False):
@@ -335,6 +336,3 @@ AccountEvent = (
 )  # fmt: skip
 RunEvent = RunStarted | DecisionDue | OperatorSpoke | RecordFailed | RecordRestored
 AnyEvent = MarketEvent | AccountEvent | RunEvent
-
-# What a bounded queue may merge: a newer one of the same type and key replaces the older.
-LATEST_WINS = (QuoteUpdated, MarkUpdated, IndexUpdated, FeedAlive, PoolUpdated)

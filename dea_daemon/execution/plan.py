@@ -19,6 +19,7 @@ Planned = CancelOrder | CreateOrder | QueryOrder | QueryAccount
 
 # Trades are asked for from this far before the newest known: the venue's index may lag its matching.
 CURSOR_OVERLAP_MS = 60_000
+LEAVING_MS = 200  # between account questions once nothing works any more and only the last word is missing
 
 
 class ExecutionMemory:
@@ -93,7 +94,7 @@ def _create(
         time_in_force=TimeInForce.IOC if crossing else TimeInForce.GTC,
         post_only=not crossing,
         # The venue's own reduce-only is a second lock, usable where the order cannot leave flat behind.
-        reduce_only=permit.licence[row] == Licence.SHRINK_POSITION and held * side.sign < 0 and lots <= abs(held),
+        reduce_only=bool(permit.licence[row] == Licence.SHRINK_POSITION and held * side.sign < 0 and lots <= abs(held)),
         valid_until_ms=view.utc_ns // NS_PER_MS + params.valid_for_ms,
         cause_seq=view.seq,
         why="cross" if crossing else "post",
@@ -143,6 +144,8 @@ def _questions(view: View, params: ExecutionParameters) -> list[QueryOrder | Que
     for account in view.traded_accounts:
         settled = view.account_agreed[account] and view.account_fresh
         every_ms = params.reconcile_every_ms if settled else min(params.reconcile_every_ms, params.query_every_ms)
+        if view.draining and not view.orders:
+            every_ms = LEAVING_MS
         if view.now_ns - view.account_asked_ns[account] > every_ms * NS_PER_MS:
             out.append(QueryAccount(account, max(view.trade_cursor_ms - CURSOR_OVERLAP_MS, 0)))
     return out

@@ -219,9 +219,7 @@ class Binance:
         ts_ns = message.ts_ms * NS_PER_MS
         if type(message) is BookTicker:
             m = message
-            return QuoteUpdated(
-                ts_recv_ns, ts_ns, row, m.bid or NAN, m.bid_amount, m.ask or NAN, m.ask_amount
-            )
+            return QuoteUpdated(ts_recv_ns, ts_ns, row, m.bid or NAN, m.bid_amount, m.ask or NAN, m.ask_amount)
         if type(message) is Depth:
             d = message
             return BookDelta(ts_recv_ns, ts_ns, row, d.first, d.last, d.previous, d.bids, d.asks)
@@ -231,9 +229,7 @@ class Binance:
             return MarkUpdated(ts_recv_ns, ts_ns, row, message.mark_price, message.index_price, rate_8h)
         if type(message) is self._trade:
             side = Side.SELL if message.buyer_is_maker else Side.BUY
-            return TradePrinted(
-                ts_recv_ns, ts_ns, row, str(message.trade_id), side, message.price, message.amount
-            )
+            return TradePrinted(ts_recv_ns, ts_ns, row, str(message.trade_id), side, message.price, message.amount)
         return None
 
     def _answered(self, raw: bytes | str, ts_recv_ns: int, out: list[AnyEvent]) -> None:

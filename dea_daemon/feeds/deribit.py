@@ -172,7 +172,7 @@ class Deribit:
     def resubscribe(self, row: int) -> list[bytes]:
         if row not in self.rows:
             return []
-        channels = {"channels": [f"book.{self._names[row]}.{self._interval}"]}
+        channels = {"channels": [self._book_channel(row)]}
         return [
             _request(_AGAIN, "public/unsubscribe", channels),
             _request(_AGAIN, "public/subscribe", channels),
@@ -184,6 +184,9 @@ class Deribit:
     def snapshot(self, raw: bytes | str, row: int, ts_recv_ns: int, out: list[AnyEvent]) -> None:
         out.append(refused(self.feed, "books come by the stream", raw, ts_recv_ns))
 
+    def _book_channel(self, row: int) -> str:
+        return f"book.{self._names[row]}.{self._interval}"
+
     def _subscribe(self) -> bytes:
         method = "private/subscribe" if self.private else "public/subscribe"
         return _request(_SUBSCRIBE, method, {"channels": list(self._channels)})
@@ -191,7 +194,7 @@ class Deribit:
     def _market_channels(self) -> Routes:
         routes: Routes = {}
         for row, name in self._names.items():
-            routes[f"book.{name}.{self._interval}"] = (self._book, row)
+            routes[self._book_channel(row)] = (self._book, row)
             routes[f"ticker.{name}.{self._interval}"] = (self._ticker, row)
             routes[f"trades.{name}.{self._interval}"] = (self._trades, row)
         for index, currency in _indices(self._universe, self._names):
@@ -228,9 +231,7 @@ class Deribit:
         out.append(refused(self.feed, why, raw, ts_recv_ns))
         return None
 
-    def _answered(
-        self, message: Message, raw: bytes | str, ts_recv_ns: int, out: list[AnyEvent]
-    ) -> bytes | None:
+    def _answered(self, message: Message, raw: bytes | str, ts_recv_ns: int, out: list[AnyEvent]) -> bytes | None:
         if message.error is not None:
             what = {_AUTH: "authentication", _SUBSCRIBE: "subscription"}.get(message.id or 0, "request")
             why = f"{what} refused: {message.error.code} {message.error.message}"
@@ -240,14 +241,20 @@ class Deribit:
         elif message.id == _AUTH:
             return self._subscribe()
         elif message.id == _SUBSCRIBE:
-            granted = {name.lower() for name in _names(message.result)}
-            missing = {name for name in self._channels if name.lower() not in granted}
-            if missing:
-                out.append(refused(self.feed, f"not granted: {min(missing)}", raw, ts_recv_ns))
-            else:
-                self.ready = True
-                out.append(FeedOpened(ts_recv_ns, self.feed, self.account, self.private, self.rows))
+            self._subscribed(_names(message.result), raw, ts_recv_ns, out)
         return None
+
+    def _subscribed(self, names: list[str], raw: bytes | str, ts_recv_ns: int, out: list[AnyEvent]) -> None:
+        """The venue leaves out channels it does not grant: an expired contract's must not cost us the others,
+        but an account is heard whole or not at all."""
+        granted = {name.lower() for name in names}
+        missing = [name for name in self._channels if name.lower() not in granted]
+        if missing:
+            out.append(refused(self.feed, f"{len(missing)} not granted: {missing[0]}", raw, ts_recv_ns))
+        self.ready = bool(granted) and not (missing and self.private)
+        if self.ready:
+            rows = tuple(row for row in self.rows if self._book_channel(row).lower() in granted)
+            out.append(FeedOpened(ts_recv_ns, self.feed, self.account, self.private, rows))
 
     def _book(self, data: msgspec.Raw, row: int, ts_recv_ns: int, out: list[AnyEvent]) -> None:
         book = _book(data)
@@ -329,8 +336,7 @@ def _indices(universe: Universe, rows: Iterable[int]) -> list[tuple[str, str]]:
             instrument.settle_currency == instrument.quote_currency != instrument.underlying
         )
     return [
-        (f"{currency.lower()}_{'usdc' if only_linear else 'usd'}", currency)
-        for currency, only_linear in linear.items()
+        (f"{currency.lower()}_{'usdc' if only_linear else 'usd'}", currency) for currency, only_linear in linear.items()
     ]
 
 

@@ -211,9 +211,7 @@ def instrument_from(info: Info, venue: str = "deribit") -> Instrument | None:
     try:
         least = as_decimal(contract.min_trade_amount)
         lot_size = min(as_decimal(contract.contract_size), least)
-        steps = tuple(
-            TickStep(as_decimal(s.above_price), as_decimal(s.tick_size)) for s in contract.tick_size_steps
-        )
+        steps = tuple(TickStep(as_decimal(s.above_price), as_decimal(s.tick_size)) for s in contract.tick_size_steps)
         tick_size = as_decimal(contract.tick_size)
     except InvariantViolation as error:
         raise VenueError(f"unreadable contract: {error}") from error

@@ -148,7 +148,13 @@ def _over_exposed(permit: Permit, book: Exposed, order: CreateOrder, params: Gua
     for limit, before, wanted, allowed, reduces in (
         ("net", high0[k], high1[k], params.max_net_usd, shrinks_exposure),
         ("net", -low0[k], -low1[k], params.max_net_usd, shrinks_exposure),
-        ("instrument", book.instrument_usd()[i], after.instrument_usd()[i], params.max_instrument_usd, shrinks_position),
+        (
+            "instrument",
+            book.instrument_usd()[i],
+            after.instrument_usd()[i],
+            params.max_instrument_usd,
+            shrinks_position,
+        ),
         ("gross", book.gross_usd(), after.gross_usd(), params.max_gross_usd, shrinks_position),
     ):
         # `<=` twice, so that NaN on either side refuses.

@@ -40,7 +40,6 @@ def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
     )
 
 
-
 def _breached(view: View, over_net: BoolArray, params: GuardParameters) -> BoolArray:
     """Whether any limit is broken by what is held right now (orders aside): one flag a limit."""
     held = np.flatnonzero(view.position_lots)
@@ -52,5 +51,7 @@ def _breached(view: View, over_net: BoolArray, params: GuardParameters) -> BoolA
 
 def _tell(clips: list[Clip], view: View, limit: str, before: IntArray, after: IntArray, why: str) -> None:
     """One Clip a row that a limit changed."""
-    for i in np.flatnonzero(before != after):
-        clips.append(Clip(limit, view.universe.instruments[i].name, float(before[i]), float(after[i]), why))
+    clips.extend(
+        Clip(limit, view.universe.instruments[i].name, float(before[i]), float(after[i]), why)
+        for i in np.flatnonzero(before != after)
+    )

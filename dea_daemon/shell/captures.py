@@ -13,6 +13,7 @@ The line formats, gzipped or not (`{…}` is a venue's message, times are ours):
 import gzip
 import heapq
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from enum import Enum
@@ -58,15 +59,15 @@ _SHAPES = (
 def frames(path: Path) -> Iterator[Frame]:
     """The lines of one file, in its order. A torn or foreign line is an UNREADABLE frame.
 
-    Raises OSError where the file cannot be read; a torn gzip tail ends the file with an UNREADABLE frame.
+    Raises OSError where the file cannot be read; torn gzip ends it with an UNREADABLE frame.
     """
     ts_recv_ns = 0
     with _open(path) as file:
         while True:
             try:
                 line = file.readline(LINE_BYTES_MAX)
-            except EOFError:
-                yield Frame(ts_recv_ns, Kind.UNREADABLE, "", b"the file ends within a gzip block")
+            except (EOFError, gzip.BadGzipFile, zlib.error):
+                yield Frame(ts_recv_ns, Kind.UNREADABLE, "", b"torn gzip")
                 return
             if not line:
                 return

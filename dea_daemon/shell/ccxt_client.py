@@ -114,8 +114,9 @@ def open_client(access: VenueAccess, on_sent: OnSent = lambda client_order_id: N
     )
     client.options["maxRetriesOnFailure"] = 0
     client.logger.setLevel(logging.INFO)  # its debug lines carry the Authorization header
-    # 13888 timed_out: valid_until passed before the matching engine took the order. Unknown to ccxt.
-    client.exceptions["13888"] = ccxt.InvalidOrder
+    # Refusals by Deribit's own account, which ccxt has no class for: other_reject (reduce-only among others),
+    # and timed_out, which is valid_until passed before the matching engine took the order.
+    client.exceptions |= {"11030": ccxt.InvalidOrder, "13888": ccxt.InvalidOrder}
     # A partial override deep-merges and leaves private endpoints on the real venue: no other URL survives.
     client.urls = {"api": {"rest": http_url}, "test": {"rest": http_url}}
     for url in urls_of(client.urls):
@@ -170,12 +171,12 @@ async def close_client(client: Client) -> None:
 
 
 async def ask(client: Client, method: str, params: dict[str, Any]) -> Any:
-    """Call one of ccxt's implicit methods and unwrap the JSON-RPC result.
+    """Call one of ccxt's implicit methods and unwrap the JSON-RPC result, never None.
 
     Raises ccxt's errors, and OutcomeUnknown for a reply that is none: ccxt passes null and HTML on.
     """
     reply = await getattr(client, method)(params)
-    if not isinstance(reply, dict) or "result" not in reply:
+    if not isinstance(reply, dict) or reply.get("result") is None:
         raise OutcomeUnknown(f"unreadable reply to {method}: {str(reply)[:80]!r}")
     return reply["result"]
 

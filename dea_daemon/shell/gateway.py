@@ -1,9 +1,9 @@
 """The core's commands as ccxt calls to Deribit, and the answers as events.
 
-No policy here: nothing is retried, nothing is decided. A call that does not answer becomes an unknown outcome,
-and the core asks again. Calls are ccxt's implicit methods, which ccxt signs, sends and maps errors of: its
-unified `create_order` takes amount and price through floats, rounds prices half up and ignores tick steps,
-and is slower to the wire.
+No policy here: nothing is retried, nothing is decided. A call that does not answer becomes an unknown
+outcome, and the core asks again. Calls are ccxt's implicit methods: ccxt signs and sends them and names their
+errors. Its unified `create_order` would take amount and price through floats, round prices half up, ignore
+tick steps, and be slower to the wire.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -135,8 +135,7 @@ class Gateway:
         if await ask(self._client, "private_get_cancel_by_label", labelled) == 0:
             return [CancelRefused(self._now_ns(), command.client_order_id, "order_not_found")]
         # That answer is only a count: what became of the order is asked for.
-        rows = await self._question("private_get_get_order_state_by_label", labelled)
-        return [*_known(self._order(raw) for raw in rows)]
+        return [*self._orders(await self._question("private_get_get_order_state_by_label", labelled))]
 
     # --- questions --------------------------------------------------------------------------------------
 
@@ -166,9 +165,7 @@ class Gateway:
             ids = {order.venue_order_id for order in orders}
             ours = (raw for raw in trades.values() if raw.get("label") == label or raw["order_id"] in ids)
             fills += _known(self._fill(raw) for raw in ours)
-        return OrderEvidence(
-            self._now_ns(), label, asked_utc_ns, legs.complete, orders, tuple(fills), legs.why
-        )
+        return OrderEvidence(self._now_ns(), label, asked_utc_ns, legs.complete, orders, tuple(fills), legs.why)
 
     async def query_account(self, command: QueryAccount) -> AccountReported:
         """Trades since the cursor, then open orders, positions and pools.
@@ -180,33 +177,31 @@ class Gateway:
         legs = Legs(self._outcome)
         trades: dict[str, Raw] = {}
         orders: list[Raw] = []
-        positions: list[Raw] = []
+        held: list[Raw] = []
         pools: list[Raw] = []
         for currency in self._currencies():
             with legs.leg(f"get_user_trades {currency}"):
                 await self._trades(currency, command.trades_since_ms, trades)
         with legs.leg("get_open_orders"):
-            orders = await self._question("private_get_get_open_orders", {})
+            orders = _rows(await self._question("private_get_get_open_orders", {}))
         with legs.leg("get_positions"):
-            positions = await self._question("private_get_get_positions", {"currency": "any"})
+            positions = _rows(await self._question("private_get_get_positions", {"currency": "any"}))
+            held = [raw for raw in positions if raw["size"]]
         with legs.leg("get_account_summaries"):
-            pools = (await self._question("private_get_get_account_summaries", {}))["summaries"]
+            summaries = await self._question("private_get_get_account_summaries", {})
+            pools = _rows(summaries["summaries"])
         outside: list[str] = []
-        fills_seen = legs.read("fill", trades.values(), self._fill, outside)
-        orders_seen = legs.read("order", orders, self._order, outside)
-        positions_seen = legs.read("position", [raw for raw in positions if raw["size"]], self._position, outside)
-        pools_seen = legs.read("pool", pools, pool_from, outside)
         return AccountReported(
             self._now_ns(),
             self._account,
             asked_ns,
-            legs.complete,
-            fills_seen,
-            orders_seen,
-            positions_seen,
-            pools_seen,
-            legs.why,
-            tuple(outside),
+            fills=legs.read("fill", trades.values(), self._fill, outside),
+            orders=legs.read("order", orders, self._order, outside),
+            positions=legs.read("position", held, self._position, outside),
+            pools=legs.read("pool", pools, pool_from, outside),
+            complete=legs.complete,
+            why=legs.why,
+            outside=tuple(outside),
         )
 
     async def _question(self, method: str, params: Raw) -> Any:
@@ -214,16 +209,17 @@ class Gateway:
         return await ask(self._client, method, params)
 
     async def _trades(self, currency: str, since_ms: int, into: dict[str, Raw]) -> None:
-        """Every trade in a currency since `since_ms`, by trade_id; what was read stays if a later page fails."""
+        """Every trade in a currency since `since_ms`, by trade_id; pages read stay if a later one fails."""
         for _ in range(PAGES_MAX):
             page = await self._question(
                 "private_get_get_user_trades_by_currency",
                 {"currency": currency, "start_timestamp": since_ms, "sorting": "asc", "count": TRADES_PAGE},
             )
-            into.update((raw["trade_id"], raw) for raw in page["trades"])
-            if not page["has_more"]:
+            rows = _rows(page["trades"])
+            into.update((raw["trade_id"], raw) for raw in rows)
+            if page["has_more"] is False:
                 return
-            reached_ms = page["trades"][-1]["timestamp"]
+            reached_ms = rows[-1]["timestamp"]
             if reached_ms <= since_ms:
                 raise OutcomeUnknown("more trades in one millisecond than a page holds")
             since_ms = reached_ms
@@ -233,15 +229,13 @@ class Gateway:
         """Ended orders with a label that changed since `since_ms`, unfilled ones too."""
         found: list[Raw] = []
         for page in range(PAGES_MAX):
-            rows = await self._question(
-                "private_get_get_order_history_by_currency",
-                {
-                    "currency": currency,
-                    "count": HISTORY_PAGE,
-                    "offset": page * HISTORY_PAGE,
-                    "include_unfilled": True,
-                },
-            )
+            asked = {
+                "currency": currency,
+                "count": HISTORY_PAGE,
+                "offset": page * HISTORY_PAGE,
+                "include_unfilled": True,
+            }
+            rows = _rows(await self._question("private_get_get_order_history_by_currency", asked))
             found += [raw for raw in rows if raw.get("label") == label]
             if len(rows) < HISTORY_PAGE or max(raw["last_update_timestamp"] for raw in rows) < since_ms:
                 return found
@@ -264,8 +258,8 @@ class Gateway:
     def _order(self, raw: Raw) -> OrderSeen | None:
         return order_from(raw, self.universe, self._account, self._now_ns())
 
-    def _orders(self, rows: Iterable[Raw]) -> list[OrderSeen]:
-        return _known(self._order(raw) for raw in rows)
+    def _orders(self, answer: Any) -> list[OrderSeen]:
+        return _known(self._order(raw) for raw in _rows(answer))
 
     def _fill(self, raw: Raw) -> FillReceived | None:
         return fill_from(raw, self.universe, self._account, self._now_ns())
@@ -313,7 +307,7 @@ class Legs:
                 known = read(raw)
                 if known is None:
                     amount = raw["size"] if what == "position" else raw["amount"]
-                    outside.append(f"{what} {raw['instrument_name']} {raw.get('direction', '')} {amount}")
+                    outside.append(f"{what} {raw['instrument_name']} {raw['direction']} {amount}")
                 else:
                     found.append(known)
         return tuple(found)
@@ -340,6 +334,13 @@ def create_params(order: CreateOrder, instrument: Instrument) -> Raw:
 def exact(number: Decimal) -> str:
     """The shortest plain decimal: 80, 0.7, 61234.5; never 8E+1."""
     return f"{number.normalize():f}"
+
+
+def _rows(answer: Any) -> list[Raw]:
+    """A list of objects, or no answer at all: anything else must not read as "none"."""
+    if not isinstance(answer, list) or not all(isinstance(raw, dict) for raw in answer):
+        raise OutcomeUnknown(f"not a list of objects: {str(answer)[:80]!r}")
+    return answer
 
 
 def _known(read: Iterable[T | None]) -> list[T]:

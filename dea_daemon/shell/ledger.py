@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -78,9 +78,8 @@ class Ledger:
         self._db = connection
         self._lock = lock
         self._encode = msgspec.json.Encoder(enc_hook=plain).encode
-        self._epoch: int = (
-            connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone() or [0]
-        )[0]
+        found = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+        self._epoch: int = found[0] if found else 0
 
     @classmethod
     def open(cls, path: Path) -> "Ledger":
@@ -125,9 +124,7 @@ class Ledger:
         minutes = int(time.time() - _EPOCH_ZERO_S) // 60
         epoch = max(self._epoch + 1, at_least + 1, minutes)
         if not 0 < epoch < _EPOCHS:
-            raise LedgerError(
-                f"no epoch left: {epoch} does not fit five base-32 digits (is the clock right?)"
-            )
+            raise LedgerError(f"no epoch left: {epoch} does not fit five base-32 digits (is the clock right?)")
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
         self._epoch = epoch
@@ -141,10 +138,8 @@ class Ledger:
 
     def recover(self, universe: Universe, now_ns: int) -> Recovered:
         """What earlier runs left behind. Raises LedgerError where the file cannot be read."""
-        try:
-            return recover(self._db, universe, now_ns)
-        except sqlite3.Error as error:
-            raise LedgerError(f"{self.path}: {error}") from error
+        with self._reading() as db:
+            return recover(db, universe, now_ns)
 
     # --- while it runs --------------------------------------------------------------------------------
 
@@ -193,7 +188,8 @@ class Ledger:
 
     def checkpoint(self, key: str) -> bytes | None:
         """The last checkpoint saved under `key`."""
-        row = self._db.execute("SELECT data FROM checkpoints WHERE key = ?", (key,)).fetchone()
+        with self._reading() as db:
+            row = db.execute("SELECT data FROM checkpoints WHERE key = ?", (key,)).fetchone()
         return None if row is None else row[0]
 
     # --- care -----------------------------------------------------------------------------------------
@@ -202,9 +198,7 @@ class Ledger:
         """Read every page and every reference. Raises LedgerError with what is wrong."""
         try:
             wrong = [row[0] for row in self._db.execute("PRAGMA integrity_check(5)") if row[0] != "ok"]
-            wrong += [
-                f"{row[0]} without its {row[2]}" for row in self._db.execute("PRAGMA foreign_key_check")
-            ]
+            wrong += [f"{row[0]} without its {row[2]}" for row in self._db.execute("PRAGMA foreign_key_check")]
         except sqlite3.Error as error:
             wrong = [str(error)]
         if wrong:
@@ -240,6 +234,13 @@ class Ledger:
             raise LedgerError(f"{self.path}: {error}") from error
 
     # --- inside ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._db
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: {error}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

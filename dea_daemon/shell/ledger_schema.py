@@ -33,9 +33,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE fills (
             account TEXT NOT NULL, trade_id TEXT NOT NULL, ts_ns INTEGER NOT NULL,
             ts_recv_ns INTEGER NOT NULL, instrument TEXT NOT NULL, lot_size TEXT NOT NULL,
-            tick_size TEXT NOT NULL, venue_order_id TEXT NOT NULL, client_order_id TEXT NOT NULL, side TEXT NOT NULL,
-            lots INTEGER NOT NULL, price_ticks INTEGER NOT NULL, fee REAL, fee_currency TEXT NOT NULL,
-            is_maker INTEGER NOT NULL, turnover_usd REAL, fee_usd REAL,
+            tick_size TEXT NOT NULL, venue_order_id TEXT NOT NULL, client_order_id TEXT NOT NULL,
+            side TEXT NOT NULL, lots INTEGER NOT NULL, price_ticks INTEGER NOT NULL, fee REAL,
+            fee_currency TEXT NOT NULL, is_maker INTEGER NOT NULL, turnover_usd REAL, fee_usd REAL,
             PRIMARY KEY (account, trade_id)) STRICT, WITHOUT ROWID""",
         "CREATE INDEX fills_by_time ON fills (ts_ns)",
         """CREATE TABLE pools (

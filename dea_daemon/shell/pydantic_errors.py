@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from dea_daemon.shell.yaml_errors import Location, Problem, did_you_mean, dotted
+from dea_daemon.shell.yaml_errors import Location, Problem, closest, did_you_mean, dotted
 
 Schema = dict[str, Any]
 OPTIONS_SHOWN_MAX = 12
@@ -27,7 +27,7 @@ def refuse(message: str, kind: str = "refused") -> PydanticCustomError:
 def problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """One Problem for each thing pydantic found."""
     schemas = Schemas(model)
-    return [_problem(e, schemas) for e in error.errors()]
+    return [problem for e in error.errors() for problem in _told(e, schemas)]
 
 
 class Schemas:
@@ -58,48 +58,55 @@ class Schemas:
             path = (*path, part)
             properties = schema.get("properties", {})
             schema = properties.get(part, schema.get("additionalProperties", schema.get("items"))) or {}
-        return path, self.resolved(schema)
+        about = {k: v for k, v in schema.items() if k == "description"}  # the option's, not its type's
+        return path, self.resolved(schema) | about
 
-    def homes(self, option: object, path: Location = ()) -> Iterator[Location]:
-        """Sections that have an option of this name."""
-        properties = self.walk(path)[1].get("properties", {})
-        if option in properties:
-            yield path
-        for name in properties:
-            yield from self.homes(option, (*path, name))
+    def options(self, path: Location = ()) -> Iterator[Location]:
+        """Every option's path, those of sections by name (targets) excepted."""
+        for name in self.walk(path)[1].get("properties", {}):
+            yield (*path, name)
+            yield from self.options((*path, name))
 
 
-def _problem(error: ErrorDetails, schemas: Schemas) -> Problem:
+def _told(error: ErrorDetails, schemas: Schemas) -> Iterator[Problem]:
     location, schema = schemas.walk(error["loc"])
     kind, context, given = error["type"], error.get("ctx", {}), error["input"]
     if kind == "extra_forbidden":
-        return Problem(location, _unknown(error["loc"], schemas), on_key=True)
-    if kind == "missing":
-        about = schema.get("description", "")
-        return Problem(location, f"missing: {about}" if about else "missing", on_key=True)
-    if kind == "union_tag_not_found":
-        tags = _either(schema["discriminator"]["mapping"])
-        return Problem((*location, _discriminator(schema)), f"missing: {tags}", on_key=True)
-    if kind == "union_tag_invalid":
-        tags = _either(schema["discriminator"]["mapping"])
-        guess = did_you_mean(context["tag"], list(schema["discriminator"]["mapping"]))
-        return Problem((*location, _discriminator(schema)), f"must be {tags}, not '{context['tag']}'{guess}")
-    if kind == "inline_secret":
-        return Problem(location, error["msg"], on_key=True)
-    return Problem(location, _plain(kind, context, given) or error["msg"], forbidden=kind == "forbidden")
+        yield Problem(location, _unknown(error["loc"], schemas), on_key=True)
+    elif kind == "missing":
+        about = schema.get("description", "").partition("\n")[0]
+        yield Problem(location, f"missing: {about}" if about else "missing", on_key=True)
+    elif kind == "union_tag_not_found":
+        yield from _untagged(location, schema, given, schemas)
+    elif kind == "union_tag_invalid":
+        tags = schema["discriminator"]["mapping"]
+        guess = did_you_mean(context["tag"], tags)
+        yield Problem((*location, _tag(schema)), f"must be {_either(tags)}, not '{context['tag']}'{guess}")
+    elif kind == "inline_secret":
+        yield Problem(location, error["msg"], on_key=True)
+    else:
+        yield Problem(location, _plain(kind, context, given) or error["msg"], forbidden=kind == "forbidden")
+
+
+def _untagged(location: Location, schema: Schema, given: Any, schemas: Schemas) -> Iterator[Problem]:
+    """A union without its tag. pydantic looks no further, but the tag may be there, mistyped."""
+    yield Problem((*location, _tag(schema)), f"missing: {_either(schema['discriminator']['mapping'])}", on_key=True)
+    known = {name for part in schema["oneOf"] for name in schemas.resolved(part)["properties"]}
+    for name in given.keys() - known:
+        yield Problem((*location, name), f"unknown option{did_you_mean(name, known)}", on_key=True)
 
 
 def _unknown(location: Location, schemas: Schemas) -> str:
+    """An option that is not there: a slip of the pen, or one of another section."""
     _, section = schemas.walk(location[:-1])
-    known = list(section.get("properties", ()))
-    word = "venue" if location[:-1] == ("venues",) else "option"
-    guess = did_you_mean(location[-1], known)
-    home = next(schemas.homes(location[-1]), None)
-    if home is not None:
-        guess = f" (it belongs under {dotted(home)})" if home else " (it belongs at the top level)"
-    elif not guess and len(known) <= OPTIONS_SHOWN_MAX:
-        guess = f" (here: {', '.join(known)})"
-    return f"unknown {word}{guess}"
+    here, wanted = list(section.get("properties", ())), location[-1]
+    everywhere = {str(path[-1]): dotted(path) for path in schemas.options()}
+    guess = everywhere.get(str(wanted)) or closest(wanted, here) or everywhere.get(closest(wanted, everywhere) or "")
+    if guess:
+        hint = f" (did you mean '{guess}'?)"
+    else:
+        hint = f" (here: {', '.join(here)})" if len(here) <= OPTIONS_SHOWN_MAX else ""
+    return f"unknown {'venue' if location[:-1] == ('venues',) else 'option'}{hint}"
 
 
 _BOUNDS = {
@@ -157,6 +164,6 @@ def _either(words: Any) -> str:
     return " or ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else quoted[0]
 
 
-def _discriminator(schema: Schema) -> str:
+def _tag(schema: Schema) -> str:
     name: str = schema["discriminator"]["propertyName"]
     return name

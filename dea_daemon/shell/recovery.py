@@ -49,23 +49,19 @@ def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovere
             orphans.append("{client_order_id}: {account} {instrument}".format_map(dict(found)))
         else:
             restored.append(order)
-    (peak_equity_usd,) = _first(db, "SELECT value FROM meta WHERE key = 'peak_equity_usd'", 0.0)
-    (mode,) = _first(db, "SELECT mode FROM modes ORDER BY id DESC LIMIT 1", Mode.NORMAL)
+    peak = db.execute("SELECT value FROM meta WHERE key = 'peak_equity_usd'").fetchone()
+    mode = db.execute("SELECT mode FROM modes ORDER BY id DESC LIMIT 1").fetchone()
     hour_turnover_usd, hour_fees_usd = _last_hour(db, now_ns)
     return Recovered(
         restored=tuple(restored),
         fills_seen=tuple(_fills_seen(db, accounts, now_ns - _FILLS_SEEN_NS)),
         trade_cursor_ms=_trade_cursor_ns(db, restored, now_ns) // NS_PER_MS,
-        mode=Mode(mode),
-        peak_equity_usd=peak_equity_usd,
+        mode=Mode(mode[0]) if mode else Mode.NORMAL,
+        peak_equity_usd=peak[0] if peak else 0.0,
         hour_turnover_usd=hour_turnover_usd,
         hour_fees_usd=hour_fees_usd,
         orphans=tuple(orphans),
     )
-
-
-def _first(db: sqlite3.Connection, query: str, default: float) -> tuple[float]:
-    return db.execute(query).fetchone() or (default,)
 
 
 def _last_hour(db: sqlite3.Connection, now_ns: int) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -26,18 +27,18 @@ from pydantic import (
 )
 
 from dea_daemon.domain.errors import ConfigError
-from dea_daemon.domain.parameters import FixedTarget, Fraction, Parameters, Positive, Section
+from dea_daemon.domain.parameters import FixedTarget, Parameters, Positive, Section
 from dea_daemon.shell.pydantic_errors import problems, refuse
-from dea_daemon.shell.yaml_errors import Problem, did_you_mean, read
+from dea_daemon.shell.yaml_errors import Location, Problem, did_you_mean, read
 
-if TYPE_CHECKING:  # numpy costs `check` a third of its time
+if TYPE_CHECKING:  # numpy and aiohttp would double the time of `check`
     from dea_daemon.domain.instruments import Instrument
+    from dea_daemon.shell.ccxt_client import VenueAccess
 
 Environ = Mapping[str, str]
 Environment = Literal["simulated", "testnet", "live"]
 
 SECRET_MAX = 1 << 16  # characters
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -164,12 +165,19 @@ def _instrument_name(value: str) -> str:
     return value
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class VenueSection(Section):
     """One account at one venue."""
 
     venue: ClassVar[str]
     separators: ClassVar[tuple[str, ...]]  # what follows the underlying in the name of a contract
-    hosts: ClassVar[dict[str, frozenset[str]]]  # where each environment is; anything else is refused
+    hosts: ClassVar[dict[str, frozenset[str]]]  # of testnet and live; anywhere else is refused
 
     environment: Environment = Field(description="simulated is on this machine, live is real money")
     account: str = Field("main", pattern=r"^[A-Za-z0-9_-]+$", description="our name for the account")
@@ -194,6 +202,17 @@ class VenueSection(Section):
             chosen |= {i.name: i for i in found}
         return list(chosen.values())
 
+    def misplaced(self, url: str) -> str:
+        """Why a URL does not fit the environment, or ""."""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if self.environment == "simulated":
+            return "" if _is_loopback(host) else f"{host} is not this machine: a simulated venue is on loopback"
+        wanted = self.hosts[self.environment]
+        if host not in wanted or parts.port not in (None, 443):
+            return f"{parts.netloc} is not {self.environment} {self.venue} ({', '.join(sorted(wanted))})"
+        return "" if parts.scheme in ("https", "wss") else "must be encrypted: https or wss"
+
     def may_have(self, underlying: str) -> bool:
         """Whether some name in `instruments` can be a contract on `underlying`."""
         starts = [underlying + separator for separator in self.separators]
@@ -205,21 +224,27 @@ class VenueSection(Section):
         )
 
 
-class Throttle(Section):
-    """How fast we may ask. One budget for orders and cancels, one for questions."""
+class Rate(Section):
+    """One budget of requests."""
 
-    requests_per_s: Positive = Field(5.0, description="sustained rate, orders and questions each")
-    burst: int = Field(20, gt=0, description="requests that may go at once after a pause")
-    cancel_reserve: Fraction = Field(0.25, description="share of the order budget that only cancels may use")
+    per_s: Positive = Field(description="sustained")
+    burst: int = Field(gt=0, description="at once, after a pause")
+
+
+class Throttle(Section):
+    """How fast we may ask; the defaults are Deribit's lowest tier."""
+
+    orders: Rate = Field(Rate(per_s=5, burst=20), description="creates and cancels")
+    queries: Rate = Field(Rate(per_s=10, burst=50), description="everything else")
+    cancel_reserve: int = Field(5, gt=0, description="of the orders' burst, so many only for cancels")
 
 
 class DeribitSection(VenueSection):
     """Deribit: market data and orders."""
 
-    venue: ClassVar = "deribit"
+    venue: ClassVar[Literal["deribit"]] = "deribit"
     separators: ClassVar = ("-", "_")
     hosts: ClassVar = {
-        "simulated": LOOPBACK,
         "testnet": frozenset({"test.deribit.com"}),
         "live": frozenset({"www.deribit.com"}),
     }
@@ -233,6 +258,25 @@ class DeribitSection(VenueSection):
     timeout_ms: int = Field(10_000, gt=0, description="an answer later than this is not waited for")
     throttle: Throttle = Throttle()
 
+    def access(self) -> "VenueAccess":
+        """What the gateway wants to know."""
+        from dea_daemon.shell.ccxt_client import Budget, VenueAccess  # late: aiohttp
+
+        rates = self.throttle
+        return VenueAccess(
+            venue=self.venue,
+            account=self.account,
+            environment=self.environment,
+            client_id=self.client_id.reveal(),
+            client_secret=SecretStr(self.client_secret.reveal()),
+            http_url=self.http_url,
+            ws_url=self.ws_url,
+            timeout_ms=self.timeout_ms,
+            orders=Budget(rates.orders.per_s, rates.orders.burst),
+            queries=Budget(rates.queries.per_s, rates.queries.burst),
+            cancel_reserve=rates.cancel_reserve,
+        )
+
 
 class BinanceUsdmSection(VenueSection):
     """Binance USD-M futures: market data only, so no key."""
@@ -240,10 +284,7 @@ class BinanceUsdmSection(VenueSection):
     venue: ClassVar = "binanceusdm"
     separators: ClassVar = ("USD",)
     hosts: ClassVar = {
-        "simulated": LOOPBACK,
-        "testnet": frozenset(
-            {"testnet.binancefuture.com", "stream.binancefuture.com", "demo-fapi.binance.com"}
-        ),
+        "testnet": frozenset({"testnet.binancefuture.com", "stream.binancefuture.com", "demo-fapi.binance.com"}),
         "live": frozenset({"fapi.binance.com", "fstream.binance.com"}),
     }
 
@@ -274,27 +315,15 @@ class TapeSettings(Section):
 class LogSettings(Section):
     """On stderr."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="what is below is not written"
-    )
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is below is not written")
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
-
-
-def _state_directory(value: Path, info: ValidationInfo) -> Path:
-    """systemd's $STATE_DIRECTORY wins; of several (colon-separated) the first."""
-    given = _environ(info).get("STATE_DIRECTORY", "").partition(":")[0]
-    return Path(given) if given else value
 
 
 class Settings(Parameters):
     """One configuration file."""
 
     armed: bool = Field(False, description="send orders; if not, decisions are recorded only")
-    state_dir: Annotated[Path, AfterValidator(_state_directory)] = Field(
-        Path("var"),
-        validate_default=True,
-        description="for ledger and tape; $STATE_DIRECTORY wins",
-    )
+    state_dir: Path = Field(Path("var"), description="for ledger and tape; $STATE_DIRECTORY wins")
     venues: Venues = Field(description="where to trade and watch")
     tape: TapeSettings = TapeSettings()
     log: LogSettings = LogSettings()
@@ -312,7 +341,7 @@ def load(path: Path, environ: Environ = os.environ) -> Settings:
     ConfigForbidden (others may write it, or read a secret) tell those apart.
     """
     source = read(path)
-    found = [Problem(p, "has no value: give one, or remove the option", on_key=True) for p in source.empty]
+    found = [Problem(location, _no_value(location), on_key=True) for location in source.empty]
     settings = None
     try:  # strict, as JSON: a list may be a tuple, but "5" is no number and `yes` is not true
         text, context = json.dumps(source.data), {"environ": environ}
@@ -322,7 +351,14 @@ def load(path: Path, environ: Environ = os.environ) -> Settings:
     found += contradictions(settings) if settings else []
     if found or settings is None:
         raise source.refusal(found)
-    return settings
+    state_dir = environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd may name several
+    return settings.model_copy(update={"state_dir": Path(state_dir)}) if state_dir else settings
+
+
+def _no_value(location: Location) -> str:
+    if str(location[-1])[:3].isdigit():  # {delta_usd: 5,000} is two options to YAML
+        return "is the rest of a number? Write 5000 or 5_000, not 5,000"
+    return "has no value: give one, or remove the option"
 
 
 def contradictions(settings: Settings) -> Iterator[Problem]:
@@ -337,7 +373,7 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
     if guards.max_order_usd > guards.max_instrument_usd:
         yield Problem(
             ("guards", "max_order_usd"),
-            f"{guards.max_order_usd:,g} is above guards.max_instrument_usd, {guards.max_instrument_usd:,g}",
+            f"{guards.max_order_usd:,.15g} is above guards.max_instrument_usd, {guards.max_instrument_usd:,.15g}",
         )
     if forecast.vol_floor > forecast.vol_cap:
         yield Problem(("forecast", "vol_floor"), f"is above forecast.vol_cap, {forecast.vol_cap:g}")
@@ -346,24 +382,18 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
 
 def _venue_contradictions(section: VenueSection) -> Iterator[Problem]:
     here = ("venues", section.venue)
-    hosts = section.hosts[section.environment]
     for option in ("http_url", "ws_url"):
         url: str | None = getattr(section, option)
+        wrong = section.misplaced(url) if url else ""
         if url is None and section.environment == "simulated":
-            yield Problem((*here, option), "missing: where is the simulated venue?", on_key=True)
-        if url is None:
-            continue
-        parts = urlsplit(url)
-        if parts.hostname not in hosts:
-            yield Problem(
-                (*here, option),
-                f"{parts.hostname} is not {section.environment} {section.venue} ({', '.join(sorted(hosts))})",
-            )
-        elif section.environment != "simulated" and parts.scheme not in ("https", "wss"):
-            yield Problem((*here, option), f"{section.environment} wants encryption: https or wss")
+            wrong = "missing: where is the simulated venue?"
+        if wrong:
+            yield Problem((*here, option), wrong)
     for i, name in enumerate(section.instruments):
         if name in section.instruments[:i]:
             yield Problem((*here, "instruments", i), f"{name} is listed twice")
+    if isinstance(section, DeribitSection) and section.throttle.cancel_reserve >= section.throttle.orders.burst:
+        yield Problem((*here, "throttle", "cancel_reserve"), "leaves nothing of orders.burst for creates")
 
 
 def _target_contradictions(settings: Settings) -> Iterator[Problem]:
@@ -376,8 +406,8 @@ def _target_contradictions(settings: Settings) -> Iterator[Problem]:
         if isinstance(target, FixedTarget) and abs(target.delta_usd) + target.band_usd > max_net_usd:
             yield Problem(
                 (*here, "delta_usd"),
-                f"cannot be reached: {abs(target.delta_usd):,g} and its band of {target.band_usd:,g} "
-                f"are beyond guards.max_net_usd, {max_net_usd:,g}",
+                f"cannot be reached: {abs(target.delta_usd):,.15g} and its band of {target.band_usd:,.15g} "
+                f"are beyond guards.max_net_usd, {max_net_usd:,.15g}",
             )
 
 

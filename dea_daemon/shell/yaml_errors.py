@@ -11,6 +11,7 @@ and merge keys work.
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -75,17 +76,31 @@ class Source:
 
     def refusal(self, problems: list[Problem]) -> ConfigError:
         """One error that tells them all, in the order of the file."""
-        told = sorted({(self.place(p), dotted(p.location), p.message) for p in problems})
-        text = "\n".join(
-            self.line(place, f"{path}: {message}" if path else message) for place, path, message in told
+        told = sorted(
+            (self.place(p), f"{dotted(p.location)}: {p.message}", p.on_key and self.is_text(p.location))
+            for p in set(problems)
         )
+        text = "\n".join(self.line(*one) for one in told)
         return ConfigForbidden(text) if any(p.forbidden for p in problems) else ConfigError(text)
 
-    def line(self, place: Place, message: str) -> str:
-        """The message with file:line:column, the line itself and a caret. Secrets are masked."""
+    def is_text(self, location: Location) -> bool:
+        """Whether the file has text there."""
+        data = self.data
+        for part in location:
+            data = data.get(part) if isinstance(data, dict) else None
+        return isinstance(data, str)
+
+    def line(self, place: Place, message: str, key_only: bool = False) -> str:
+        """The message with file:line:column, the line itself and a caret. Secrets are masked.
+
+        `key_only` hides whatever stands behind the option's name: a mistyped `client_secret` is a secret too.
+        """
         first = f"{self.name}:{place.line + 1}:{place.column + 1}: error: {message}"
-        lines = self.text.split("\n")
-        shown = _masked(lines[place.line]) if place.line < len(lines) else ""
+        line = [*self.text.split("\n"), ""][place.line]
+        if key_only:
+            name_end = line.find(":", place.column) + 1 or len(line)
+            line = line[:name_end] + (" …" if line[name_end:].strip() else "")
+        shown = _masked(line)
         if not shown.strip():
             return first
         skipped = max(0, place.column - SHOWN_MAX // 2)
@@ -94,14 +109,13 @@ class Source:
 
 
 _SECRET_VALUE = re.compile(
-    r"((?:secret|token|passw|(?:api|private)_?key)\w*[\"']?\s*:\s*)(?![{#&*|>$\s]).+",
-    re.IGNORECASE,
+    r"((?:secr|token|passw|key)\w*[\"']?\s*:\s*)(?![{#&*|>$\s]).+|(://)[^/\s]*(?=@)", re.IGNORECASE
 )
 
 
 def _masked(line: str) -> str:
-    """The line with what follows a secret's name hidden, and nothing a terminal would obey."""
-    line = _SECRET_VALUE.sub(r"\1********", line)
+    """The line with what follows a secret's name, or `https://`, hidden, and nothing a terminal would obey."""
+    line = _SECRET_VALUE.sub(lambda found: f"{found[1] or found[2]}********", line)
     return "".join(c if c.isprintable() else " " for c in line)
 
 
@@ -111,11 +125,17 @@ def dotted(location: Location) -> str:
     return "".join(parts).removeprefix(".")
 
 
-def did_you_mean(word: object, known: list[str]) -> str:
-    """ " (did you mean 'x'?)", or nothing where no known word is close."""
+def closest(word: object, known: Iterable[str]) -> str | None:
+    """The known word that `word` is probably a slip of, whatever its case."""
     lower = {k.lower(): k for k in known}
     close = get_close_matches(str(word).lower(), list(lower), n=1, cutoff=0.6)
-    return f" (did you mean '{lower[close[0]]}'?)" if close else ""
+    return lower[close[0]] if close else None
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """The words to append to a message: nothing where no known word is close."""
+    guess = closest(word, known)
+    return f" (did you mean '{guess}'?)" if guess else ""
 
 
 # --- reading ----------------------------------------------------------------------------------------------
@@ -180,7 +200,8 @@ def _syntax(source: Source, error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     place = Place(mark.line, mark.column) if mark else Place(0, 0)
     why = "; ".join(part for part in (error.context, error.problem) if part)
-    if place.column and "\t" in source.text.split("\n")[place.line][: place.column + 1]:
+    line = [*source.text.split("\n"), ""][place.line]
+    if "\t" in line[: len(line) - len(line.lstrip())]:
         why = "tabs cannot indent YAML: use spaces"
     return source.line(place, f"not YAML: {why}")
 
@@ -199,7 +220,7 @@ for _tag, _pattern, _first in (
     ("int", rf"[-+]?{_DIGITS}", list("-+0123456789")),
     (
         "float",
-        rf"[-+]?(?:(?:{_DIGITS}\.[0-9_]*|\.[0-9][0-9_]*|{_DIGITS}(?=[eE]))(?:[eE][-+]?[0-9]+)?|\.inf)|\.nan",
+        rf"[-+]?(?:(?:{_DIGITS}\.[0-9_]*|\.[0-9][0-9_]*|{_DIGITS}(?=[eE]))(?:[eE][-+]?[0-9]+)?|(?i:\.inf|\.nan))",
         list("-+.0123456789"),
     ),
     ("merge", r"<<", ["<"]),

@@ -199,9 +199,7 @@ class Accounts:
 
     def session_funding(self, account: Account, pool: str) -> float:
         """Funding accrued and not yet in cash; positive when it will be received."""
-        return sum(
-            h.accrued - h.position.lots * (c.funding_sum - h.funding_sum) for c, h in self.held(account, pool)
-        )
+        return sum(h.accrued - h.position.lots * (c.funding_sum - h.funding_sum) for c, h in self.held(account, pool))
 
     def equity(self, account: Account, pool: str) -> float:
         """Cash, unrealised profit at the mark, and accrued funding."""

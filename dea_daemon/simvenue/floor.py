@@ -10,14 +10,23 @@ from dea_daemon.domain.errors import check
 from dea_daemon.domain.instruments import Instrument, Side
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.orders import TimeInForce
-from dea_daemon.simvenue.accounts import FEES, INSURANCE, MARKET, Account, Accounts, Contract
+from dea_daemon.simvenue.accounts import INSURANCE, MARKET, Account, Accounts, Contract
 from dea_daemon.simvenue.history import MarketHistory
 from dea_daemon.simvenue.margin import Margin
 from dea_daemon.simvenue.orders import Orders
 from dea_daemon.simvenue.scenarios import Scenario
 from dea_daemon.simvenue.words import (
-    BookChanged, Filled, Liquidated, OrderChanged, OrderRequest, PortfolioChanged, Refused, Traded, VenueEvent,
-    VenueFill, VenueOrder,
+    BookChanged,
+    Filled,
+    Liquidated,
+    OrderChanged,
+    OrderRequest,
+    PortfolioChanged,
+    Refused,
+    Traded,
+    VenueEvent,
+    VenueFill,
+    VenueOrder,
 )  # fmt: skip
 
 EVENTS_MAX = 1_000_000  # a drain nobody calls is a bug, not a queue
@@ -44,7 +53,7 @@ class Floor:
 
     # --- what the rest of the venue does here --------------------------------------------------------
 
-    def list(self, instrument: Instrument) -> Contract:
+    def open_book(self, instrument: Instrument) -> Contract:
         """Open a book for an instrument."""
         contract = Contract(instrument)
         self.instruments[instrument.name] = instrument
@@ -52,7 +61,7 @@ class Floor:
         self.history[instrument.name] = MarketHistory()
         return contract
 
-    def delist(self, contract: Contract) -> None:
+    def close_book(self, contract: Contract) -> None:
         """Close a book; its orders must be cancelled and its positions settled."""
         self.delisted[contract.name] = self.instruments.pop(contract.name)
         del self.contracts[contract.name], self.history[contract.name]
@@ -405,6 +414,3 @@ class Floor:
     def _after_orders(self, contract: Contract, account: str) -> None:
         self.publish_book(contract)
         self.publish_portfolio(self.account(account), contract.pool)
-
-
-__all__ = ["EVENTS_MAX", "FEES", "Floor"]

@@ -79,9 +79,7 @@ class Flow:
             return []
         return [Quote(side, step * self._gap, 0) for step in old if step not in ladder]
 
-    def _quoted(
-        self, side: Side, ladder: range, fair: float, sizes: list[float], chances: list[float]
-    ) -> list[Quote]:
+    def _quoted(self, side: Side, ladder: range, fair: float, sizes: list[float], chances: list[float]) -> list[Quote]:
         old, gap, refill, churn = self._ladder[side], self._gap, self._s.refill, self._s.churn
         levels = self._contract.book.half(side).levels
         quotes = []

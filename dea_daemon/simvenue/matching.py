@@ -188,8 +188,8 @@ class OrderBook:
         may come before or after the trade they belong to.
         """
         other = self.opposite(side)
-        better = [k * other.sign for k in reversed(other.keys) if k >= other.sign * ticks and other.levels[k * other.sign].clients]
-        for price in better:
+        met = {e.ticks for e in self.entries.values() if e.side is other.side and e.ticks * side.sign <= ticks * side.sign}
+        for price in sorted(met, reverse=side is Side.SELL):
             level = other.levels.get(price)
             while lots and level is not None and level.clients:
                 first = level.queue[0]

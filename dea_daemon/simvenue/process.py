@@ -68,9 +68,7 @@ class Index:
         self._normals = Rows(generator(seed, 0).standard_normal, 2 * n + 1)
         self._jumps = Rows(generator(seed, 1).standard_normal, n + 1)
         self._chances = Rows(generator(seed, 2).random, 1)
-        self._log_variance = [
-            Reversion(scenario.vol_of_vol, scenario.vol_half_life_s, step_s) for _ in self._coins
-        ]
+        self._log_variance = [Reversion(scenario.vol_of_vol, scenario.vol_half_life_s, step_s) for _ in self._coins]
         self.price = {coin: scenario.coins[coin].start_price for coin in self._coins}
         self.heat = dict.fromkeys(self._coins, 1.0)
 

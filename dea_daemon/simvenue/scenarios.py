@@ -99,7 +99,14 @@ def _with_vol(scale: float, **changes: float) -> Mapping[str, Underlying]:
 _ALL = (
     Scenario("default"),
     Scenario("calm", coins=_with_vol(0.4), jumps_per_day=0.0, vol_of_vol=0.3, premium_sd_bp=0.5),
-    Scenario("volatile", coins=_with_vol(2.5, jump_sd=0.01), jumps_per_day=200.0, vol_of_vol=1.5, takers_per_s=4.0),
+    Scenario(
+        "volatile",
+        coins=_with_vol(2.5, jump_sd=0.01),
+        vol_of_vol=1.5,
+        jumps_per_day=200.0,
+        half_spread_bp=1.0,
+        takers_per_s=4.0,
+    ),
     Scenario(
         "crash",
         coins=_with_vol(4.0, jump_mean=-0.01, jump_sd=0.01),
@@ -108,6 +115,7 @@ _ALL = (
         premium_mean_bp=-20.0,
         premium_sd_bp=10.0,
         level_usd=4_000.0,
+        half_spread_bp=3.0,
         refill=0.1,
         takers_per_s=6.0,
     ),

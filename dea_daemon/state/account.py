@@ -6,7 +6,7 @@ reports in a row confirm halts it.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -52,13 +52,12 @@ _MODES = {
 }
 
 
-class BookedFill:
-    """A fill counted for the first time, with what the ledger keeps beside it."""
+class BookedFill(NamedTuple):
+    """A fill counted for the first time, and what it came to in USD (NaN where that is not known)."""
 
-    __slots__ = ("fee_usd", "fill", "turnover_usd")
-
-    def __init__(self, fill: FillReceived, turnover_usd: float, fee_usd: float) -> None:
-        self.fill, self.turnover_usd, self.fee_usd = fill, turnover_usd, fee_usd
+    fill: FillReceived
+    turnover_usd: float
+    fee_usd: float
 
 
 class Account:
@@ -80,7 +79,7 @@ class Account:
         self.creates = RollingSum(60 * NS_PER_S)
         self.turnover.add(started.ts_recv_ns, started.hour_turnover_usd)
         self.fees.add(started.ts_recv_ns, started.hour_fees_usd)
-        self.total_fees_usd = 0.0
+        self.total_fees_usd = self.total_funding_usd = 0.0
         self.mode = started.mode
         self.armed = started.armed
         self.draining = False
@@ -92,6 +91,7 @@ class Account:
         self.traded = sorted({int(a) for a, ok in zip(universe.account, universe.tradable, strict=True) if ok})
         self.adopted = [False] * accounts
         self.agreed = [False] * accounts
+        self.agreed_since_ns = [NEVER] * accounts  # when the last report that agreed was asked for
         self.reported_ns = [NEVER] * accounts
         self.private_ns = [NEVER] * accounts
         self.asked_ns = [NEVER] * accounts
@@ -267,7 +267,20 @@ class Account:
 
     def _pool(self, event: PoolUpdated, market: Market, effects: Effects) -> None:
         self.private_ns[event.account] = event.ts_recv_ns
-        self.pools[event.account, event.pool.currency] = event.pool
+        self._put_pool(event.account, event.pool, market)
+
+    def _put_pool(self, account: int, pool: PoolReport, market: Market) -> None:
+        """Replace a pool; what its funding moved by is income or cost of this run."""
+        before = self.pools.get((account, pool.currency))
+        self.pools[account, pool.currency] = pool
+        if before is None:
+            return
+        moved = pool.session_funding - before.session_funding
+        if pool.session_funding == 0.0:
+            moved = 0.0  # the venue's settlement moved it into cash: nothing new
+        price = 1.0 if pool.currency in self.params.state.stable_currencies else market.currency_price.get(pool.currency)
+        if moved == moved and price is not None:
+            self.total_funding_usd += moved * price
 
     # --- reports ---------------------------------------------------------------------------------
 
@@ -282,7 +295,7 @@ class Account:
             return
         self.reported_ns[event.account] = event.ts_recv_ns
         for pool in event.pools:
-            self.pools[event.account, pool.currency] = pool
+            self._put_pool(event.account, pool, market)
         self._orders_reported(event, effects)
         self._positions_reported(event, effects)
 
@@ -325,7 +338,9 @@ class Account:
                 self._drifted(row, theirs.get(row, 0), bool(theirs), event, effects)
         if agreed and not self.agreed[account]:
             effects.note("account.reconciled", account=str(self.universe.accounts[account]))
-        self.agreed[account] = self.agreed[account] or agreed
+        if agreed:
+            self.agreed[account] = True
+            self.agreed_since_ns[account] = event.asked_ns
 
     def _drifted(self, row: int, theirs: int, has_any: bool, event: AccountReported, effects: Effects) -> None:
         """A difference: a fill may be on its way, so only a second report of the same confirms it."""

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dea_daemon.simvenue.deribit import encodings
 from dea_daemon.simvenue.deribit.encodings import Contract
 from dea_daemon.simvenue.deribit.errors import invalid
 from dea_daemon.simvenue.deribit.limits import Limits
 from dea_daemon.simvenue.deribit.params import Params
 from dea_daemon.simvenue.deribit.session import Json, Session
 from dea_daemon.simvenue.exchange import Exchange
-from dea_daemon.simvenue.scenarios import Scenario
+from dea_daemon.simvenue.words import Refused, VenueOrder
 
 
 @dataclass(slots=True)
@@ -17,7 +18,6 @@ class Market:
     """The venue and what the dialect keeps beside it: every contract it ever listed, by name."""
 
     exchange: Exchange
-    scenario: Scenario
     limits: Limits
     contracts: dict[str, Contract]
     journal: list[Json]
@@ -27,6 +27,23 @@ class Market:
         if name not in self.exchange.instruments:
             raise invalid("instrument_name", "instrument not found")
         return self.contracts[name]
+
+    def lists(self, contract: Contract) -> bool:
+        """Whether a contract is still live: an expired one has no book and no ticker."""
+        return contract.instrument.name in self.exchange.instruments
+
+    def position(self, account: str, name: str) -> Json:
+        """One position; its mark is the entry price once the contract is gone."""
+        contract, exchange = self.contracts[name], self.exchange
+        ticker = exchange.ticker(name) if self.lists(contract) else None
+        return encodings.position(contract, exchange.position(account, name), ticker, exchange.scenario)
+
+    def order(self, account: str, order_id: str) -> VenueOrder | None:
+        """An order, None where the venue knows none: a liquidation's, or one it forgot."""
+        try:
+            return self.exchange.order(account, order_id)
+        except Refused:
+            return None
 
 
 @dataclass(slots=True)

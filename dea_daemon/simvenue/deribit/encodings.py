@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 
 from dea_daemon.domain.instruments import Instrument, Kind, Payoff, Side
@@ -12,7 +11,13 @@ from dea_daemon.simvenue.deribit.errors import invalid
 from dea_daemon.simvenue.deribit.session import Json
 from dea_daemon.simvenue.scenarios import Scenario
 from dea_daemon.simvenue.words import (
-    Book, Summary, Ticker, Traded, VenueFill, VenueOrder, VenuePosition,
+    Book,
+    Summary,
+    Ticker,
+    Traded,
+    VenueFill,
+    VenueOrder,
+    VenuePosition,
 )  # fmt: skip
 
 NEVER_MS = 32_503_708_800_000  # a perpetual's expiry: the year 3000
@@ -60,6 +65,14 @@ class Contract:
 
     def amount(self, lots: int) -> float:
         return lots * self._lot[0] / self._lot[1]
+
+    def near_price(self, price: float) -> float:
+        """A float price of the venue's, without the noise of having been multiplied; NaN stays."""
+        return price if math.isnan(price) else self.price(round(price * self._tick[1] / self._tick[0]))
+
+    def near_amount(self, amount: float) -> float:
+        """Likewise an amount."""
+        return amount if math.isnan(amount) else self.amount(round(amount * self._lot[1] / self._lot[0]))
 
     def to_lots(self, amount: Decimal) -> int:
         """An order's amount, exactly on the grid."""
@@ -159,18 +172,18 @@ def ticker(contract: Contract, t: Ticker, scenario: Scenario) -> Json:
         "stats": contract.stats.encode(t.last_price),
         "state": "open",
         "settlement_price": t.index_price,
-        "open_interest": t.open_interest,
+        "open_interest": contract.near_amount(t.open_interest),
         "min_price": round(t.mark_price * (1.0 - scenario.price_band), 4),
         "max_price": round(t.mark_price * (1.0 + scenario.price_band), 4),
         "mark_price": t.mark_price,
-        "last_price": t.last_price,
+        "last_price": contract.near_price(t.last_price),
         "instrument_name": i.name,
         "index_price": t.index_price,
         "estimated_delivery_price": t.index_price,
-        "best_bid_price": or_zero(t.best_bid),
-        "best_bid_amount": or_zero(t.best_bid_amount),
-        "best_ask_price": or_zero(t.best_ask),
-        "best_ask_amount": or_zero(t.best_ask_amount),
+        "best_bid_price": or_zero(contract.near_price(t.best_bid)),
+        "best_bid_amount": or_zero(contract.near_amount(t.best_bid_amount)),
+        "best_ask_price": or_zero(contract.near_price(t.best_ask)),
+        "best_ask_amount": or_zero(contract.near_amount(t.best_ask_amount)),
     }
     if i.kind is Kind.PERPETUAL:
         reply |= {
@@ -208,12 +221,12 @@ def book_summary(contract: Contract, t: Ticker) -> Json:
         "base_currency": i.underlying,
         "quote_currency": i.quote_currency,
         "creation_timestamp": ms(t.ts_ns),
-        "bid_price": t.best_bid,
-        "ask_price": t.best_ask,
-        "mid_price": (t.best_bid + t.best_ask) / 2,
-        "last": t.last_price,
+        "bid_price": contract.near_price(t.best_bid),
+        "ask_price": contract.near_price(t.best_ask),
+        "mid_price": round((t.best_bid + t.best_ask) / 2, 6),
+        "last": contract.near_price(t.last_price),
         "mark_price": t.mark_price,
-        "open_interest": t.open_interest,
+        "open_interest": contract.near_amount(t.open_interest),
         "estimated_delivery_price": t.index_price,
         **stats,
     }
@@ -252,7 +265,7 @@ def order(contract: Contract, o: VenueOrder) -> Json:
         "amount": contract.amount(o.lots),
         "contracts": float(o.lots),
         "filled_amount": contract.amount(o.filled_lots),
-        "average_price": _average(contract, o),
+        "average_price": _average(o),
         "commission": o.commission,
         "time_in_force": TIMES_IN_FORCE[o.time_in_force],
         "post_only": o.post_only,
@@ -272,9 +285,9 @@ def order(contract: Contract, o: VenueOrder) -> Json:
     return reply | ({"cancel_reason": o.cancel_reason} if o.cancel_reason else {})
 
 
-def _average(contract: Contract, o: VenueOrder) -> float:
+def _average(o: VenueOrder) -> float:
     """filled_value sums price times lots."""
-    return o.filled_value / o.filled_lots if o.filled_lots else 0.0
+    return round(o.filled_value / o.filled_lots, 8) if o.filled_lots else 0.0
 
 
 def fill(contract: Contract, f: VenueFill, o: VenueOrder | None) -> Json:

@@ -89,5 +89,5 @@ def refusal(refused: Refused, side: Side | None = None) -> ApiError:
     if refused.code == "reduce_only_reject":
         return ApiError(11030, "invalid_reduce_only_order")
     if refused.code == "price_too_far":
-        return ApiError(10005 if side is Side.SELL else 10007, refused.why)
+        return ApiError(10005 if side is Side.SELL else 10007, reason=refused.why)
     return ApiError(_CODES[refused.code])

@@ -68,9 +68,7 @@ class Keyring:
         else:
             stamp, nonce = str(params.integer("timestamp")), params.text("nonce", "")
             signed = f"{stamp}\n{nonce}\n{params.text('data', '')}"
-            key = self._by_signature(
-                params.text("client_id"), stamp, nonce, signed, params.text("signature"), now_ns
-            )
+            key = self._by_signature(params.text("client_id"), stamp, nonce, signed, params.text("signature"), now_ns)
         scope = _narrowed(key.scope, params.text("scope", ""))
         grant, reply = self._issue(key.account, key.client_id, scope, session, now_ns)
         return grant, reply | ({"state": params.text("state")} if params.has("state") else {})
@@ -130,8 +128,8 @@ class Keyring:
     def _issue(
         self, account: str, client_id: str, scope: str, session: int, now_ns: int
     ) -> tuple[Grant, dict[str, object]]:
-        words = [scope] if session == 0 else [scope, "connection"]
-        grant = Grant(account, client_id, " ".join(sorted(" ".join(words).split())), now_ns + TOKEN_S * NS_PER_S, session)
+        words = sorted(scope.split() + (["connection"] if session else []))
+        grant = Grant(account, client_id, " ".join(words), now_ns + TOKEN_S * NS_PER_S, session)
         access, refresh = self._token(client_id, now_ns), self._token(client_id, now_ns)
         self._access[access] = grant
         self._refresh[refresh] = (access, grant)

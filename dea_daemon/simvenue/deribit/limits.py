@@ -59,9 +59,7 @@ class Pools:
         if key not in self._pools:
             limits = self.limits
             rate, burst = (
-                (limits.matching_rate, limits.matching_burst)
-                if matching
-                else (limits.other_rate, limits.other_burst)
+                (limits.matching_rate, limits.matching_burst) if matching else (limits.other_rate, limits.other_burst)
             )
             self._pools[key] = Pool(rate, burst, burst, now_ns)
         return self._pools[key]

@@ -69,7 +69,7 @@ def get_instrument(call: Call) -> Json:
 
 def ticker(call: Call) -> Json:
     contract = call.contract()
-    return encodings.ticker(contract, call.exchange.ticker(contract.instrument.name), call.market.scenario)
+    return encodings.ticker(contract, call.exchange.ticker(contract.instrument.name), call.exchange.scenario)
 
 
 def get_order_book(call: Call) -> Json:
@@ -136,16 +136,17 @@ def get_tradingview_chart_data(call: Call) -> Json:
     start, end = window_ns(call)
     start = max(start, end - CANDLES_MAX * step_s * NS_PER_S)
     rows = call.exchange.candles(contract.instrument.name, start, end, step_s)
-    ticks, opened, high, low, close, volume = zip(*rows, strict=True) if rows else ((),) * 6
+    ticks, opened, high, low, close, amounts = zip(*rows, strict=True) if rows else ((),) * 6
+    traded = [contract.near_amount(amount) for amount in amounts]
+    coins = [contract.coins(amount, price) for amount, price in zip(traded, close, strict=True)]
+    dollars = [amount * (1.0 if contract.inverse else price) for amount, price in zip(traded, close, strict=True)]
+    prices = {"open": opened, "high": high, "low": low, "close": close}
     return {
         "status": "ok" if rows else "no_data",
         "ticks": [ms(tick) for tick in ticks],
-        "open": opened,
-        "high": high,
-        "low": low,
-        "close": close,
-        "volume": volume,
-        "cost": [amount * price for amount, price in zip(volume, close, strict=True)],
+        **{name: [contract.near_price(price) for price in column] for name, column in prices.items()},
+        "volume": coins,
+        "cost": dollars,
     }
 
 

@@ -16,6 +16,10 @@ class Params:
     def has(self, name: str) -> bool:
         return self._raw.get(name) not in (None, "")
 
+    def shown(self, name: str) -> str:
+        """A value for the record, unread; "" where there is none."""
+        return str(self._raw[name]) if self.has(name) else ""
+
     def text(self, name: str, default: str | None = None, one_of: tuple[str, ...] = ()) -> str:
         """A string. Without a default it is required."""
         if not self.has(name):

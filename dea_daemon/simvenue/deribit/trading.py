@@ -227,20 +227,14 @@ def get_order_history_by_instrument(call: Call) -> Json:
     return _history(call, (order for order in call.exchange.order_history(call.account) if order.instrument == name))
 
 
-def _order_of(call: Call, fill: VenueFill) -> VenueOrder | None:
-    try:
-        return call.exchange.order(call.account, fill.order_id)
-    except Refused:
-        return None
-
-
 def _trades(call: Call, fills: Iterable[VenueFill]) -> list[Json]:
     """In the asked order: newest first, unless a start is given. `historical` has nothing recent: nothing."""
     rows = [] if call.params.flag("historical") else list(fills)
     sorting = call.params.text("sorting", "default", one_of=_DIRECTIONS)
     if sorting == "desc" or (sorting == "default" and not call.params.has("start_timestamp")):
         rows = rows[::-1]
-    return [encodings.fill(call.market.contracts[f.instrument], f, _order_of(call, f)) for f in rows]
+    market = call.market
+    return [encodings.fill(market.contracts[f.instrument], f, market.order(call.account, f.order_id)) for f in rows]
 
 
 def _page(call: Call, fills: Iterable[VenueFill]) -> Json:
@@ -270,27 +264,16 @@ def get_user_trades_by_order(call: Call) -> Json:
     return _trades(call, (f for f in call.exchange.fills(call.account) if f.order_id == order_id))
 
 
-def position_of(call: Call, name: str) -> Json:
-    """One position; its mark is the entry price once the contract is gone."""
-    listed = name in call.exchange.instruments
-    return encodings.position(
-        call.market.contracts[name],
-        call.exchange.position(call.account, name),
-        call.exchange.ticker(name) if listed else None,
-        call.market.scenario,
-    )
-
-
 def get_position(call: Call) -> Json:
-    return position_of(call, call.contract().instrument.name)
+    return call.market.position(call.account, call.contract().instrument.name)
 
 
 def get_positions(call: Call) -> Json:
     currency = call.currency("any")
     if not call.of_kind():
         return []
-    positions = call.exchange.positions(call.account)
-    return [position_of(call, p.instrument) for p in positions if call.of_currency(p.instrument, currency)]
+    held = [p.instrument for p in call.exchange.positions(call.account) if call.of_currency(p.instrument, currency)]
+    return [call.market.position(call.account, name) for name in held]
 
 
 def _account(call: Call) -> Json:

@@ -9,7 +9,12 @@ from dea_daemon.simvenue.deribit.encodings import Contract, ms
 from dea_daemon.simvenue.deribit.errors import ApiError
 from dea_daemon.simvenue.deribit.session import Json
 from dea_daemon.simvenue.words import (
-    Filled, FundingPaid, Liquidated, OrderChanged, Settled, VenueEvent,
+    Filled,
+    FundingPaid,
+    Liquidated,
+    OrderChanged,
+    Settled,
+    VenueEvent,
 )  # fmt: skip
 
 
@@ -21,9 +26,8 @@ def line(event: VenueEvent, contracts: dict[str, Contract]) -> Json:
         case Filled():
             return _fill(event, contracts[event.fill.instrument])
         case Settled(ts_ns=ts_ns, account=account, instrument=name):
-            amount = contracts[name].amount(event.lots)
-            what = {"amount": amount, "price": event.settlement_price, "pnl": event.pnl, "position_after": 0.0}
-            return _head("position.settled", ts_ns, account, name) | what
+            ended = {"amount": contracts[name].amount(event.lots), "price": event.settlement_price, "pnl": event.pnl}
+            return _head("position.settled", ts_ns, account, name) | ended | {"position_after": 0.0}
         case Liquidated(ts_ns=ts_ns, account=account, instrument=name):
             return _head("position.liquidated", ts_ns, account, name) | {"amount": contracts[name].amount(event.lots)}
         case FundingPaid(ts_ns=ts_ns, account=account, instrument=name):
@@ -32,13 +36,9 @@ def line(event: VenueEvent, contracts: dict[str, Contract]) -> Json:
 
 
 def rejected(call: Call, side: Side, error: ApiError) -> Json:
-    """A create that was refused, with what of it could be read."""
-    asked = {
-        name: call.params.text(name, "") if name == "label" else str(call.params.decimal(name))
-        for name in ("label", "amount", "price")
-        if call.params.has(name)
-    }
-    head = _head("order.rejected", call.now_ns, call.account, call.params.text("instrument_name", ""))
+    """A create that was refused; label, amount and price as they came."""
+    asked = {name: call.params.shown(name) for name in ("label", "amount", "price")}
+    head = _head("order.rejected", call.now_ns, call.account, call.params.shown("instrument_name"))
     return head | asked | {"side": str(side), "code": error.code, "why": error.message}
 
 

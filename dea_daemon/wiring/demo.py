@@ -1,0 +1,121 @@
+"""`dea-daemon demo`: a simulated venue in a process of its own, and the daemon trading there over real sockets."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from dea_daemon.domain.errors import VenueError
+from dea_daemon.shell.runner import Runner
+from dea_daemon.shell.settings import load
+from dea_daemon.wiring.live import POLL_S, trade
+from dea_daemon.wiring.summary import within_bands
+
+log = structlog.get_logger()
+SETTLE_S = 30.0  # after its time is up the demo may take so long to come to rest
+CONFIG = "demo.yaml"
+
+
+def run_demo(
+    seconds: float,
+    seed: int,
+    scenario: str,
+    tape: Path | None,
+    json_lines: bool,
+    venue_log: Path | None,
+    state_dir: Path | None,
+) -> int:
+    """0 if the demo ended reconciled, inside its bands and without open orders; else 1."""
+    from dea_daemon.shell.output import emit
+
+    with tempfile.TemporaryDirectory(prefix="dea-demo-") as scratch:
+        finished = uvloop.run(_demo(seconds, seed, scenario, tape, venue_log, state_dir or Path(scratch)))
+    if json_lines:
+        emit(finished)
+    else:
+        from dea_daemon.wiring.tables import show
+
+        show(finished)
+    return 0 if finished["reconciled"] and within_bands(finished) and not finished["open_orders"] else 1
+
+
+async def _demo(
+    seconds: float, seed: int, scenario: str, tape: Path | None, venue_log: Path | None, state_dir: Path
+) -> dict[str, Any]:
+    arguments = ["--seed", str(seed), "--scenario", scenario]
+    if venue_log is not None:
+        arguments += ["--log", str(venue_log)]
+    async with _venue(arguments) as listening:
+        environ = {**os.environ, "STATE_DIRECTORY": str(state_dir), **venue_environment(listening)}
+        settings = load(config_file(CONFIG), environ)
+
+        async def until(runner: Runner) -> None:
+            await asyncio.sleep(seconds)
+            log.info("demo.settling")
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + SETTLE_S
+            while loop.time() < deadline and not at_rest(runner):
+                await asyncio.sleep(POLL_S)
+
+        return await trade(settings, until, tape)
+
+
+def at_rest(runner: Runner) -> bool:
+    """Inside every band, and nothing working."""
+    last = runner.stats.last
+    if last is None or runner.state.account.orders.live():
+        return False
+    return all(
+        not line.band_usd == line.band_usd or abs(line.actual_usd - line.target_usd) <= line.band_usd
+        for line in last.factors
+    )
+
+
+def venue_environment(listening: dict[str, str]) -> dict[str, str]:
+    """What config/simvenue.yaml and config/demo.yaml look up, from `venue.listening`."""
+    return {
+        "DEA_SIMVENUE_HTTP_URL": listening["http_url"],
+        "DEA_SIMVENUE_WS_URL": listening["ws_url"],
+        "DEA_SIMVENUE_CLIENT_ID": listening["client_id"],
+        "DEA_SIMVENUE_CLIENT_SECRET": listening["client_secret"],
+    }
+
+
+def config_file(name: str) -> Path:
+    """A shipped configuration: in the checkout, or inside an installed package."""
+    package = Path(__file__).resolve().parent.parent
+    found = [path for folder in (package.parent / "config", package / "config") if (path := folder / name).is_file()]
+    if not found:
+        raise FileNotFoundError(f"{name}: not shipped with this installation")
+    return found[0]
+
+
+@contextlib.asynccontextmanager
+async def _venue(arguments: list[str]) -> AsyncIterator[dict[str, str]]:
+    """A venue process; what its first line says. It is stopped at the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "dea_daemon.cli", "venue", *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        if process.stdout is None:
+            raise VenueError("the simulated venue has no output")
+        line = await process.stdout.readline()
+        if not line:
+            raise VenueError(f"the simulated venue did not start (exit {await process.wait()})")
+        yield json.loads(line)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 5)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -1,0 +1,165 @@
+"""`dea-daemon run`: venue sockets and timers in, ccxt out."""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from dea_daemon.domain.events import Operator, OperatorSpoke, RunStarted
+from dea_daemon.shell.clock import Clock
+from dea_daemon.shell.ledger import Ledger
+from dea_daemon.shell.runner import Runner
+from dea_daemon.shell.settings import Settings
+from dea_daemon.shell.tape import TapeHeader, TapeWriter
+from dea_daemon.wiring.summary import summary
+from dea_daemon.wiring.venues import Venues
+
+log = structlog.get_logger()
+DRAIN_S = 30.0
+POLL_S = 0.05
+
+Stop = Callable[[Runner], Awaitable[None]]
+
+
+def run_live(settings: Settings, json_lines: bool) -> int:
+    """Trade until SIGTERM or SIGINT, then drain. Exit code 0, or 75 where draining found no end."""
+    from dea_daemon.shell.output import emit
+
+    finished = uvloop.run(trade(settings, _until_signalled))
+    if json_lines:
+        emit(finished)
+    return 0 if finished["drained"] else 75
+
+
+async def _until_signalled(runner: Runner) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+    log.info("run.stopping", why="signal")
+
+
+async def trade(settings: Settings, until: Stop, tape_file: Path | None = None) -> dict[str, Any]:
+    """One run: open everything, trade until `until` returns, drain, close. Returns `run.finished`.
+
+    Raises what ended the run early: ConfigError, VenueError, LedgerError at start; InvariantViolation or a bug
+    later, after a last try to cancel what is working.
+    """
+    clock = Clock()
+    run_id = secrets.token_hex(6)
+    structlog.contextvars.bind_contextvars(run_id=run_id)
+    with ExitStack() as records:
+        ledger = Ledger.open(settings.state_dir / "ledger.sqlite")
+        records.callback(ledger.close)
+        if ledger.torn:
+            log.warning("ledger.recovered", what=ledger.torn)
+        async with Venues(settings, clock) as venues:
+            started = _started(settings, venues, ledger, clock, run_id)
+            ledger.start_run(run_id, started.utc_ns, started.parameters)
+            tape = _tape(settings, tape_file, run_id)
+            if tape is not None:
+                records.callback(tape.close)
+            runner = Runner(started, venues.send, clock=clock, ledger=ledger, tape=tape)
+            venues.on_sent = runner.stats.sent
+            log.info("run.started", armed=settings.armed, epoch=started.epoch, contracts=len(venues.universe))
+            drained = await _run(runner, venues, until, clock)
+            finished = summary(runner.state, runner.stats, venues.universe, drained)
+    log.info("run.ended", drained=drained)
+    return finished
+
+
+def _started(settings: Settings, venues: Venues, ledger: Ledger, clock: Clock, run_id: str) -> RunStarted:
+    """The first event: all the core must know of the past."""
+    past = ledger.recover(venues.universe, clock.utc_ns())
+    for orphan in past.orphans:
+        log.error("order.orphaned", order=orphan, why="its contract or account is gone, or its lots changed size")
+    if past.restored:
+        log.warning("order.restored", orders=len(past.restored))
+    accounts = range(len(venues.universe.accounts))
+    rows = zip(venues.universe.account.tolist(), venues.universe.instruments, strict=True)
+    return RunStarted(
+        ts_recv_ns=clock.now_ns(),
+        run_id=run_id,
+        utc_ns=clock.utc_ns(),
+        epoch=ledger.next_epoch(),
+        armed=settings.armed,
+        accounts=tuple(venues.universe.accounts[a] for a in accounts),
+        rows=tuple(rows),
+        parameters=settings.parameters.model_dump_json(),
+        restored=past.restored,
+        fills_seen=past.fills_seen,
+        trade_cursor_ms=past.trade_cursor_ms,
+        mode=past.mode,
+        peak_equity_usd=past.peak_equity_usd,
+        hour_turnover_usd=past.hour_turnover_usd,
+        hour_fees_usd=past.hour_fees_usd,
+    )
+
+
+def _tape(settings: Settings, file: Path | None, run_id: str) -> TapeWriter | None:
+    header = TapeHeader.here(run_id)
+    if file is not None:
+        return TapeWriter.to_file(file, header)
+    if not settings.tape.enabled:
+        return None
+    directory = settings.state_dir / "tape"
+    return TapeWriter.to_directory(directory, header, settings.tape.max_mb << 20, settings.tape.max_age_h * 3_600)
+
+
+async def _run(runner: Runner, venues: Venues, until: Stop, clock: Clock) -> bool:
+    """Everything that runs, until `until` returns and the drain is done. Whether it drained."""
+    tasks: set[asyncio.Task[Any]] = set()
+
+    def background(work: Callable[[], Any]) -> None:
+        task = asyncio.ensure_future(work())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def forever() -> None:
+        async with asyncio.TaskGroup() as group:
+            for work in venues.connect(runner.emit, background):
+                group.create_task(work())
+            group.create_task(runner.tick_forever())
+
+    running = asyncio.create_task(forever())
+    waiting = asyncio.ensure_future(until(runner))
+    try:
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+        waiting.result()
+        return await _drain(runner, running, clock)
+    finally:
+        for task in (running, waiting, *tasks):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(running, waiting, *tasks, return_exceptions=True)
+
+
+async def _drain(runner: Runner, running: asyncio.Task[None], clock: Clock) -> bool:
+    """Cancel own orders, reconcile, and say whether that was reached in time."""
+    runner.emit([OperatorSpoke(clock.now_ns(), Operator.DRAIN, "shell", "stopping")])
+    deadline_ns = clock.now_ns() + int(DRAIN_S * 1e9)
+    quiet_ns = 0
+    while clock.now_ns() < deadline_ns:
+        await asyncio.wait({running}, timeout=POLL_S)
+        if running.done():
+            running.result()
+        account = runner.state.account
+        if account.orders.live():
+            quiet_ns = 0
+            continue
+        quiet_ns = quiet_ns or clock.now_ns()
+        # Reconciled by a report asked for after the last order ended.
+        if all(account.agreed_since_ns[a] > quiet_ns for a in account.traded):
+            return True
+    live = [order.client_order_id for order in runner.state.account.orders.live()]
+    log.error("run.drain_failed", seconds=DRAIN_S, live_orders=live)
+    return False

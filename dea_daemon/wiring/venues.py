@@ -1,0 +1,199 @@
+"""The venues of one run: clients, contracts, sockets and dispatchers, opened together and closed together."""
+
+import random
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+import structlog
+
+from dea_daemon.domain.commands import Approved, CancelOrder, Outgoing, QueryAccount, QueryOrder, Resubscribe
+from dea_daemon.domain.errors import ConfigError, VenueError
+from dea_daemon.domain.events import AnyEvent
+from dea_daemon.domain.instruments import AccountKey, Instrument, Universe
+from dea_daemon.domain.numbers import NS_PER_MS
+from dea_daemon.feeds import binance, deribit
+from dea_daemon.feeds.codec import Socket
+from dea_daemon.shell.ccxt_client import Client, close_client, open_client, venue_urls
+from dea_daemon.shell.clock import Clock
+from dea_daemon.shell.gateway import Gateway
+from dea_daemon.shell.settings import BinanceUsdmSection, DeribitSection, Settings
+from dea_daemon.shell.snapshots import HttpFetch
+from dea_daemon.shell.sockets import VenueSocket
+from dea_daemon.shell.throttle import Dispatcher, Pool
+from dea_daemon.shell.venue_calls import AccountFacts, check_account, load_instruments
+
+log = structlog.get_logger()
+BINANCE_HTTP, BINANCE_WS = "https://fapi.binance.com", "wss://fstream.binance.com"
+MAX_SKEW_MS = 1_000.0
+
+
+@dataclass(slots=True)
+class Traded:
+    """A venue we send orders to."""
+
+    section: DeribitSection
+    client: Client
+    facts: AccountFacts
+    dispatcher: Dispatcher | None = None
+
+
+class Venues:
+    """All configured venues. `universe` numbers their contracts; `send` routes a command to its venue."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._stack = AsyncExitStack()
+        self._rng = random.Random()  # noqa: S311 jitter of reconnects, nothing secret
+        self._traded: dict[int, Traded] = {}
+        self._fetch: dict[int, HttpFetch] = {}
+        self._socket_of: dict[int, VenueSocket] = {}
+        self._background: Callable[[Any], None] = lambda coroutine: None
+        self.sockets: list[VenueSocket] = []
+        self.on_sent: Callable[[str, int], None] = lambda client_order_id, sent_ns: None
+        self.universe = Universe((), ())
+
+    async def __aenter__(self) -> Self:
+        """Connect, compare with the configuration, list contracts. ConfigError or VenueError where that fails."""
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _open(self) -> None:
+        accounts: list[AccountKey] = []
+        rows: list[tuple[int, Instrument]] = []
+        for number, section in enumerate(self._settings.venues.sections):
+            accounts.append(AccountKey(section.venue, section.account))
+            if isinstance(section, DeribitSection):
+                listed = await self._open_deribit(number, section)
+            elif isinstance(section, BinanceUsdmSection):
+                listed = await self._open_binance(number, section)
+            else:
+                raise ConfigError(f"venues.{section.venue}: no way to connect")
+            rows += [(number, instrument) for instrument in section.select(listed)]
+        self.universe = Universe(tuple(accounts), tuple(rows))
+
+    async def _open_deribit(self, number: int, section: DeribitSection) -> list[Instrument]:
+        client = open_client(section.access(), lambda key: self.on_sent(key, self._clock.now_ns()))
+        self._stack.push_async_callback(close_client, client)
+        facts = await check_account(
+            client, self._clock.utc_ns, margin_model=section.margin_model, max_skew_ms=MAX_SKEW_MS
+        )
+        if section.environment == "live" and facts.may_withdraw is not False and not section.acknowledge_withdraw_scope:
+            raise ConfigError(
+                f"venues.{section.venue}: the key may withdraw, or the venue does not say: "
+                "use one without, or set acknowledge_withdraw_scope"
+            )
+        log.info("venue.checked", venue=section.venue, skew_ms=round(facts.clock_skew_ms, 1), fees=list(facts.fees))
+        self._traded[number] = Traded(section, client, facts)
+        return await load_instruments(client)
+
+    async def _open_binance(self, number: int, section: BinanceUsdmSection) -> list[Instrument]:
+        session = await self._stack.enter_async_context(aiohttp.ClientSession())
+        fetch = self._fetch[number] = HttpFetch(session, section.http_url or BINANCE_HTTP)
+        try:
+            listed = msgspec.json.decode(await fetch("/fapi/v1/exchangeInfo"))["symbols"]
+        except (msgspec.DecodeError, KeyError, TypeError) as error:
+            raise VenueError(f"unreadable list of contracts from {section.venue}: {error}") from error
+        wanted = (info for info in listed if info.get("status") == "TRADING")
+        # Market data only: orders go to Deribit.
+        return [msgspec.structs.replace(binance.instrument_from(info), tradable=False) for info in wanted]
+
+    # --- running ---------------------------------------------------------------------------------
+
+    def connect(
+        self, emit: Callable[[Iterable[AnyEvent]], None], background: Callable[[Any], None]
+    ) -> list[Callable[[], Any]]:
+        """Make sockets and dispatchers that hand their events to `emit`. Returns what has to run, as coroutine
+        functions; `background` starts a coroutine beside them."""
+        self._background = background
+        work: list[Callable[[], Any]] = []
+        for number, section in enumerate(self._settings.venues.sections):
+            if isinstance(section, DeribitSection):
+                work.append(self._dispatch(number, emit))
+                access = section.access()
+                _, base = venue_urls(access)
+                secret = access.client_secret.get_secret_value()
+                sockets = deribit.sockets(self.universe, number, access.client_id, secret)
+                path = "" if urlsplit(base).path.strip("/") else "/ws/api/v2"
+            else:
+                base, path = section.ws_url or BINANCE_WS, ""
+                sockets = binance.sockets(self.universe, number)
+            work += [self._socket(base + path, socket, number, emit).run for socket in sockets]
+        return work
+
+    def _dispatch(self, number: int, emit: Callable[[Iterable[AnyEvent]], None]) -> Callable[[], Any]:
+        traded, clock = self._traded[number], self._clock
+        access = traded.section.access()
+        queries = Pool(access.queries)
+
+        def throttled(retry_after_ms: int) -> None:
+            log.warning("venue.throttled", retry_after_ms=retry_after_ms)
+            dispatcher.pause(retry_after_ms)
+
+        gateway = Gateway(
+            traded.client,
+            number,
+            self.universe,
+            now_ns=clock.now_ns,
+            utc_ns=clock.utc_ns,
+            pace=queries.acquire,
+            on_throttled=throttled,
+        )
+        dispatcher = traded.dispatcher = Dispatcher(
+            gateway,
+            emit,
+            orders=Pool(access.orders),
+            cancel_reserve=access.cancel_reserve,
+            now_ns=clock.now_ns,
+            utc_ns=clock.utc_ns,
+        )
+        self._stack.push_async_callback(dispatcher.close, 2.0)
+        return dispatcher.run
+
+    def _socket(
+        self, base: str, socket: Socket, number: int, emit: Callable[[Iterable[AnyEvent]], None]
+    ) -> VenueSocket:
+        made = VenueSocket(
+            base + socket.path,
+            socket.codec,
+            emit,
+            now_ns=self._clock.now_ns,
+            utc_ms=lambda: self._clock.utc_ns() // NS_PER_MS,
+            rng=self._rng,
+            fetch=self._fetch.get(number),
+        )
+        self.sockets.append(made)
+        for row in socket.codec.rows:
+            self._socket_of.setdefault(row, made)
+        return made
+
+    def send(self, command: Outgoing) -> None:
+        """Hand a command to its venue. Never waits."""
+        match command:
+            case Resubscribe(row=row):
+                if (socket := self._socket_of.get(row)) is not None:
+                    self._background(partial(socket.resubscribe, row))
+            case QueryAccount(account=account):
+                self._to(account, command)
+            case Approved(order=order):
+                self._to(int(self.universe.account[order.row]), command)
+            case CancelOrder() | QueryOrder():
+                self._to(int(self.universe.account[command.row]), command)
+
+    def _to(self, account: int, command: Outgoing) -> None:
+        dispatcher = self._traded[account].dispatcher
+        if dispatcher is not None:
+            dispatcher.submit(command)

@@ -1,0 +1,365 @@
+"""Deribit's wire, message by message, in the venue's own words."""
+
+import hashlib
+import hmac
+import json
+import math
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dea_daemon.domain.events import (
+    BookDelta,
+    BookSnapshot,
+    FeedAlive,
+    FeedOpened,
+    FillReceived,
+    IndexUpdated,
+    MarkUpdated,
+    MessageRefused,
+    OrderSeen,
+    PoolUpdated,
+    QuoteUpdated,
+    TradePrinted,
+    VenueOrderState,
+)
+from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Payoff, Side, Universe
+from dea_daemon.feeds.codec import EXCERPT_BYTES_MAX
+from dea_daemon.feeds.deribit import Deribit, sockets
+
+MS = 1_000_000
+
+
+def perpetual(name: str, base: str, settle: str, lot: str, tick: str) -> Instrument:
+    return Instrument(
+        venue="deribit",
+        name=name,
+        kind=Kind.PERPETUAL,
+        payoff=Payoff.INVERSE if settle == base else Payoff.LINEAR,
+        underlying=base,
+        quote_currency="USD" if settle == base else settle,
+        settle_currency=settle,
+        margin_pool=settle,
+        contract_size=Decimal(1),
+        lot_size=Decimal(lot),
+        tick_size=Decimal(tick),
+    )
+
+
+UNIVERSE = Universe(
+    (AccountKey("deribit", "main"),),
+    (
+        (0, perpetual("BTC-PERPETUAL", "BTC", "BTC", "10", "0.5")),
+        (0, perpetual("SOL_USDC-PERPETUAL", "SOL", "USDC", "0.1", "0.01")),
+    ),
+)
+
+
+def market(**options) -> Deribit:
+    return Deribit(UNIVERSE, 0, **options)
+
+
+def private() -> Deribit:
+    return Deribit(UNIVERSE, 0, private=True, client_id="id", client_secret="secret")
+
+
+def told(codec: Deribit, message: object) -> list[Any]:
+    out: list[Any] = []
+    raw = message if isinstance(message, bytes | str) else json.dumps(message)
+    codec.decode(raw, 7, out)
+    return out
+
+
+def notice(channel: str, data: object) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "method": "subscription", "params": {"channel": channel, "data": data}}
+
+
+def sent(message: bytes) -> dict[str, Any]:
+    decoded: dict[str, Any] = json.loads(message)
+    return decoded
+
+
+# --- market data ------------------------------------------------------------------------------------
+
+
+def test_a_book_snapshot_and_a_change_are_linked_by_their_numbers():
+    head = {"timestamp": 1, "instrument_name": "BTC-PERPETUAL"}
+    snapshot = head | {"type": "snapshot", "change_id": 5, "bids": [["new", 99, 10.0]], "asks": []}
+    change = head | {
+        "type": "change",
+        "prev_change_id": 5,
+        "change_id": 9,
+        "bids": [["delete", 99, 0], ["new", 98.5, 20]],
+        "asks": [["change", 101.0, 30.0]],
+    }
+    codec = market()
+    assert told(codec, notice("book.BTC-PERPETUAL.100ms", snapshot)) == [BookSnapshot(7, MS, 0, 5, [(99.0, 10.0)], [])]
+    assert told(codec, notice("book.BTC-PERPETUAL.100ms", change)) == [
+        BookDelta(7, MS, 0, 9, 9, 5, [(99.0, 0.0), (98.5, 20.0)], [(101.0, 30.0)])
+    ]
+
+
+def test_a_deleted_level_has_no_amount_whatever_the_venue_writes():
+    data = {"type": "change", "timestamp": 1, "prev_change_id": 1, "change_id": 2, "bids": [["delete", 9, 4]]}
+    (delta,) = told(market(), notice("book.BTC-PERPETUAL.100ms", data | {"asks": []}))
+    assert delta.bids == [(9.0, 0.0)]
+
+
+def test_a_change_that_does_not_say_what_it_follows_is_refused():
+    data = {"type": "change", "timestamp": 1, "change_id": 2, "bids": [], "asks": []}
+    (refusal,) = told(market(), notice("book.BTC-PERPETUAL.100ms", data))
+    assert isinstance(refusal, MessageRefused)
+
+
+def test_a_ticker_is_a_mark_and_a_quote():
+    data = {
+        "timestamp": 3,
+        "mark_price": 100.0,
+        "index_price": 101.0,
+        "open_interest": 5.0,
+        "current_funding": 0.0001,
+        "funding_8h": 0.0002,
+        "best_bid_price": 99.5,
+        "best_bid_amount": 10.0,
+        "best_ask_price": 0.0,  # Deribit's way to say: nobody
+        "best_ask_amount": 0.0,
+        "greeks": {"delta": 1.0},
+    }
+    mark, quote = told(market(), notice("ticker.BTC-PERPETUAL.100ms", data))
+    assert mark == MarkUpdated(7, 3 * MS, 0, 100.0, 101.0, 0.0001, 5.0)
+    assert isinstance(quote, QuoteUpdated)
+    assert (quote.bid, quote.bid_amount, quote.ask_amount) == (99.5, 10.0, 0.0)
+    assert math.isnan(quote.ask)
+
+
+def test_a_ticker_without_an_index_or_funding_leaves_them_unknown():
+    mark, _ = told(market(), notice("ticker.BTC-PERPETUAL.100ms", {"timestamp": 3, "mark_price": 1}))
+    assert math.isnan(mark.index_price)
+    assert math.isnan(mark.funding_rate_8h)
+
+
+def test_trades_and_indices_are_read():
+    trade = {"trade_id": "T1", "timestamp": 4, "direction": "sell", "price": 99, "amount": 10, "tick_direction": 0}
+    codec = market()
+    assert (
+        told(codec, notice("trades.BTC-PERPETUAL.100ms", [trade, trade]))
+        == [TradePrinted(7, 4 * MS, 0, "T1", Side.SELL, 99.0, 10.0)] * 2
+    )
+    index = {"timestamp": 5, "price": 100.5, "index_name": "btc_usd"}
+    assert told(codec, notice("deribit_price_index.btc_usd", index)) == [IndexUpdated(7, 5 * MS, 0, "BTC", 100.5)]
+
+
+def test_the_index_of_an_underlying_without_coin_settled_contracts_is_in_usdc():
+    (_, subscribe) = market().hello(0, "n")
+    channels = sent(subscribe)["params"]["channels"]
+    assert {c for c in channels if c.startswith("deribit")} == {
+        "deribit_price_index.btc_usd",
+        "deribit_price_index.sol_usdc",
+    }
+
+
+# --- the connection ---------------------------------------------------------------------------------
+
+
+def test_without_a_key_it_subscribes_at_once():
+    heartbeat, subscribe = (sent(message) for message in market().hello(0, "n"))
+    assert heartbeat["method"] == "public/set_heartbeat"
+    assert subscribe["method"] == "public/subscribe"
+    assert "book.BTC-PERPETUAL.100ms" in subscribe["params"]["channels"]
+
+
+def test_with_a_key_it_signs_and_subscribes_once_the_venue_agrees():
+    codec = private()
+    heartbeat, auth = (sent(message) for message in codec.hello(1_700, "nonce"))
+    assert heartbeat["method"] == "public/set_heartbeat"
+    assert auth["method"] == "public/auth"
+    expected = hmac.new(b"secret", b"1700\nnonce\n", hashlib.sha256).hexdigest()
+    assert auth["params"]["signature"] == expected
+    assert "secret" not in json.dumps(auth)
+    agreed = {"jsonrpc": "2.0", "id": auth["id"], "result": {"access_token": "a", "expires_in": 9}}
+    out: list[Any] = []
+    reply = codec.decode(json.dumps(agreed), 7, out)
+    assert out == []
+    assert reply is not None
+    assert sent(reply)["method"] == "private/subscribe"
+    assert sent(reply)["params"]["channels"] == [
+        "user.changes.any.BTC.raw",
+        "user.portfolio.BTC",
+        "user.changes.any.USDC.raw",
+        "user.portfolio.USDC",
+    ]
+
+
+def test_the_feed_is_open_when_its_subscriptions_are_confirmed_and_not_before():
+    codec = market()
+    subscribe = sent(codec.hello(0, "n")[1])
+    assert not codec.ready
+    answer = {"jsonrpc": "2.0", "id": subscribe["id"], "result": subscribe["params"]["channels"]}
+    assert told(codec, answer) == [FeedOpened(7, "deribit", 0, False, (0, 1))]
+    assert codec.ready
+    codec.hello(0, "n")
+    assert not codec.ready
+
+
+def test_a_channel_not_granted_is_told_and_the_others_go_on():
+    codec = market()
+    subscribe = sent(codec.hello(0, "n")[1])
+    granted = [c for c in subscribe["params"]["channels"] if "SOL" not in c]
+    refusal, opened = told(codec, {"id": subscribe["id"], "result": granted})
+    assert "not granted" in refusal.why
+    assert opened == FeedOpened(7, "deribit", 0, False, (0,))
+
+
+def test_an_account_stream_is_heard_whole_or_not_at_all():
+    codec = private()
+    codec.hello(0, "n")
+    (refusal,) = told(codec, {"id": 3, "result": ["user.changes.any.BTC.raw"]})
+    assert isinstance(refusal, MessageRefused)
+    assert not codec.ready
+
+
+def test_a_refused_authentication_is_told_and_the_feed_stays_shut():
+    codec = private()
+    auth = sent(codec.hello(0, "n")[1])
+    error = {"id": auth["id"], "error": {"code": 13004, "message": "invalid_credentials"}}
+    (refusal,) = told(codec, error)
+    assert refusal.why == "authentication refused: 13004 invalid_credentials"
+    assert not codec.ready
+
+
+def test_heartbeats_are_signs_of_life_and_a_test_request_is_answered():
+    codec = private()
+    out: list[Any] = []
+    assert codec.decode(b'{"method":"heartbeat","params":{"type":"heartbeat"}}', 7, out) is None
+    reply = codec.decode(b'{"method":"heartbeat","params":{"type":"test_request"}}', 8, out)
+    assert reply is not None
+    assert sent(reply)["method"] == "public/test"
+    assert out == [FeedAlive(7, "deribit", 0, True), FeedAlive(8, "deribit", 0, True)]
+
+
+def test_a_fresh_book_is_had_by_subscribing_again():
+    messages = [sent(message) for message in market().resubscribe(0)]
+    assert [m["method"] for m in messages] == ["public/unsubscribe", "public/subscribe"]
+    assert all(m["params"]["channels"] == ["book.BTC-PERPETUAL.100ms"] for m in messages)
+    assert private().resubscribe(0) == []
+
+
+def test_raw_books_are_asked_for_only_with_a_key():
+    (alone,) = sockets(UNIVERSE, 0)
+    assert b".raw" not in b"".join(alone.codec.hello(0, "n"))
+    both = sockets(UNIVERSE, 0, "id", "secret")
+    assert [socket.codec.private for socket in both] == [False, True]
+    assert b".raw" in b"".join(both[0].codec.resubscribe(0))
+    assert both[1].codec.rows == ()
+
+
+# --- the account ------------------------------------------------------------------------------------
+
+TRADE = {
+    "trade_id": "T1",
+    "order_id": "O1",
+    "instrument_name": "BTC-PERPETUAL",
+    "label": "d000000000000001",
+    "direction": "buy",
+    "amount": 30.0,
+    "price": 100.5,
+    "fee": -1e-8,
+    "fee_currency": "BTC",
+    "liquidity": "M",
+    "timestamp": 6,
+    "state": "filled",
+}
+ORDER = {
+    "order_id": "O1",
+    "instrument_name": "BTC-PERPETUAL",
+    "label": "d000000000000001",
+    "direction": "buy",
+    "order_state": "filled",
+    "amount": 30.0,
+    "filled_amount": 30.0,
+    "price": 100.5,
+    "last_update_timestamp": 6,
+}
+
+
+def test_fills_come_before_the_end_of_their_order():
+    data = {"instrument_name": "BTC-PERPETUAL", "orders": [ORDER], "trades": [TRADE], "positions": []}
+    fill, order = told(private(), notice("user.changes.any.BTC.raw", data))
+    assert fill == FillReceived(7, 6 * MS, 0, 0, "T1", "O1", "d000000000000001", Side.BUY, 3, 201, -1e-8, "BTC", True)
+    assert order == OrderSeen(7, 6 * MS, 0, 0, "d000000000000001", "O1", VenueOrderState.FILLED, Side.BUY, 3, 3, 201)
+
+
+def test_a_contract_outside_the_universe_is_told_and_the_rest_is_read():
+    data = {"trades": [TRADE | {"instrument_name": "ETH-PERPETUAL"}, TRADE], "orders": []}
+    fill, refusal = told(private(), notice("user.changes.any.BTC.raw", data))
+    assert isinstance(fill, FillReceived)
+    assert "outside the universe" in refusal.why
+
+
+def test_a_pool_is_read_whatever_case_its_channel_comes_back_in():
+    data = {"currency": "BTC", "equity": 1.5, "balance": 1.4, "initial_margin": 0.2, "maintenance_margin": 0.1}
+    for channel in ("user.portfolio.btc", "user.portfolio.BTC"):
+        (event,) = told(private(), notice(channel, data))
+        assert isinstance(event, PoolUpdated)
+        assert event.pool.cash == 1.4
+
+
+# --- what cannot be read ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b"<html>502</html>",
+        b'{"jsonrpc":"2.0","method":"subscription","params":{"channel":"book.',
+        b"[" * 100_000,
+        '{"method":"subscription","params":{"channel":"book.DOGE-PERPETUAL.raw","data":{}}}',
+        json.dumps(notice("book.BTC-PERPETUAL.100ms", {"type": "change"})),
+        json.dumps(notice("user.changes.any.BTC.raw", {"orders": [ORDER | {"order_state": "perplexed"}]})),
+        json.dumps(notice("user.changes.any.BTC.raw", {"trades": [TRADE | {"amount": "NaN"}]})),
+        json.dumps(notice("user.changes.any.BTC.raw", {"trades": [TRADE | {"price": 1e400}]})),
+        json.dumps(notice("ticker.BTC-PERPETUAL.100ms", {"timestamp": 1, "mark_price": "high"})),
+    ],
+)
+def test_what_cannot_be_read_is_one_refusal_with_a_bounded_excerpt(raw):
+    both = private()
+    both._routes |= market()._routes
+    (refusal,) = told(both, raw)
+    assert isinstance(refusal, MessageRefused)
+    assert len(refusal.excerpt) <= EXCERPT_BYTES_MAX
+    assert len(refusal.why) <= EXCERPT_BYTES_MAX
+
+
+def test_an_excerpt_never_holds_a_token():
+    (refusal,) = told(private(), {"id": 99, "jsonrpc": 1.5, "result": {"access_token": "hush"}, "method": 3})
+    assert "hush" not in refusal.excerpt + refusal.why
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+channels = st.sampled_from(list(market()._routes) + list(private()._routes))
+
+
+@given(channels, st.sampled_from([TRADE, ORDER, {"orders": [ORDER], "trades": [TRADE]}]), st.data())
+def test_no_notification_raises(channel, data, draw):
+    spoilt = dict(data)
+    spoilt[draw.draw(st.sampled_from(sorted(spoilt)))] = draw.draw(json_values)
+    codec = private()
+    codec._routes |= market()._routes
+    told(codec, notice(channel, draw.draw(json_values | st.just(spoilt))))
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_raise(raw):
+    assert told(private(), raw)
