@@ -48,6 +48,7 @@ def exit_code(error: BaseException) -> int | None:
         (IsADirectoryError, NO_INPUT),
         (PermissionError, PERMISSION),
         (ConnectionError, UNAVAILABLE),
+        (OSError, TEMPORARY),  # no space left, too many files
     )
     if isinstance(error, DeaError) and not any(isinstance(error, kind) for kind, _ in codes):
         from dea_daemon.shell.tape import TapeError  # costs numpy: only when nothing else fits
@@ -65,7 +66,6 @@ class Commands(click.Group):
         kwargs["standalone_mode"] = False
         try:
             code = super().main(*args, **kwargs) or 0
-            sys.stdout.flush()
         except click.UsageError as error:
             error.show()
             code = USAGE
@@ -74,14 +74,15 @@ class Commands(click.Group):
             code = NO_INPUT if isinstance(error, click.FileError) else USAGE
         except click.Abort:
             code = INTERRUPTED
-        except BrokenPipeError:  # `dea-daemon schema | head`: the reader has had enough
-            from dea_daemon.shell.output import silence_stdout
-
-            silence_stdout()
-            code = 0
-        except Exception as error:  # noqa: BLE001 the last place before the user
-            code = report(error)
         sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:  # noqa: BLE001 the last place before the user
+            return report(error)
 
 
 def report(error: Exception) -> int:
@@ -142,12 +143,11 @@ def cli(debug: bool) -> None:
 @_config(required=True)
 def check(config: Path) -> None:
     """Would `run` start with this configuration? Prints what it says."""
+    from dea_daemon.shell.output import say
     from dea_daemon.shell.settings import load, warnings
 
     settings = load(config)
-    click.echo(f"{config}: ok")
-    for name, text in summary(settings):
-        click.echo(f"  {name:<10} {text}")
+    say(f"{config}: ok", *(f"  {name:<10} {text}" for name, text in summary(settings)))
     for warning in warnings(settings):
         click.echo(f"warning: {warning}", err=True)
 
@@ -185,9 +185,10 @@ def schema() -> None:
     """The configuration's JSON Schema, for editors."""
     import json
 
+    from dea_daemon.shell.output import say
     from dea_daemon.shell.settings import Settings
 
-    click.echo(json.dumps(Settings.model_json_schema(), indent=2, ensure_ascii=False))
+    say(json.dumps(Settings.model_json_schema(), indent=2, ensure_ascii=False))
 
 
 @cli.command()
@@ -260,7 +261,7 @@ def run(config: Path, observe: bool, json_lines: bool) -> int:
 
     settings = load(config)
     if observe:
-        settings = settings.model_copy(update={"armed": False})
+        settings = settings.model_copy(update={})
     for warning in warnings(settings):
         click.echo(f"warning: {warning}", err=True)
     from dea_daemon.wiring.live import run_live  # after the settings: their errors come without ccxt's delay

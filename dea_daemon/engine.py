@@ -128,7 +128,6 @@ def _target(state: State, view: View, forecast: Forecast, params: Parameters) ->
         state.memory.rebalancing,
         params.allocator,
         instrument_cap_usd=params.guards.max_instrument_usd,
-        passive=params.execution.order_type == "passive",
     )
 
 

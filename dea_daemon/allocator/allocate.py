@@ -16,7 +16,6 @@ def allocate(
     params: AllocatorParameters,
     *,
     instrument_cap_usd: float,
-    passive: bool,
 ) -> Target:
     """The whole book wanted. `rebalancing` [K] is the last target's: a trade begun goes on to its inner goal.
 
@@ -30,22 +29,24 @@ def allocate(
     change = np.where(active, np.copysign(inner, distance) - distance, 0.0)
     lots = view.position_lots.copy()
     for k in np.flatnonzero(active & np.isfinite(change)):
-        lots += distribute(view, int(k), float(change[k]), params, instrument_cap_usd, passive)
+        lots += distribute(view, int(k), float(change[k]), params, instrument_cap_usd)
     return Target(exposure_usd=exposure, band_usd=band, position_lots=lots, rebalancing=active)
 
 
-def cost_per_usd(view: View, direction: float, params: AllocatorParameters, passive: bool) -> FloatArray:
-    """What it costs [N] to put on one dollar of exposure: fee, half spread (crossing), and funding while held."""
+def cost_per_usd(view: View, direction: float, params: AllocatorParameters) -> FloatArray:
+    """What it costs [N] to put on one dollar of exposure: taker fee, half spread, and funding while held.
+
+    The cost of crossing, even for passive orders: those that are not filled cross in the end, and a wide
+    spread is no bargain because it could be earned.
+    """
     mid = 0.5 * (view.bid_price + view.ask_price)
     half_spread = 0.5 * (view.ask_price - view.bid_price) / mid
     funding = np.nan_to_num(view.funding_rate_8h) * direction * params.expected_hold_h / 8.0
-    if passive:
-        return view.universe.maker_fee - half_spread + funding
     return view.universe.taker_fee + half_spread + funding
 
 
 def distribute(
-    view: View, k: int, change_usd: float, params: AllocatorParameters, instrument_cap_usd: float, passive: bool
+    view: View, k: int, change_usd: float, params: AllocatorParameters, instrument_cap_usd: float
 ) -> IntArray:
     """Signed lots [N] whose exposure to factor k adds up to `change_usd`, or as near as room and lots allow.
 
@@ -62,7 +63,7 @@ def distribute(
         cap = np.floor(instrument_cap_usd / view.notional_per_lot_usd)
     cap = np.where(usable & ~too_late, np.nan_to_num(cap, nan=0.0), 0.0)
     grow = np.maximum(cap - np.where(position * direction > 0, np.abs(position), 0), 0.0)
-    order = np.argsort(np.where(usable, cost_per_usd(view, direction, params, passive), np.inf), kind="stable")
+    order = np.argsort(np.where(usable, cost_per_usd(view, direction, params), np.inf), kind="stable")
     lots = np.zeros(len(position), dtype=np.int64)
     left = abs(change_usd)
     for room in (shrink, grow):

@@ -9,6 +9,10 @@ class ConfigError(DeaError):
     """Refuse to start; says file:line:column and what was meant."""
 
 
+class DataError(DeaError):
+    """A tape, capture or history that cannot be used; says where it ends to make sense."""
+
+
 class VenueError(DeaError):
     """A venue call did not do what was asked."""
 

@@ -1,4 +1,6 @@
-"""JSON lines on stdout: the machine-readable side of a command."""
+"""What commands write to stdout. When its reader goes away the rest is dropped: nobody listening is no reason to
+stop trading, and `dea-daemon schema | head` no error.
+"""
 
 import os
 import sys
@@ -9,23 +11,24 @@ import msgspec
 
 
 def emit(fields: Mapping[str, Any]) -> None:
-    """Write one compact JSON line and flush it. NaN becomes null.
+    """One compact JSON line, flushed. NaN becomes null."""
+    _write(msgspec.json.encode(fields, enc_hook=_plain) + b"\n")
 
-    When the reader goes away the rest is dropped: nobody listening is no reason to stop trading.
-    """
-    line = msgspec.json.encode(fields, enc_hook=_plain)
+
+def say(*lines: str) -> None:
+    """Lines of text for people, flushed."""
+    _write("".join(f"{line}\n" for line in lines).encode(sys.stdout.encoding, "replace"))
+
+
+def _write(data: bytes) -> None:
     try:
-        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        silence_stdout()
-
-
-def silence_stdout() -> None:
-    """What is written to stdout from here on goes nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ without bound. Faults of the wire are made here, as the plan says.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -128,7 +129,7 @@ class VenueServer:
             await web.TCPSite(self._runner, HOST, self.port, reuse_address=True).start()
         except OSError as error:
             await self.stop()
-            raise ConfigError(f"cannot listen on {HOST}:{self.port}: {error.strerror}") from error
+            raise ConfigError(f"cannot listen on {HOST}:{self.port}: {os.strerror(error.errno or 0)}") from error
         self.port = self._runner.addresses[0][1]
         self._market = asyncio.create_task(self._run_market(), name="venue market")
 

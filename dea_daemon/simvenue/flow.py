@@ -55,7 +55,7 @@ class Flow:
         self._ladder = {side: range(0) for side in Side}  # multiples of the gap quoted now
 
     def makers(self, fair: float, heat: float) -> list[Quote]:
-        """Withdrawals first, then what is new, came back or changed."""
+        """What is left behind first, then what is new, came back or changed."""
         s = self._s
         half_spread = s.half_spread_bp * 1e-4 * fair / self._liquidity * max(heat, 1.0) ** s.spread_per_vol
         unit = self._gap * self._contract.tick
@@ -65,7 +65,7 @@ class Flow:
             Side.BUY: range(bid, max(bid - s.depth_levels, 0), -1),
             Side.SELL: range(ask, ask + s.depth_levels),
         }
-        quotes = [q for side, ladder in ladders.items() for q in self._withdrawn(side, ladder)]
+        quotes = [q for side, ladder in ladders.items() for q in self._left_behind(side, ladder)]
         sizes, chances = self._sizes.next(), self._chances.next()
         for k, (side, ladder) in enumerate(ladders.items()):
             at = k * s.depth_levels
@@ -73,7 +73,7 @@ class Flow:
         self._ladder = ladders
         return quotes
 
-    def _withdrawn(self, side: Side, ladder: range) -> list[Quote]:
+    def _left_behind(self, side: Side, ladder: range) -> list[Quote]:
         old = self._ladder[side]
         if old == ladder:
             return []

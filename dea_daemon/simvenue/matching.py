@@ -188,7 +188,9 @@ class OrderBook:
         may come before or after the trade they belong to.
         """
         other = self.opposite(side)
-        met = {e.ticks for e in self.entries.values() if e.side is other.side and e.ticks * side.sign <= ticks * side.sign}
+        met = {
+            e.ticks for e in self.entries.values() if e.side is other.side and e.ticks * side.sign <= ticks * side.sign
+        }
         for price in sorted(met, reverse=side is Side.SELL):
             level = other.levels.get(price)
             while lots and level is not None and level.clients:

@@ -67,9 +67,16 @@ def private() -> Deribit:
 
 
 def told(codec: Deribit, message: object) -> list[Any]:
+    """What it says of a message; the same in any spacing and order of keys."""
     out: list[Any] = []
-    raw = message if isinstance(message, bytes | str) else json.dumps(message)
-    codec.decode(raw, 7, out)
+    if isinstance(message, bytes | str):
+        codec.decode(message, 7, out)
+        return out
+    codec.decode(json.dumps(message, separators=(",", ":")), 7, out)
+    again: list[Any] = []
+    codec.decode(json.dumps(message, sort_keys=True), 7, again)
+    blind = [["refused" if isinstance(e, MessageRefused) else repr(e) for e in events] for events in (out, again)]
+    assert blind[0] == blind[1]
     return out
 
 
@@ -245,6 +252,17 @@ def test_a_fresh_book_is_had_by_subscribing_again():
     assert [m["method"] for m in messages] == ["public/unsubscribe", "public/subscribe"]
     assert all(m["params"]["channels"] == ["book.BTC-PERPETUAL.100ms"] for m in messages)
     assert private().resubscribe(0) == []
+
+
+def test_a_book_that_is_refused_shuts_the_feed_so_that_it_is_connected_anew():
+    codec = market()
+    subscribe = sent(codec.hello(0, "n")[1])
+    told(codec, {"id": subscribe["id"], "result": subscribe["params"]["channels"]})
+    told(codec, {"id": 99, "error": {"code": 10028, "message": "something else"}})
+    assert codec.ready
+    again = sent(codec.resubscribe(0)[1])
+    told(codec, {"id": again["id"], "error": {"code": 13009, "message": "unauthorized"}})
+    assert not codec.ready
 
 
 def test_raw_books_are_asked_for_only_with_a_key():

@@ -48,7 +48,7 @@ class Desk:
         self.sequence += 1
         return create(
             row,
-            lots or instrument.min_lots,
+            instrument.min_lots if lots is None else lots,
             price_ticks,
             client_order_id=client_order_id(0, 7, self.sequence),
             side=side,

@@ -11,15 +11,20 @@ from pydantic import BaseModel
 from dea_daemon.domain.errors import ConfigError
 from dea_daemon.domain.instruments import Instrument, Kind, Payoff
 from dea_daemon.domain.parameters import FixedTarget, Parameters, VolTarget
-from dea_daemon.shell.settings import Settings, load, warnings
+from dea_daemon.shell.settings import DeribitSection, Settings, load, warnings
 from dea_daemon.shell.yaml_errors import ConfigForbidden
 from tests.shell.settings_samples import CONFIGS, ENVIRON, GUARDS, SMALL, VENUES
 
 SIMVENUE = next(path for path in CONFIGS if path.name == "simvenue.yaml")
 
 
+def deribit(settings: Settings) -> DeribitSection:
+    assert settings.venues.deribit is not None
+    return settings.venues.deribit
+
+
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path):
     def to_file(text: str) -> Path:
         path = tmp_path / "config.yaml"
         path.write_text(text, encoding="utf-8")
@@ -60,7 +65,7 @@ def test_only_simulated_venues_are_armed_as_shipped(path, credentials):
 
 def test_the_live_example_takes_its_key_from_systemd(credentials):
     live = next(path for path in CONFIGS if path.stem == "deribit-live")
-    assert load(live, credentials).venues.deribit.client_secret.reveal() == "deribit-client-secret-value"
+    assert deribit(load(live, credentials)).client_secret.reveal() == "deribit-client-secret-value"
 
 
 def uncommented(text: str) -> str:
@@ -113,12 +118,12 @@ def test_systemds_state_directory_wins(write):
 
 
 def test_urls_come_from_the_environment():
-    deribit = load(SIMVENUE, ENVIRON).venues.deribit
-    assert (deribit.http_url, deribit.ws_url) == ("http://127.0.0.1:8080", "ws://127.0.0.1:8080/ws/api/v2")
+    section = deribit(load(SIMVENUE, ENVIRON))
+    assert (section.http_url, section.ws_url) == ("http://127.0.0.1:8080", "ws://127.0.0.1:8080/ws/api/v2")
 
 
 def test_the_gateway_gets_what_it_wants_to_know():
-    access = load(SIMVENUE, ENVIRON).venues.deribit.access()
+    access = deribit(load(SIMVENUE, ENVIRON)).access()
     assert (access.venue, access.account, access.environment) == ("deribit", "main", "simulated")
     assert (access.client_id, access.client_secret.get_secret_value()) == ("sim-7", "hush-hush")
     assert (access.orders.per_s, access.orders.burst, access.cancel_reserve) == (20, 50, 5)
@@ -128,7 +133,7 @@ def test_the_gateway_gets_what_it_wants_to_know():
 def test_the_default_rates_are_the_gateways_own(write):
     from dea_daemon.shell.ccxt_client import VenueAccess
 
-    mine = load(write(SMALL), ENVIRON).venues.deribit.access()
+    mine = deribit(load(write(SMALL), ENVIRON)).access()
     assert mine == VenueAccess("deribit", "main", "testnet", mine.client_id, mine.client_secret)
 
 
@@ -138,14 +143,14 @@ def test_anchors_and_merges_work_and_own_options_win(write):
     ).replace("client_secret: {env: DERIBIT_TESTNET_CLIENT_SECRET}", "client_secret: {<<: *key}")
     targets = "allocator:\n  targets:\n    BTC: {<<: &vol {kind: volatility, weight: 2}, weight: 3}\n"
     settings = load(write(text + targets + GUARDS), ENVIRON)
-    assert settings.venues.deribit.client_secret.reveal() == "test-id"
+    assert deribit(settings).client_secret.reveal() == "test-id"
     assert settings.allocator.targets["BTC"] == VolTarget(weight=3)
 
 
 def test_an_aliased_mapping_may_be_used_twice(write):
     text = SMALL.replace("{env: DERIBIT_TESTNET_CLIENT_ID}", "&key {<<: {env: WRONG}, env: DERIBIT_TESTNET_CLIENT_ID}")
     settings = load(write(text.replace("{env: DERIBIT_TESTNET_CLIENT_SECRET}", "*key")), ENVIRON)
-    assert settings.venues.deribit.client_secret.reveal() == "test-id"
+    assert deribit(settings).client_secret.reveal() == "test-id"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +183,7 @@ def test_a_key_is_looked_for_in_credential_then_file_then_environment(write, tmp
     environ = ENVIRON | {"SECRET": "from env", "CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
 
     def found() -> str:
-        return load(path, environ).venues.deribit.client_secret.reveal()
+        return deribit(load(path, environ)).client_secret.reveal()
 
     assert found() == "from credential"
     credential.unlink()
@@ -197,7 +202,7 @@ def test_a_key_file_that_others_may_read_is_forbidden(write, tmp_path):
 
 def test_a_key_is_never_shown(write):
     settings = load(SIMVENUE, ENVIRON)
-    shown = repr(settings) + str(settings) + settings.model_dump_json() + repr(settings.venues.deribit.access())
+    shown = repr(settings) + str(settings) + settings.model_dump_json() + repr(deribit(settings).access())
     assert "DEA_SIMVENUE_CLIENT_SECRET" in shown
     assert "hush-hush" not in shown
 
@@ -242,8 +247,8 @@ LISTED = [
 
 
 def selected(write, names: str) -> list[str]:
-    deribit = load(write(SMALL.replace("[BTC-PERPETUAL]", names)), ENVIRON).venues.deribit
-    return [instrument.name for instrument in deribit.select(LISTED)]
+    section = deribit(load(write(SMALL.replace("[BTC-PERPETUAL]", names)), ENVIRON))
+    return [instrument.name for instrument in section.select(LISTED)]
 
 
 @pytest.mark.parametrize(

@@ -144,8 +144,8 @@ WRONG = {
     ),
     "secret everywhere but there": (
         SMALL.replace("env: DERIBIT_TESTNET_CLIENT_SECRET", "env: NOPE, file: /nope, credential: nope"),
-        "6:5: error: venues.deribit.client_secret: not found: credential nope in (CREDENTIALS_DIRECTORY is not set) "
-        "nor file /nope nor environment variable NOPE",
+        ("6:5: error: venues.deribit.client_secret: not found: credential nope in (CREDENTIALS_DIRECTORY is not set) "
+        "nor file /nope nor environment variable NOPE"),
     ),
     "secret without a place": (
         SMALL.replace("{env: DERIBIT_TESTNET_CLIENT_SECRET}", "{}"),
@@ -185,8 +185,8 @@ WRONG = {
     ),
     "target out of reach": (
         targets(FIXED("-1e6", 1000)),
-        "3:35: error: allocator.targets.BTC.delta_usd: cannot be reached: 1,000,000 and its band of 1,000 "
-        "are beyond guards.max_net_usd, 50,000",
+        ("3:35: error: allocator.targets.BTC.delta_usd: cannot be reached: 1,000,000 and its band of 1,000 "
+        "are beyond guards.max_net_usd, 50,000"),
     ),
     "order above contract": (
         SMALL.replace("max_order_usd: 5_000", "max_order_usd: 50_001"),
@@ -301,7 +301,8 @@ def test_a_configuration_anyone_may_write_is_forbidden(tmp_path):
 
 # --- laws ---------------------------------------------------------------------------------------------------
 
-SHIPPED = {path: read(path) for path in CONFIGS}
+# deribit-live wants credentials; without them nothing is said yet of what its options mean together.
+SHIPPED = {path: read(path) for path in CONFIGS if path.stem != "deribit-live"}
 KEYS = [(path, location) for path, source in SHIPPED.items() for location in source.keys]
 LETTERS = st.sampled_from("abcdefghijklmnopqrstuvwxyz_")
 QUIET = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,5 +1,6 @@
 """Subscriptions: what is said, when, and to whom."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -114,7 +115,7 @@ def test_ticker_quote_and_index_speak_at_once_and_then_as_they_change(desk):
     counts = {name: sum(1 for n, _ in later if n == name) for name in channels}
     assert all(counts.values())
     quotes = [{**data, "timestamp": 0} for name, data in later if name == "quote.BTC-PERPETUAL"]
-    assert all(a != b for a, b in zip(quotes, quotes[1:], strict=False))
+    assert all(a != b for a, b in pairwise(quotes))
 
 
 def test_a_timed_ticker_comes_at_most_every_100_ms(desk):

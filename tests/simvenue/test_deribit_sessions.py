@@ -131,7 +131,8 @@ def test_only_a_websocket_may_subscribe(desk):
 
 
 def test_malformed_requests_are_refused_with_their_id(desk):
-    for request in ([], {"id": 3}, {"id": 3, "method": "public/test", "params": []}, "x", None):
+    malformed: list[Any] = [[], {"id": 3}, {"id": 3, "method": "public/test", "params": []}, "x", None]
+    for request in malformed:
         assert desk.venue.handle(desk.session, request, desk.now_ns).body["error"]["code"] == 11050
     reply = desk.venue.handle(desk.session, {"id": 9, "method": "public/nothing"}, desk.now_ns)
     assert (reply.body["id"], reply.body["error"]) == (9, {"code": -32601, "message": "Method not found"})

@@ -9,7 +9,6 @@ from dea_daemon.simvenue.words import Filled, OrderChanged, Refused
 from tests.simvenue.venues import BUY, INVERSE, LINEAR, MS, SELL, START_NS, S, order, recorded_venue, running_venue
 
 
-
 @pytest.fixture
 def venue():
     """Ten lots at each of 998, 999 | 1001, 1002."""
@@ -64,7 +63,8 @@ def test_post_only_moves_to_the_wide_grid_above_a_tick_step():
     name = next(name for name, i in venue.instruments.items() if i.tick_steps and i.underlying == "ETH")
     edge = venue.book(name, 1).asks[0][0]
     placed, _ = order(venue, BUY, 1, edge, instrument=name, post_only=True, reject_post_only=False)
-    assert placed.price_ticks < edge and venue.instruments[name].on_grid(placed.price_ticks)
+    assert placed.price_ticks < edge
+    assert venue.instruments[name].on_grid(placed.price_ticks)
 
 
 def test_a_price_off_the_grid_is_refused():
@@ -175,7 +175,11 @@ def test_an_edit_may_trade_and_counts_what_was_filled_before(venue):
 
 def test_a_refused_edit_leaves_the_order_as_it_was(venue):
     mine, _ = order(venue, BUY, 5, 999)
-    for lots, ticks, code in ((5, 2_000, "price_too_far"), (10**7, 999, "not_enough_funds"), (0, 999, "invalid_amount")):
+    for lots, ticks, code in (
+        (5, 2_000, "price_too_far"),
+        (10**7, 999, "not_enough_funds"),
+        (0, 999, "invalid_amount"),
+    ):
         with refused(code):
             venue.edit("a", mine.order_id, lots, ticks)
     with refused("post_only_reject"):

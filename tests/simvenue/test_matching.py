@@ -102,9 +102,9 @@ class Naive:
     def set_level(self, side, ticks, lots):
         here = [c for c in self.chunks if c.order_id is None and c.side is side and c.ticks == ticks]
         growth = lots - sum(c.lots for c in here)
-        for chunk in reversed(here):
-            cut = min(max(-growth, 0), chunk.lots)
-            chunk.lots, growth = chunk.lots - cut, growth + cut
+        for background in reversed(here):
+            cut = min(max(-growth, 0), background.lots)
+            background.lots, growth = background.lots - cut, growth + cut
         matches: Matches = []
         while growth > 0 and (chunk := self._first(side, ticks)):
             stale = [c for c in self.chunks if c.side is not side and c.ticks == chunk.ticks and c.order_id is None]
@@ -119,9 +119,9 @@ class Naive:
         return merged(matches)
 
     def cut(self, order_id, lots):
-        for chunk in self.chunks:
-            if chunk.order_id == order_id and lots <= chunk.lots:
-                chunk.lots = lots
+        for resting in self.chunks:
+            if resting.order_id == order_id and lots <= resting.lots:
+                resting.lots = lots
         self.chunks = [c for c in self.chunks if c.lots]
 
     def levels(self, side):

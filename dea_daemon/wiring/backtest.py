@@ -1,0 +1,260 @@
+"""`dea-daemon backtest --capture`: a recorded stream through the live engine, orders against an in-process venue.
+
+The recorded book and trades are the simulated venue's: our orders queue behind the recorded amounts, advance by
+recorded trades alone, and take what is there. The market does not react to us.
+"""
+
+import itertools
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dea_daemon.domain.errors import DataError
+from dea_daemon.domain.events import (
+    AnyEvent,
+    BookDelta,
+    BookSnapshot,
+    DecisionDue,
+    MarkUpdated,
+    RunStarted,
+    TradePrinted,
+)
+from dea_daemon.domain.instruments import AccountKey, Instrument, Side, Universe
+from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
+from dea_daemon.engine import begin, step
+from dea_daemon.feeds.binance import Binance
+from dea_daemon.feeds.codec import Codec
+from dea_daemon.feeds.deribit import Deribit
+from dea_daemon.feeds.observed import contracts_in, trade_stream
+from dea_daemon.shell import captures
+from dea_daemon.shell.progress import progress
+from dea_daemon.shell.settings import Settings, load
+from dea_daemon.shell.stats import Stats
+from dea_daemon.shell.tape import TapeHeader, TapeWriter
+from dea_daemon.simvenue.exchange import Exchange
+from dea_daemon.wiring.demo import config_file
+from dea_daemon.wiring.paper import ACCOUNT, PaperVenue
+from dea_daemon.wiring.summary import summary
+
+CONFIG = "backtest-capture.yaml"
+PEEK = 5_000  # messages read ahead to learn which contracts a recording holds
+DEPOSIT = 100_000.0  # in every margin pool but coins, USD
+LATENCY_NS = 5 * NS_PER_MS  # each way
+MAKER_FEE, TAKER_FEE = 0.0002, 0.0005  # a recording holds no fees: the venue's lowest tier
+MARK_EVERY_NS = NS_PER_S
+BOOK_LEVELS = 5_000
+
+
+def run_capture(paths: list[Path], venue: str, settings: Settings | None, json_lines: bool, tape: Path | None) -> int:
+    """Exit code 0; 65 is raised where nothing in the files can be read."""
+    from dea_daemon.shell.output import emit
+
+    settings = settings or load(config_file(CONFIG))
+    finished = backtest_capture(paths, venue, settings, tape, show=not json_lines)
+    if json_lines:
+        emit(finished)
+    else:
+        from dea_daemon.wiring.tables import show
+
+        show(finished)
+    return 0
+
+
+def backtest_capture(
+    paths: list[Path], venue: str, settings: Settings, tape: Path | None = None, show: bool = False
+) -> dict[str, Any]:
+    """Run a recording to its end. Returns `run.finished` with `events`, `events_per_s` and `gaps`."""
+    head = [frame.payload for frame in itertools.islice(captures.merged(paths), PEEK)]
+    contracts = [_with_fees(contract) for contract in contracts_in(head, venue)]
+    if not contracts:
+        raise DataError(f"{', '.join(map(str, paths))}: no {venue} book in the first {PEEK:,} messages")
+    universe = Universe((AccountKey(venue, "paper"),), tuple((0, contract) for contract in contracts))
+    codec: Codec
+    codec = Deribit(universe, 0) if venue == "deribit" else Binance(universe, 0, trades=trade_stream(head))
+    run = CaptureRun(universe, settings, tape)
+    started_s = time.perf_counter()
+    with progress("events", show) as advance:
+        for batch in captures.events(paths, codec):
+            run.take(batch)
+            advance(len(batch))
+    run.finish()
+    seconds = time.perf_counter() - started_s
+    finished = summary(run.state, run.stats, universe, drained=True)
+    return finished | {
+        "events_per_s": round(run.stats.events / seconds),
+        "seconds": round(seconds, 3),
+        "crossed_books": run.crossed,
+        "marks": "recorded" if run.marks_recorded else "mid price: the recording has none",
+    }
+
+
+def _with_fees(contract: Instrument) -> Instrument:
+    return msgspec.structs.replace(contract, maker_fee=MAKER_FEE, taker_fee=TAKER_FEE)
+
+
+class CaptureRun:
+    """The engine, the venue and the clock of one recording. Time is the recording's own.
+
+    At each recorded message: whatever was due before it happens first (ticks, replies), the venue takes the
+    market over, then the engine hears of it.
+    """
+
+    def __init__(self, universe: Universe, settings: Settings, tape: Path | None) -> None:
+        self.universe = universe
+        self.settings = settings
+        self.stats = Stats()
+        self.crossed = 0
+        self.marks_recorded = False
+        self._tape_path = tape
+        self._tape: TapeWriter | None = None
+        self._started = False
+        self._mark_ns = 0
+        self._tick_ns = 0
+        self._last_tick_ns = 0
+        self._wake: tuple[int, str, int] | None = None
+        self._sizes = [(float(i.tick_size), float(i.lot_size)) for i in universe.instruments]
+
+    def take(self, batch: list[AnyEvent]) -> None:
+        """One recorded message's events."""
+        now_ns = batch[0].ts_recv_ns
+        if not self._started:
+            self._start(now_ns)
+        self._catch_up(now_ns)
+        self.paper.exchange.set_time(now_ns)
+        for event in batch:
+            self._fold(event)
+            self._to_venue(event)
+        if not self.marks_recorded and now_ns - self._mark_ns >= MARK_EVERY_NS:
+            self._mark_from_mid(now_ns)
+        self.paper.drain(now_ns)
+
+    def finish(self) -> None:
+        """Nothing more is recorded."""
+        if not self._started:
+            raise DataError("the recording holds no message that could be read")
+        if self._tape is not None:
+            self._tape.close()
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def _start(self, now_ns: int) -> None:
+        pools = {i.margin_pool for i in self.universe.instruments}
+        exchange = Exchange.replayed(self.universe.instruments, now_ns)
+        exchange.open_account(ACCOUNT, dict.fromkeys(sorted(pools), DEPOSIT))
+        self.paper = PaperVenue(exchange, self.universe, 0, LATENCY_NS)
+        rows = zip(self.universe.account.tolist(), self.universe.instruments, strict=True)
+        started = RunStarted(
+            ts_recv_ns=now_ns,
+            run_id="backtest",
+            utc_ns=now_ns,
+            epoch=1,
+            armed=True,
+            accounts=self.universe.accounts,
+            rows=tuple(rows),
+            parameters=self.settings.parameters.model_dump_json(),
+        )
+        self.state, self.params = begin(started)
+        if self._tape_path is not None:
+            self._tape = TapeWriter(self._tape_path, TapeHeader.here("backtest"))
+            self._tape.event(started)
+        self.paper.open(now_ns)
+        self._tick_ns = now_ns + self.params.decide_every_ms * NS_PER_MS
+        self._started = True
+
+    def _catch_up(self, now_ns: int) -> None:
+        """Everything due up to now, in order: replies, early ticks, regular ticks."""
+        while True:
+            due = [self._tick_ns]
+            if (reply_ns := self.paper.next_ns()) is not None:
+                due.append(reply_ns)
+            if self._wake is not None:
+                due.append(self._wake[0])
+            next_ns = min(due)
+            if next_ns > now_ns:
+                return
+            if reply_ns == next_ns:
+                for event in self.paper.run_until(next_ns):
+                    self._fold(event)
+            elif self._wake is not None and self._wake[0] == next_ns:
+                _, cause, trigger_ns = self._wake
+                self._tick(next_ns, cause, trigger_ns)
+            else:
+                self._tick(next_ns, "timer", 0)
+
+    def _tick(self, now_ns: int, cause: str, trigger_ns: int) -> None:
+        self._wake = None
+        self._tick_ns = now_ns + self.params.decide_every_ms * NS_PER_MS
+        self._last_tick_ns = now_ns
+        self._fold(DecisionDue(now_ns, now_ns, cause, trigger_ns))
+
+    def _fold(self, event: AnyEvent) -> None:
+        if self._tape is not None:
+            self._tape.event(event)
+        before = time.perf_counter_ns() if isinstance(event, DecisionDue) else 0
+        decision = step(self.state, event, self.params)
+        self.stats.events += 1
+        if self._tape is not None:
+            self._tape.decision(decision)
+        account = self.state.account
+        if account.new_fills or account.orders.changed:
+            self.stats.fills += len(account.new_fills)
+            account.new_fills.clear()
+            account.orders.changed.clear()
+        if isinstance(event, DecisionDue):
+            after = time.perf_counter_ns()
+            self.stats.decided(event, decision.commands, before, after, after)
+        if decision.record is not None:
+            self.stats.observe(decision.record)
+        for command in decision.commands:
+            self.paper.send(command, event.ts_recv_ns)
+        if decision.wake and self._wake is None:
+            rate_ns = self.params.decide_at_most_every_ms * NS_PER_MS
+            at_ns = max(event.ts_recv_ns, self._last_tick_ns + rate_ns)
+            self._wake = (at_ns, decision.wake, event.ts_recv_ns)
+
+    # --- the recorded market as the venue's ------------------------------------------------------
+
+    def _to_venue(self, event: AnyEvent) -> None:
+        """The same message for the venue: its book is ours, once ours is synchronised."""
+        exchange = self.paper.exchange
+        match event:
+            case BookDelta(row=row):
+                book = self.state.market.books[row]
+                # Only what the book took: buffered and old deltas are in the next snapshot.
+                if book.usable and book.last == event.last:
+                    name = self.universe.instruments[row].name
+                    for side, levels in ((Side.BUY, event.bids), (Side.SELL, event.asks)):
+                        for ticks, lots in self._counts(row, levels):
+                            exchange.set_level(name, side, ticks, lots)
+                    bid, _, ask, _ = book.best()
+                    self.crossed += bid >= ask
+            case BookSnapshot(row=row):
+                bids, asks = self.state.market.books[row].top(BOOK_LEVELS)
+                name = self.universe.instruments[row].name
+                exchange.replace_book(name, self._counts(row, bids.tolist()), self._counts(row, asks.tolist()))
+            case TradePrinted(row=row):
+                ((ticks, lots),) = self._counts(row, [(event.price, event.amount)])
+                exchange.public_trade(self.universe.instruments[row].name, event.side, ticks, lots)
+            case MarkUpdated(row=row):
+                index = event.index_price if event.index_price == event.index_price else event.mark_price
+                exchange.set_mark(self.universe.instruments[row].name, event.mark_price, index)
+                self.marks_recorded = True
+
+    def _counts(self, row: int, levels: Iterable[tuple[float, float]]) -> list[tuple[int, int]]:
+        """Recorded floats as ticks and lots. They lie on the grid, so rounding to the nearest is exact, and
+        faster by far than the decimal door, which is for what we send."""
+        tick, lot = self._sizes[row]
+        return [(round(price / tick), round(amount / lot)) for price, amount in levels]
+
+    def _mark_from_mid(self, now_ns: int) -> None:
+        """A recording without marks: the mid stands in, once a second, and the result says so."""
+        self._mark_ns = now_ns
+        for row, book in enumerate(self.state.market.books):
+            bid, _, ask, _ = book.best()
+            if book.usable and bid < ask:
+                mid = 0.5 * (bid + ask)
+                self._fold(MarkUpdated(now_ns, now_ns, row, mid, mid, 0.0))
+                self.paper.exchange.set_mark(self.universe.instruments[row].name, mid, mid)

@@ -1,0 +1,220 @@
+"""An `Exchange` in process that answers commands with events: the sink of backtest and paper runs.
+
+Commands reach it, and its answers reach us, after a latency each way, in virtual time: it knows only the time
+it is told. What it says goes through the same events as a real venue's replies.
+"""
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dea_daemon.domain.commands import Approved, CancelOrder, CreateOrder, Outgoing, QueryAccount, QueryOrder
+from dea_daemon.domain.events import (
+    AccountReported,
+    AnyEvent,
+    CancelRefused,
+    CreateRefused,
+    FeedAlive,
+    FeedOpened,
+    FillReceived,
+    OrderEvidence,
+    OrderSeen,
+    PoolReport,
+    PoolUpdated,
+    PositionReport,
+    VenueOrderState,
+)
+from dea_daemon.domain.instruments import Universe
+from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
+from dea_daemon.simvenue.exchange import Exchange
+from dea_daemon.simvenue.words import (
+    Filled,
+    OrderChanged,
+    OrderRequest,
+    PortfolioChanged,
+    Refused,
+    Summary,
+    VenueFill,
+    VenueOrder,
+)
+
+ACCOUNT = "main"
+FEED = "paper.private"
+HEARTBEAT_NS = 5 * NS_PER_S
+
+Answer = Callable[[int], list[AnyEvent]]
+
+
+@dataclass(order=True, slots=True)
+class _Due:
+    at_ns: int
+    number: int
+    act: Callable[[int], None]
+
+
+class PaperVenue:
+    """One account (index `account` of the universe) at an in-process exchange, `latency_ns` away each way."""
+
+    def __init__(self, exchange: Exchange, universe: Universe, account: int, latency_ns: int) -> None:
+        self.exchange = exchange
+        self.universe = universe
+        self._account = account
+        self._latency_ns = latency_ns
+        self._agenda: list[_Due] = []
+        self._number = 0
+        self._out: list[AnyEvent] = []
+        self._row = {i.name: r for r, i in enumerate(universe.instruments) if universe.account[r] == account}
+
+    def open(self, now_ns: int) -> None:
+        """The private stream comes up, and lives."""
+        self._tell(now_ns, lambda at: [FeedOpened(at, FEED, self._account, True)])
+        self._heartbeat(now_ns)
+
+    def send(self, command: Outgoing, now_ns: int) -> None:
+        """Put a command on the wire at `now_ns`."""
+        self._at(now_ns + self._latency_ns, lambda at: self._perform(command, at))
+
+    def next_ns(self) -> int | None:
+        """When the next thing happens here."""
+        return self._agenda[0].at_ns if self._agenda else None
+
+    def run_until(self, now_ns: int) -> list[AnyEvent]:
+        """Everything that reaches us by `now_ns`, in order of receipt."""
+        while self._agenda and self._agenda[0].at_ns <= now_ns:
+            due = heapq.heappop(self._agenda)
+            due.act(due.at_ns)
+            self.drain(due.at_ns)
+        out, self._out = self._out, []
+        return out
+
+    def drain(self, now_ns: int) -> None:
+        """What the exchange has to say of our account leaves for us now."""
+        for event in self.exchange.events():
+            match event:
+                case OrderChanged(order=order) if order.account == ACCOUNT:
+                    self._tell(now_ns, lambda at, o=order: [self._order(o, at)])  # type: ignore[misc]
+                case Filled(fill=fill) if fill.account == ACCOUNT:
+                    self._tell(now_ns, lambda at, f=fill: [self._fill(f, at)])  # type: ignore[misc]
+                case PortfolioChanged(account=account, summary=summary) if account == ACCOUNT:
+                    self._tell(now_ns, lambda at, s=summary: [PoolUpdated(at, self._account, pool(s))])  # type: ignore[misc]
+
+    # --- the agenda ------------------------------------------------------------------------------
+
+    def _at(self, at_ns: int, act: Callable[[int], None]) -> None:
+        self._number += 1
+        heapq.heappush(self._agenda, _Due(at_ns, self._number, act))
+
+    def _tell(self, now_ns: int, answer: Answer) -> None:
+        self._at(now_ns + self._latency_ns, lambda at: self._out.extend(answer(at)))
+
+    def _heartbeat(self, now_ns: int) -> None:
+        self._tell(now_ns, lambda at: [FeedAlive(at, FEED, self._account, True)])
+        self._at(now_ns + HEARTBEAT_NS, self._heartbeat)
+
+    # --- the venue's side ------------------------------------------------------------------------
+
+    def _perform(self, command: Outgoing, now_ns: int) -> None:
+        self.exchange.set_time(now_ns)
+        match command:
+            case Approved(order=order):
+                self._place(order, now_ns)
+            case CancelOrder():
+                self._cancel(command, now_ns)
+            case QueryOrder(client_order_id=label):
+                orders = self.exchange.orders_by_label(ACCOUNT, label)
+                fills = [f for f in self.exchange.fills(ACCOUNT) if f.label == label]
+                self._tell(now_ns, lambda at: [self._evidence(label, now_ns, orders, fills, at)])
+            case QueryAccount(trades_since_ms=since_ms):
+                report = self._report(now_ns, since_ms * NS_PER_MS)
+                self._tell(now_ns, report)
+
+    def _place(self, order: CreateOrder, now_ns: int) -> None:
+        request = OrderRequest(
+            account=ACCOUNT,
+            instrument=self.universe.instruments[order.row].name,
+            side=order.side,
+            lots=order.lots,
+            price_ticks=order.price_ticks,
+            time_in_force=order.time_in_force,
+            post_only=order.post_only,
+            reduce_only=order.reduce_only,
+            label=order.client_order_id,
+            valid_until_ms=order.valid_until_ms,
+        )
+        try:
+            self.exchange.place(request)
+        except Refused as refused:
+            reason = str(refused)
+            self._tell(now_ns, lambda at: [CreateRefused(at, order.client_order_id, True, reason)])
+
+    def _cancel(self, command: CancelOrder, now_ns: int) -> None:
+        try:
+            found = self.exchange.orders_by_label(ACCOUNT, command.client_order_id)
+            order_id = command.venue_order_id or (found[0].order_id if found else "")
+            self.exchange.cancel(ACCOUNT, order_id)
+        except Refused as refused:
+            reason = str(refused)
+            self._tell(now_ns, lambda at: [CancelRefused(at, command.client_order_id, reason)])
+
+    def _evidence(
+        self, label: str, asked_ns: int, orders: list[VenueOrder], fills: list[VenueFill], at: int
+    ) -> OrderEvidence:
+        seen = tuple(self._order(o, at) for o in orders)
+        return OrderEvidence(at, label, asked_ns, True, seen, tuple(self._fill(f, at) for f in fills))
+
+    def _report(self, now_ns: int, since_ns: int) -> Answer:
+        venue = self.exchange
+        fills = venue.fills(ACCOUNT, since_ns=since_ns)
+        orders = venue.open_orders(ACCOUNT)
+        positions = tuple(
+            PositionReport(self._row[p.instrument], p.lots, p.entry_price) for p in venue.positions(ACCOUNT)
+        )
+        pools = tuple(pool(venue.summary(ACCOUNT, currency)) for currency in venue.currencies())
+
+        def answer(at: int) -> list[AnyEvent]:
+            seen = tuple(self._order(o, at) for o in orders)
+            got = tuple(self._fill(f, at) for f in fills)
+            return [AccountReported(at, self._account, now_ns - self._latency_ns, True, got, seen, positions, pools)]
+
+        return answer
+
+    # --- its words in ours -----------------------------------------------------------------------
+
+    def _order(self, o: VenueOrder, at: int) -> OrderSeen:
+        return OrderSeen(
+            at,
+            o.updated_ns,
+            self._account,
+            self._row[o.instrument],
+            o.label,
+            o.order_id,
+            VenueOrderState(o.state),
+            o.side,
+            o.lots,
+            o.filled_lots,
+            o.price_ticks,
+            o.cancel_reason,
+        )
+
+    def _fill(self, f: VenueFill, at: int) -> FillReceived:
+        row = self._row[f.instrument]
+        return FillReceived(
+            at,
+            f.ts_ns,
+            self._account,
+            row,
+            f.trade_id,
+            f.order_id,
+            f.label,
+            f.side,
+            f.lots,
+            f.price_ticks,
+            f.fee,
+            self.universe.instruments[row].settle_currency,
+            f.is_maker,
+        )
+
+
+def pool(s: Summary) -> PoolReport:
+    """A margin pool as its venue's summary tells it."""
+    return PoolReport(s.currency, s.equity, s.cash, s.initial_margin, s.maintenance_margin, s.session_funding)

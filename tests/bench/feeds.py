@@ -1,0 +1,302 @@
+"""Per message: decode, sequence check, book, best price; ours against ccxt.pro on the same messages.
+
+ccxt.pro gets each message through its own websocket client (`handle_message`: its JSON parser, its dispatch), with
+the REST snapshot handed to it as its own code asks for it. Nobody awaits its futures, which spares it that cost.
+Runs are interleaved in one process, medians taken, and the two books compared at the end of each.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ccxt.pro
+from aiohttp import WSMessage, WSMsgType
+from ccxt.async_support.base.ws.client import Client
+
+from dea_daemon.domain.events import AnyEvent, BookDelta, BookSnapshot
+from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Universe
+from dea_daemon.feeds.binance import Binance
+from dea_daemon.feeds.codec import Codec
+from dea_daemon.feeds.deribit import Deribit
+from dea_daemon.feeds.observed import contracts_in, trade_stream
+from dea_daemon.shell import captures
+from dea_daemon.shell.tape import TapeHeader, TapeWriter
+from dea_daemon.state.books import Book
+
+ROUNDS = 5
+MESSAGES_MAX = 30_000
+Best = tuple[float | None, float | None]
+
+
+class Stream(NamedTuple):
+    """Messages as received; a body of HTTP kind is the one row's snapshot. `repeat` plays per run."""
+
+    name: str
+    venue: str
+    frames: list[tuple[bool, bytes]]
+    repeat: int
+
+
+def rows() -> list[dict[str, Any]]:
+    """name, ours, peer, peer_name, unit, ratio of each capture, ours without and with the tape."""
+    return asyncio.run(_rows())
+
+
+async def _rows() -> list[dict[str, Any]]:
+    table = []
+    for stream in (_binance_stream(), _deribit_stream()):
+        ours, taped, peer = await _measure(stream)
+        for name, cost in ((stream.name, ours), (f"{stream.name}, with the tape", taped)):
+            table.append(
+                {
+                    "name": name,
+                    "ours": round(cost, 2),
+                    "peer": round(peer, 2),
+                    "peer_name": f"ccxt.pro {ccxt.pro.__version__}",
+                    "unit": "us/message",
+                    "ratio": round(peer / cost, 1),
+                }
+            )
+    return table
+
+
+async def _measure(stream: Stream) -> tuple[float, float, float]:
+    """Medians in us per message: ours, ours with the tape, ccxt.pro's."""
+    universe, make = _ours(stream)
+    costs: tuple[list[float], list[float], list[float]] = ([], [], [])
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(ROUNDS):
+            mine, cost = _run_ours(stream, universe, make(), lambda event: None)
+            costs[0].append(cost)
+            tape = TapeWriter(Path(folder) / "tape", TapeHeader.here("bench"))
+            _, cost = _run_ours(stream, universe, make(), tape.event)
+            tape.close()
+            costs[1].append(cost)
+            theirs, cost = await _run_ccxt(stream, universe)
+            costs[2].append(cost)
+            if mine != theirs:
+                raise RuntimeError(f"{stream.name}: our book ends at {mine}, ccxt.pro's at {theirs}")
+    return tuple(statistics.median(cost) for cost in costs)  # type: ignore[return-value]
+
+
+# --- ours -------------------------------------------------------------------------------------------
+
+
+def _ours(stream: Stream) -> tuple[Universe, Callable[[], Codec]]:
+    sample = [body for _, body in stream.frames[:3_000]]
+    contracts = tuple((0, contract) for contract in contracts_in(sample, stream.venue))
+    universe = Universe((AccountKey(stream.venue, "main"),), contracts)
+    if stream.venue == "deribit":
+        return universe, lambda: Deribit(universe, 0, interval="raw")
+    return universe, lambda: Binance(universe, 0, trades=trade_stream(sample))
+
+
+def _run_ours(
+    stream: Stream, universe: Universe, codec: Codec, record: Callable[[AnyEvent], None]
+) -> tuple[list[Best], float]:
+    books = [Book() for _ in universe.instruments]
+    first = books[0]
+    gc.collect()
+    began_ns = time.perf_counter_ns()
+    for _ in range(stream.repeat):
+        for book in books:
+            book.close()
+        for is_http, body in stream.frames:
+            out: list[AnyEvent] = []
+            if is_http:
+                codec.snapshot(body, 0, began_ns, out)
+            else:
+                codec.decode(body, began_ns, out)
+            for event in out:
+                record(event)
+                kind = type(event)
+                if kind is BookDelta or kind is BookSnapshot:
+                    books[event.row].apply(event)  # type: ignore[union-attr, arg-type]
+            first.best()
+    cost_us = (time.perf_counter_ns() - began_ns) / 1e3 / stream.repeat / len(stream.frames)
+    tops = [book.best() for book in books]
+    return [(bid if bid == bid else None, ask if ask == ask else None) for bid, _, ask, _ in tops], cost_us
+
+
+# --- ccxt.pro ---------------------------------------------------------------------------------------
+
+
+async def _run_ccxt(stream: Stream, universe: Universe) -> tuple[list[Best], float]:
+    linear = stream.venue == "binanceusdm"
+    venue = ccxt.pro.binanceusdm() if linear else ccxt.pro.deribit()
+    venue.set_markets([_market(contract) for contract in universe.instruments])
+    symbols = [_symbol(contract) for contract in universe.instruments]
+    url = "wss://fstream.binance.com/public/ws/0" if linear else "wss://www.deribit.com/ws/api/v2"
+    client = Client(url, venue.handle_message, None, None, None, {"asyncio_loop": asyncio.get_running_loop()})
+    if linear:
+        _subscribe(venue, client, symbols)
+    # What aiohttp hands to ccxt: text, already decoded.
+    messages = [WSMessage(WSMsgType.TEXT, body.decode(), None) for _, body in stream.frames]
+    gc.collect()
+    began_ns = time.perf_counter_ns()
+    for _ in range(stream.repeat):
+        if not linear:
+            venue.orderbooks = {}
+        for (is_http, body), message in zip(stream.frames, messages, strict=True):
+            if is_http:
+                await _snapshot(venue, client, symbols[0], body)
+                continue
+            client.handle_message(message)
+            book = venue.orderbooks.get(symbols[0])
+            if book is not None:
+                _best(book)
+    cost_us = (time.perf_counter_ns() - began_ns) / 1e3 / stream.repeat / len(stream.frames)
+    tops = [_best(venue.orderbooks[symbol]) for symbol in symbols]
+    await venue.close()
+    return tops, cost_us
+
+
+def _subscribe(venue: Any, client: Any, symbols: list[str]) -> None:
+    """As `handle_order_book_subscription` leaves things, less the fetch it spawns: that comes when recorded."""
+    for symbol in symbols:
+        venue.orderbooks[symbol] = venue.order_book({}, 1_000)
+        client.subscriptions[f"orderbook::{symbol}"] = {}
+
+
+async def _snapshot(venue: Any, client: Any, symbol: str, body: bytes) -> None:
+    async def recorded(*_: Any) -> Any:
+        answer = json.loads(body)
+        book = venue.parse_order_book(answer, symbol, answer["E"])
+        book["nonce"] = answer["lastUpdateId"]
+        return book
+
+    venue.fetch_rest_order_book_safe = recorded
+    await venue.fetch_order_book_snapshot(client, None, {"symbol": symbol, "type": "linear", "limit": 1_000})
+
+
+def _best(book: Any) -> Best:
+    bids, asks = book["bids"], book["asks"]
+    return (bids[0][0] if bids else None), (asks[0][0] if asks else None)
+
+
+def _symbol(contract: Instrument) -> str:
+    return f"{contract.underlying}/{contract.quote_currency}:{contract.settle_currency}/{contract.name}"
+
+
+def _market(contract: Instrument) -> dict[str, Any]:
+    option = contract.kind is Kind.OPTION
+    return {
+        "id": contract.name,
+        "symbol": _symbol(contract),
+        "base": contract.underlying,
+        "quote": contract.quote_currency,
+        "settle": contract.settle_currency,
+        "baseId": contract.underlying,
+        "quoteId": contract.quote_currency,
+        "settleId": contract.settle_currency,
+        "type": "option" if option else "swap",
+        "spot": False,
+        "margin": False,
+        "swap": not option,
+        "future": False,
+        "option": option,
+        "active": True,
+        "contract": True,
+        "linear": not option,
+        "inverse": option,
+        "contractSize": 1,
+        "precision": {"price": float(contract.tick_size), "amount": float(contract.lot_size)},
+        "limits": {},
+        "info": {},
+    }
+
+
+# --- the messages -----------------------------------------------------------------------------------
+
+
+def _recorded(path: str) -> list[tuple[bool, bytes]] | None:
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
+    file = Path(os.environ.get("DEA_SHARED_DATA", beside)) / path
+    if not file.exists():
+        return None
+    kinds = (captures.Kind.MESSAGE, captures.Kind.HTTP)
+    frames = (frame for frame in captures.frames(file) if frame.kind in kinds)
+    return [(frame.kind is captures.Kind.HTTP, frame.payload) for frame in islice(frames, MESSAGES_MAX)]
+
+
+def _binance_stream() -> Stream:
+    recorded = _recorded("ws/usdm_btcusdt_20240808.gz")
+    if recorded is None:
+        return Stream("feed to best price, Binance (generated)", "binanceusdm", _generated_binance(), 1)
+    return Stream("feed to best price, Binance capture", "binanceusdm", recorded, 1)
+
+
+def _deribit_stream() -> Stream:
+    recorded = _recorded("ws/DERIBIT.ws.1.0.gz")
+    if recorded is None:
+        return Stream("feed to best price, Deribit (generated)", "deribit", _generated_deribit(), 1)
+    books = [frame for frame in recorded if b'"id":' not in frame[1]]  # without the answer to subscribe
+    return Stream("feed to best price, Deribit capture", "deribit", books, 40)
+
+
+def _ladder(rng: random.Random, levels: int) -> tuple[list[list[str]], list[list[str]]]:
+    """Random amounts at random steps on either side of 60,000; the touch itself is never removed."""
+
+    def side(sign: int) -> list[list[str]]:
+        steps = rng.sample(range(2, 2_000), levels)
+        return [[f"{60_000 + sign * step * 0.1:.1f}", f"{rng.choice((0, 1, 2)) * 0.5:.3f}"] for step in steps]
+
+    return [["59999.9", "1.000"], *side(-1)], [["60000.1", "1.000"], *side(1)]
+
+
+def _generated_binance(messages: int = 10_000) -> list[tuple[bool, bytes]]:
+    """One message in fourteen a depth update of some 70 levels, as recorded; the others quotes and trades."""
+    rng, last = random.Random(7), 100
+    frames = []
+    bids, asks = _ladder(rng, 500)
+    snapshot = {"lastUpdateId": last, "E": 1, "T": 1, "bids": bids, "asks": asks}
+    frames.append((True, json.dumps(snapshot, separators=(",", ":")).encode()))
+    for i in range(messages):
+        head: dict[str, Any] = {"E": i + 2, "T": i + 2, "s": "BTCUSDT"}
+        if i % 14 == 0:
+            bids, asks = _ladder(rng, 35)
+            data = {"e": "depthUpdate"} | head | {"U": last + 1, "u": last + 5, "pu": last, "b": bids, "a": asks}
+            last += 5
+        elif i % 4:
+            quote = {"b": "59999.90", "B": "1.000", "a": "60000.10", "A": "2.000"}
+            data = {"e": "bookTicker", "u": last} | quote | head
+        else:
+            data = {"e": "trade"} | head | {"t": i, "p": "60000.10", "q": "0.100", "X": "MARKET", "m": False}
+        message = {"stream": f"btcusdt@{data['e']}", "data": data}
+        frames.append((False, json.dumps(message, separators=(",", ":")).encode()))
+    return frames
+
+
+def _generated_deribit(messages: int = 5_000) -> list[tuple[bool, bytes]]:
+    """Book changes of a few levels, a ticker after each."""
+    rng, frames = random.Random(7), []
+    for i in range(messages):
+        bids, asks = _ladder(rng, 2 if i else 100)
+        sides = {
+            side: [["change" if float(a) else "delete", float(p), float(a)] for p, a in levels]
+            for side, levels in (("bids", bids), ("asks", asks))
+        }
+        book = {"type": "change" if i else "snapshot", "timestamp": i, "instrument_name": "BTC-PERPETUAL"}
+        ids = {"change_id": i + 1} | ({"prev_change_id": i} if i else {})
+        quote = {"best_bid_price": 59_999.9, "best_bid_amount": 1, "best_ask_price": 60_000.1, "best_ask_amount": 1}
+        marks = {"mark_price": 60_000.0, "index_price": 60_000.0, "open_interest": 5.0, "current_funding": 0.0}
+        ticker = {"timestamp": i, "instrument_name": "BTC-PERPETUAL"} | marks | quote
+        for channel, data in (("book", book | ids | sides), ("ticker", ticker)):
+            params = {"channel": f"{channel}.BTC-PERPETUAL.raw", "data": data}
+            message = {"jsonrpc": "2.0", "method": "subscription", "params": params}
+            frames.append((False, json.dumps(message, separators=(",", ":")).encode()))
+    return frames
+
+
+if __name__ == "__main__":
+    for row in rows():
+        print(json.dumps(row))

@@ -1,0 +1,168 @@
+"""Unmodified ccxt and ccxt.pro, with only the URLs changed, against the simulated venue."""
+
+import asyncio
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.shell.venue_clients import ccxt_to, venue_running
+
+INVERSE, LINEAR = "BTC/USD:BTC", "ETH/USDC:USDC"
+
+
+def dated(client: Any) -> str:
+    """The nearer dated future's unified name."""
+    futures = [market for market in client.markets.values() if market["future"] and market["base"] == "BTC"]
+    return str(min(futures, key=lambda market: market["expiry"])["symbol"])
+
+
+def every_url(urls: Any) -> list[str]:
+    if isinstance(urls, str):
+        return [urls]
+    if isinstance(urls, dict):
+        return [url for value in urls.values() for url in every_url(value)]
+    return [url for value in urls for url in every_url(value)] if isinstance(urls, list) else []
+
+
+async def test_no_url_leads_away_from_loopback():
+    async with venue_running() as server, ccxt_to(server, pro=True) as client:
+        live = [urlsplit(url).hostname for url in every_url(client.urls["api"]) + every_url(client.urls["test"])]
+        assert set(live) == {"127.0.0.1"}
+
+
+async def test_markets_are_loaded_with_their_kind_and_grid():
+    async with venue_running() as server, ccxt_to(server) as client:
+        markets = await client.load_markets()
+        inverse, linear, future = markets[INVERSE], markets[LINEAR], markets[dated(client)]
+        assert (inverse["swap"], inverse["inverse"], inverse["contractSize"]) == (True, True, 10.0)
+        assert (linear["swap"], linear["linear"], linear["precision"]["amount"]) == (True, True, 0.001)
+        assert (future["future"], future["inverse"], future["precision"]["price"]) == (True, True, 0.5)
+        assert len(markets) == len(server.venue.exchange.instruments)
+
+
+async def test_the_market_is_read():
+    async with venue_running() as server, ccxt_to(server) as client:
+        await client.load_markets()
+        for symbol in (INVERSE, LINEAR, dated(client)):
+            ticker = await client.fetch_ticker(symbol)
+            book = await client.fetch_order_book(symbol, 10)
+            assert 0 < ticker["bid"] < ticker["ask"]
+            assert len(book["bids"]) == 10
+            assert book["bids"][0][0] < book["asks"][0][0]
+            assert book["nonce"] > 0
+        funding = await client.fetch_funding_rate(INVERSE)
+        assert isinstance(funding["fundingRate"], float)
+        assert isinstance(await client.fetch_funding_rate_history(INVERSE), list)
+        assert isinstance(await client.fetch_ohlcv(INVERSE, "1m"), list)
+        assert set(await client.fetch_tickers(params={"code": "BTC"})) >= {INVERSE}
+        assert (await client.fetch_open_interest(INVERSE))["symbol"] == INVERSE
+        assert await client.fetch_time() > 0
+        assert (await client.fetch_status())["status"] == "ok"
+
+
+@pytest.mark.parametrize("kind", ["inverse perpetual", "linear perpetual", "dated future"])
+async def test_orders_are_made_edited_cancelled_and_read_back(kind):
+    async with venue_running() as server, ccxt_to(server) as client:
+        await client.load_markets()
+        symbol = {"inverse perpetual": INVERSE, "linear perpetual": LINEAR}.get(kind) or dated(client)
+        amount = 0.25 if symbol == LINEAR else 100
+        market_id = client.market(symbol)["id"]
+        low = round((await client.fetch_ticker(symbol))["bid"] * 0.98 / 5) * 5
+
+        rest = {"label": "resting", "postOnly": True}
+        order = await client.create_order(symbol, "limit", "buy", amount, low, rest)
+        assert (order["status"], order["price"], order["amount"]) == ("open", low, amount)
+        assert (order["info"]["label"], order["postOnly"]) == ("resting", True)
+        order = await client.edit_order(order["id"], symbol, "limit", "buy", 2 * amount, low - 5)
+        assert (order["price"], order["amount"]) == (low - 5, 2 * amount)
+        assert [o["id"] for o in await client.fetch_open_orders(symbol)] == [order["id"]]
+        found = await client.private_get_get_order_state_by_label(
+            {"currency": client.market(symbol)["settle"], "label": "resting"}
+        )
+        assert [o["order_id"] for o in found["result"]] == [order["id"]]
+        cancelled = await client.cancel_order(order["id"])
+        assert cancelled["status"] == "canceled"
+        assert (await client.fetch_order(order["id"]))["status"] == "canceled"
+        assert await client.fetch_open_orders(symbol) == []
+
+        bought = await client.create_order(symbol, "limit", "buy", amount, low * 1.03 // 5 * 5, {"timeInForce": "IOC"})
+        assert (bought["status"], bought["filled"]) == ("closed", amount)
+        trades = await client.fetch_my_trades(symbol)
+        assert sum(trade["amount"] for trade in trades) == pytest.approx(amount)
+        assert {trade["order"] for trade in trades} == {bought["id"]}
+        assert trades[0]["fee"]["currency"] == client.market(symbol)["settle"]
+        assert {t["id"] for t in await client.fetch_order_trades(bought["id"])} == {t["id"] for t in trades}
+        since = await client.fetch_my_trades(symbol, since=order["timestamp"], limit=100)
+        assert {t["id"] for t in since} == {t["id"] for t in trades}
+        position = await client.fetch_position(symbol)
+        assert (position["side"], position["contracts"]) == ("long", amount)
+        positions = [p for p in await client.fetch_positions() if p["contracts"]]
+        assert [p["info"]["instrument_name"] for p in positions] == [market_id]
+        assert [o["id"] for o in await client.fetch_closed_orders(symbol)] == [bought["id"]]
+
+        sold = await client.create_order(symbol, "market", "sell", amount, None, {"reduceOnly": True})
+        assert sold["filled"] == amount
+        assert (await client.fetch_position(symbol))["contracts"] == 0.0
+        balance = await client.fetch_balance()
+        deposits = server.venue.exchange.scenario.deposits
+        for currency in ("BTC", "ETH", "USDC"):
+            assert balance[currency]["total"] == pytest.approx(deposits[currency], rel=0.01)
+        await client.cancel_all_orders(symbol)
+
+
+async def test_refusals_become_ccxts_definite_errors():
+    import ccxt.async_support as ccxt
+
+    async with venue_running() as server, ccxt_to(server) as client:
+        await client.load_markets()
+        with pytest.raises(ccxt.InsufficientFunds):
+            await client.create_order(INVERSE, "market", "buy", 100_000_000)
+        with pytest.raises(ccxt.InvalidOrder):
+            await client.create_order(INVERSE, "limit", "buy", 10, 90_000)
+        with pytest.raises(ccxt.InvalidOrder):
+            await client.create_order(INVERSE, "limit", "buy", 10, 66_000, {"postOnly": True})
+        with pytest.raises(ccxt.BadRequest):
+            await client.private_get_buy({"instrument_name": "BTC-PERPETUAL", "amount": 15, "price": 64_000})
+        with pytest.raises(ccxt.OrderNotFound):
+            await client.cancel_order("BTC-1")
+        client.secret = "wrong"
+        with pytest.raises(ccxt.AuthenticationError):
+            await client.fetch_balance()
+
+
+async def test_many_signed_requests_in_one_millisecond_are_all_let_in():
+    async with venue_running() as server, ccxt_to(server) as client:
+        await client.load_markets()
+        currencies = ("BTC", "ETH", "USDC")
+        calls = [client.private_get_get_open_orders_by_currency({"currency": c}) for c in currencies]
+        replies = await asyncio.gather(*calls, client.fetch_positions(), client.fetch_balance())
+        assert [reply["result"] for reply in replies[:3]] == [[], [], []]
+
+
+async def test_ccxt_pro_watches_books_tickers_and_trades():
+    async with venue_running() as server, ccxt_to(server, pro=True) as client, asyncio.timeout(20):
+        await client.load_markets()
+        for symbol in (INVERSE, LINEAR, dated(client)):
+            for interval in ("100ms", "raw"):
+                for _ in range(3):
+                    book = await client.watch_order_book(symbol, 10, {"interval": interval})
+                    assert book["bids"][0][0] < book["asks"][0][0]
+            ticker = await client.watch_ticker(symbol)
+            assert 0 < ticker["bid"] < ticker["ask"]
+        assert (await client.watch_bids_asks([INVERSE]))[INVERSE]["bid"] > 0
+        trades = await client.watch_trades(INVERSE)
+        assert trades[0]["symbol"] == INVERSE
+
+
+async def test_ccxt_pro_watches_the_accounts_orders_trades_and_balance():
+    async with venue_running() as server, ccxt_to(server, pro=True) as client, asyncio.timeout(20):
+        await client.load_markets()
+        balance = await client.watch_balance()
+        assert balance["info"]["currency"] in ("BTC", "ETH", "USDC")
+        orders = asyncio.create_task(client.watch_orders())
+        trades = asyncio.create_task(client.watch_my_trades())
+        await asyncio.sleep(0.3)
+        made = await client.create_order(INVERSE, "market", "buy", 10)
+        assert made["id"] in {order["id"] for order in await orders}
+        assert {trade["order"] for trade in await trades} == {made["id"]}
