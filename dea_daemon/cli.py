@@ -261,7 +261,7 @@ def run(config: Path, observe: bool, json_lines: bool) -> int:
 
     settings = load(config)
     if observe:
-        settings = settings.model_copy(update={})
+        settings = settings.model_copy(update={"armed": False})
     for warning in warnings(settings):
         click.echo(f"warning: {warning}", err=True)
     from dea_daemon.wiring.live import run_live  # after the settings: their errors come without ccxt's delay

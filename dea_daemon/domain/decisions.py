@@ -66,6 +66,7 @@ class View:
     ready: bool  # the account was reported, and every restored order is settled
     account_fresh: bool  # [all accounts] private stream and reports are recent
     recording: bool  # the ledger accepts writes
+    outside: tuple[str, ...]  # held in contracts that are not configured: exposure nobody measures
     orders: tuple[Order, ...]  # live and unknown ones, ours
     # for execution
     epoch: int

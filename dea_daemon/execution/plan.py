@@ -134,13 +134,19 @@ def _unwanted(permit: Permit, order: Order, wanted: int, crossing: bool, params:
     return "left behind by the touch" if behind >= params.reprice_ticks - 1e-6 else ""
 
 
+def _sent_ms(view: View, order: Order) -> int:
+    """UTC ms from which the venue may know of an order; generous, as clocks differ."""
+    age_ms = (view.now_ns - order.created_ns) // NS_PER_MS
+    return max(view.utc_ns // NS_PER_MS - age_ms - CURSOR_OVERLAP_MS, 0)
+
+
 def _questions(view: View, params: ExecutionParameters) -> list[QueryOrder | QueryAccount]:
     """Ask for orders in doubt, and for the account: often until it agrees, then at leisure."""
     out: list[QueryOrder | QueryAccount] = []
     for order in view.orders:
         doubtful = order.state is OrderState.UNKNOWN or order.doubted or order.state.is_terminal
         if doubtful and view.now_ns - order.query_sent_ns > params.query_every_ms * NS_PER_MS:
-            out.append(QueryOrder(order.client_order_id, order.row))
+            out.append(QueryOrder(order.client_order_id, order.row, _sent_ms(view, order)))
     for account in view.traded_accounts:
         settled = view.account_agreed[account] and view.account_fresh
         every_ms = params.reconcile_every_ms if settled else min(params.reconcile_every_ms, params.query_every_ms)

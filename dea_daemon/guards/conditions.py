@@ -35,6 +35,8 @@ def blind(view: View, params: GuardParameters) -> str:
     """Why our own account cannot be relied upon, or "": then only positions may shrink."""
     if not view.account_fresh:
         return "account stream or report is stale"
+    if view.outside:
+        return f"positions in contracts that are not configured: {', '.join(view.outside)}"
     if not np.isfinite(view.equity_usd):
         return "equity is unknown"
     if not view.equity_usd > 0.0:

@@ -42,7 +42,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class VenueAccess:
-    """How to reach one account at one venue. URLs are bases without a path; None means the venue's own.
+    """How to reach one account at one venue. http_url is a base without a path; None means the venue's own.
 
     The default budgets are Deribit's lowest tier. `cancel_reserve` requests of the `orders` budget are never
     given to creates.

@@ -10,14 +10,15 @@ import logging
 import sys
 import time
 from collections.abc import Callable, MutableMapping
-from datetime import UTC, datetime
+from functools import lru_cache
 from typing import IO, Any
 
 import msgspec
 import structlog
 
 from dea_daemon.domain.decisions import Clip, DecisionRecord, LimitUse, Note, OrderLine
-from dea_daemon.shell.redaction import clean, hides, register_secret, scrub
+from dea_daemon.domain.numbers import NS_PER_S
+from dea_daemon.shell.redaction import HIDDEN, clean, hides, register_secret, scrub
 from dea_daemon.shell.sink import Sink
 
 __all__ = ["configure", "flush", "log_decision", "log_note", "register_secret"]
@@ -61,9 +62,11 @@ def flush() -> None:
 
 
 def log_decision(record: DecisionRecord) -> None:
-    """The one line of a decision: what was held, wanted, cut and sent."""
+    """The one line of a decision: what was held, wanted, cut and sent. On a terminal, idle ones are debug."""
+    idle = _Lines.console and not (record.orders or record.notes)
+    write = log.debug if idle else log.info
     tightest = max(record.uses, key=_share, default=None)
-    log.info(
+    write(
         "decision.made",
         seq=record.seq,
         ts=record.ts_recv_ns,
@@ -145,22 +148,27 @@ def _repeated(event: str, count: int) -> Fields:
     return {"event": "log.repeats_dropped", "of_event": event, "count": count}
 
 
+@lru_cache(2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def _timestamp(utc_ns: int) -> str:
+    """ISO 8601 to the microsecond; a third of datetime's cost."""
+    seconds, ns = divmod(utc_ns, NS_PER_S)
+    return f"{_second(seconds)}.{ns // 1_000:06d}Z"
+
+
 def _begin(_: Any, method: str, fields: Fields) -> Fields:
     """Time, level and event first; secrets out."""
     started: Fields = {
-        "timestamp": datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z",
+        "timestamp": _timestamp(time.time_ns()),
         "level": "error" if method == "exception" else method,
         "event": fields.pop("event"),
     }
     for name, value in fields.items():
-        if hides(name):
-            started[name] = "[redacted]"
-        else:
-            started[name] = value if type(value) in _PLAIN else clean(value)
+        started[name] = HIDDEN if hides(name) else clean(value)
     return started
-
-
-_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def _text(value: Any) -> Any:
@@ -175,7 +183,7 @@ _to_text = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain
 def _render(_: Any, method: str, fields: Fields) -> bytes:
     """The finished line. Whatever is in it, there is one."""
     try:
-        line = _to_text(None, method, fields).encode("utf-8", "replace") if _Lines.console else _to_json(fields)
+        line = _to_text(None, method, dict(fields)).encode("utf-8", "replace") if _Lines.console else _to_json(fields)
     except Exception:  # noqa: BLE001 somebody's __repr__, half a surrogate, an integer of 40 digits
         try:
             line = json.dumps(fields, default=_repr, skipkeys=True).encode()

@@ -9,18 +9,20 @@ from urllib.parse import quote, quote_plus
 
 import msgspec
 
-_HIDDEN = "[redacted]"
+HIDDEN = "[redacted]"
 _SHORTEST = 6  # a shorter value would blank out half the log: it is hidden by its field's name only
 _WORDS = (
     "secret", "token", "password", "passwd", "passphrase", "authorization", "signature", "credential", "cookie",
     "apikey", "privatekey", "accesskey",
 )  # fmt: skip
 _WHOLE = {"key", "auth", "sign"}
-_INLINE_WORDS = (b"secret", b"token", b"signature", b"passphrase", b"password", b"apikey", b"api_key", b"authorization")
+_DEPTH = 8  # of a value within values: what contains itself ends here
+_TEXT = 20  # shorter strings are names and ids: no room for a secret and what it is
+_INLINE_WORDS = ("secret", "token", "signature", "passphrase", "password", "apikey", "api_key", "authorization")
 # name=value, "name": "value" and Authorization: Bearer value in running text, such as an exception's.
 _INLINE = re.compile(
-    rb"(?i)((?:" + b"|".join(_INLINE_WORDS) + rb")(?:\\?[\"'])?\s?[=:]\s?(?:\\?[\"'])?"
-    rb"(?:(?:bearer|basic|deri-hmac-sha256) )?)([^\s&\"'\\,;{}\[\]]+)"
+    rf"(?i)((?:{'|'.join(_INLINE_WORDS)})[\"']?\s?[=:]\s?[\"']?(?:(?:bearer|basic|deri-hmac-sha256) )?)"
+    r"([^\s&\"',;{}\[\]]+)"
 )
 
 _values: list[bytes] = []  # longest first: one may be part of another
@@ -31,36 +33,42 @@ def register_secret(value: str) -> None:
     if len(value) < _SHORTEST:
         return
     forms = {value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1], repr(value)[1:-1]}
-    forms |= {json.dumps(form, ensure_ascii=False)[1:-1] for form in forms}
+    for _ in range(2):  # a line is JSON, and a text in it may be
+        forms |= {json.dumps(form, ensure_ascii=False)[1:-1] for form in forms}
     found = {form.encode("utf-8", "replace") for form in forms}
     _values[:] = sorted(found.union(_values), key=len, reverse=True)
 
 
 def scrub(line: bytes) -> bytes:
-    """A finished line without registered values, and without what looks like a secret in running text."""
+    """A finished line without registered values."""
     for value in _values:
         if value in line:
-            line = line.replace(value, _HIDDEN.encode())
-    lower = line.lower()
-    # One by one: a search for the whole pattern costs ten times as much, and nearly always finds nothing.
-    if any([word in lower for word in _INLINE_WORDS]):  # noqa: C419 a generator costs more
-        line = _INLINE.sub(rb"\1" + _HIDDEN.encode(), line)
+            line = line.replace(value, HIDDEN.encode())
     return line
 
 
-def clean(value: Any) -> Any:
-    """The value with every field of a secret's name hidden, at any depth."""
-    if isinstance(value, str | int | float | None):
+def clean(value: Any, depth: int = 0) -> Any:
+    """The value with every field of a secret's name hidden, at any depth, and what looks like one in text."""
+    if isinstance(value, str):
+        return value if len(value) < _TEXT else _clean_text(value)
+    if isinstance(value, int | float | None):
         return value
+    if depth > _DEPTH:
+        return "..."
     if isinstance(value, dict):
-        return {key: _HIDDEN if hides(str(key)) and item else clean(item) for key, item in value.items()}
+        return {key: HIDDEN if hides(str(key)) else clean(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [clean(item) for item in value]
+        return [clean(item, depth + 1) for item in value]
     if isinstance(value, msgspec.Struct):
-        return clean(msgspec.structs.asdict(value))
+        return clean(msgspec.structs.asdict(value), depth)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return clean({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+        return clean({field.name: getattr(value, field.name) for field in dataclasses.fields(value)}, depth)
     return value
+
+
+def _clean_text(text: str) -> str:
+    lower = text.lower()  # a search for the whole pattern costs ten times as much, and nearly always finds nothing
+    return _INLINE.sub(rf"\1{HIDDEN}", text) if any(word in lower for word in _INLINE_WORDS) else text
 
 
 @lru_cache(4_096)

@@ -9,8 +9,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import structlog
-
 from dea_daemon.domain.commands import Approved, Outgoing
 from dea_daemon.domain.decisions import NOTHING, Decision, DecisionRecord
 from dea_daemon.domain.errors import LedgerError
@@ -27,10 +25,9 @@ from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.engine import begin, step
 from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.ledger import Batch, Ledger
+from dea_daemon.shell.logs import log_decision, log_note
 from dea_daemon.shell.stats import Stats
 from dea_daemon.shell.tape import TapeWriter
-
-log = structlog.get_logger()
 
 
 class Runner:
@@ -187,8 +184,9 @@ class Runner:
     def _tell(self, decision: Decision) -> None:
         """Notes and the decision's own line into the log."""
         for note in decision.notes:
-            log.info(note.event, **note.fields)
+            log_note(note)
+        self.stats.observe(decision)
         if decision.record is not None:
-            self.stats.observe(decision.record)
+            log_decision(decision.record)
             if self._on_decision is not None:
                 self._on_decision(decision.record)

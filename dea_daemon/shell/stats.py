@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from dea_daemon.domain.commands import Approved, CancelOrder, Outgoing
-from dea_daemon.domain.decisions import DecisionRecord
+from dea_daemon.domain.decisions import Decision, DecisionRecord
 from dea_daemon.domain.events import DecisionDue
 
 SAMPLES = 100_000
@@ -31,10 +31,13 @@ class Stats:
         self.last: DecisionRecord | None = None
         self._leaving: dict[str, tuple[int, int, int, int]] = {}
 
-    def observe(self, record: DecisionRecord) -> None:
+    def observe(self, decision: Decision) -> None:
+        self.notes.update(note.event for note in decision.notes)
+        record = decision.record
+        if record is None:
+            return
         self.decisions += 1
         self.last = record
-        self.notes.update(record.notes)
         self.limits_breached += sum(u.limit in EXPOSURE_LIMITS and not u.used <= u.allowed for u in record.uses)
 
     def decided(

@@ -132,13 +132,13 @@ class VenueServer:
             raise ConfigError(f"cannot listen on {HOST}:{self.port}: {os.strerror(error.errno or 0)}") from error
         self.port = self._runner.addresses[0][1]
         self._market = asyncio.create_task(self._run_market(), name="venue market")
+        self._market.add_done_callback(_report)
 
     async def stop(self) -> None:
         """Close every connection and the log."""
         if self._market is not None:
             self._market.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._market
+            await asyncio.wait([self._market])
         for task in list(self._underway):
             task.cancel()
         for connection in list(self._connections.values()):
@@ -333,9 +333,8 @@ class VenueServer:
     def _spawn(self, connection: Connection, work: Coroutine[Any, Any, None]) -> None:
         def ended(task: asyncio.Task[None]) -> None:
             connection.tasks.discard(task)
-            if not task.cancelled() and (error := task.exception()) is not None:
+            if _report(task):
                 connection.abort()  # a connection that serves no more must not look alive
-                task.get_loop().call_exception_handler({"message": "venue connection failed", "exception": error})
 
         task = asyncio.create_task(work)
         connection.tasks.add(task)
@@ -343,6 +342,14 @@ class VenueServer:
 
     def _forget(self, connection: Connection) -> None:
         self._connections.pop(connection.session, None)
+
+
+def _report(task: asyncio.Task[None]) -> bool:
+    """Tell the loop of a task that failed, whoever awaits it; whether it did."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        task.get_loop().call_exception_handler({"message": f"{task.get_name()} failed", "exception": error})
+    return error is not None
 
 
 def _method(request: Any) -> str:

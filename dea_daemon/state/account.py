@@ -93,6 +93,7 @@ class Account:
         self.agreed = [False] * accounts
         self.agreed_since_ns = [NEVER] * accounts  # when the last report that agreed was asked for
         self.reported_ns = [NEVER] * accounts
+        self.outside: list[tuple[str, ...]] = [()] * accounts  # positions in contracts that are not configured
         self.private_ns = [NEVER] * accounts
         self.asked_ns = [NEVER] * accounts
         self.drift: dict[int, tuple[int, int]] = {}  # row -> venue's lots, when first asked
@@ -296,6 +297,9 @@ class Account:
         self.reported_ns[event.account] = event.ts_recv_ns
         for pool in event.pools:
             self._put_pool(event.account, pool, market)
+        if event.outside != self.outside[event.account]:
+            self.outside[event.account] = event.outside
+            effects.note("account.outside_found", contracts=", ".join(event.outside))
         self._orders_reported(event, effects)
         self._positions_reported(event, effects)
 

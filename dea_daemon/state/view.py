@@ -102,6 +102,7 @@ def build_view(
         ready=account.ready,
         account_fresh=_account_fresh(account, now_ns),
         recording=account.recording,
+        outside=tuple(name for names in account.outside for name in names),
         orders=account.orders.live(),
         epoch=account.epoch,
         sequence=account.sequence,

@@ -206,8 +206,7 @@ class CaptureRun:
         if isinstance(event, DecisionDue):
             after = time.perf_counter_ns()
             self.stats.decided(event, decision.commands, before, after, after)
-        if decision.record is not None:
-            self.stats.observe(decision.record)
+        self.stats.observe(decision)
         for command in decision.commands:
             self.paper.send(command, event.ts_recv_ns)
         if decision.wake and self._wake is None:

@@ -16,7 +16,7 @@ import uvloop
 from dea_daemon.domain.errors import VenueError
 from dea_daemon.shell.runner import Runner
 from dea_daemon.shell.settings import load
-from dea_daemon.wiring.live import POLL_S, trade
+from dea_daemon.wiring.live import POLL_S, finish, start_logs, trade
 from dea_daemon.wiring.summary import within_bands
 
 log = structlog.get_logger()
@@ -34,12 +34,10 @@ def run_demo(
     state_dir: Path | None,
 ) -> int:
     """0 if the demo ended reconciled, inside its bands and without open orders; else 1."""
-    from dea_daemon.shell.output import emit
-
     with tempfile.TemporaryDirectory(prefix="dea-demo-") as scratch:
-        finished = uvloop.run(_demo(seconds, seed, scenario, tape, venue_log, state_dir or Path(scratch)))
+        finished = uvloop.run(_demo(seconds, seed, scenario, tape, venue_log, state_dir or Path(scratch), json_lines))
     if json_lines:
-        emit(finished)
+        finish(finished)
     else:
         from dea_daemon.wiring.tables import show
 
@@ -48,7 +46,13 @@ def run_demo(
 
 
 async def _demo(
-    seconds: float, seed: int, scenario: str, tape: Path | None, venue_log: Path | None, state_dir: Path
+    seconds: float,
+    seed: int,
+    scenario: str,
+    tape: Path | None,
+    venue_log: Path | None,
+    state_dir: Path,
+    json_lines: bool,
 ) -> dict[str, Any]:
     arguments = ["--seed", str(seed), "--scenario", scenario]
     if venue_log is not None:
@@ -56,6 +60,7 @@ async def _demo(
     async with _venue(arguments) as listening:
         environ = {**os.environ, "STATE_DIRECTORY": str(state_dir), **venue_environment(listening)}
         settings = load(config_file(CONFIG), environ)
+        start_logs(settings, json_lines)
 
         async def until(runner: Runner) -> None:
             await asyncio.sleep(seconds)

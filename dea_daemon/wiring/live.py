@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import secrets
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,10 +15,11 @@ import structlog
 import uvloop
 
 from dea_daemon.domain.events import Operator, OperatorSpoke, RunStarted
+from dea_daemon.shell import logs
 from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.ledger import Ledger
 from dea_daemon.shell.runner import Runner
-from dea_daemon.shell.settings import Settings
+from dea_daemon.shell.settings import DeribitSection, Settings
 from dea_daemon.shell.tape import TapeHeader, TapeWriter
 from dea_daemon.wiring.summary import summary
 from dea_daemon.wiring.venues import Venues
@@ -30,12 +33,30 @@ Stop = Callable[[Runner], Awaitable[None]]
 
 def run_live(settings: Settings, json_lines: bool) -> int:
     """Trade until SIGTERM or SIGINT, then drain. Exit code 0, or 75 where draining found no end."""
-    from dea_daemon.shell.output import emit
-
+    start_logs(settings, json_lines)
     finished = uvloop.run(trade(settings, _until_signalled))
     if json_lines:
-        emit(finished)
+        finish(finished)
     return 0 if finished["drained"] else 75
+
+
+def start_logs(settings: Settings, json_lines: bool) -> None:
+    """With --json everything is a JSON line on stdout; else the log goes to stderr as configured."""
+    if json_lines:
+        logs.configure(settings.log.level, "json", sys.stdout)
+    else:
+        logs.configure(settings.log.level, settings.log.format)
+    for section in settings.venues.sections:
+        if isinstance(section, DeribitSection):
+            logs.register_secret(section.client_secret.reveal())
+
+
+def finish(finished: dict[str, Any]) -> None:
+    """The last line on stdout, after all others."""
+    from dea_daemon.shell.output import emit
+
+    logs.flush()
+    emit(finished)
 
 
 async def _until_signalled(runner: Runner) -> None:
@@ -68,6 +89,8 @@ async def trade(settings: Settings, until: Stop, tape_file: Path | None = None) 
                 records.callback(tape.close)
             runner = Runner(started, venues.send, clock=clock, ledger=ledger, tape=tape)
             venues.on_sent = runner.stats.sent
+            gc.collect()
+            gc.freeze()  # what is here now lives as long as the run: the collector need not walk it again
             log.info("run.started", armed=settings.armed, epoch=started.epoch, contracts=len(venues.universe))
             drained = await _run(runner, venues, until, clock)
             finished = summary(runner.state, runner.stats, venues.universe, drained)

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -89,7 +90,11 @@ class Venues:
         client = open_client(section.access(), lambda key: self.on_sent(key, self._clock.now_ns()))
         self._stack.push_async_callback(close_client, client)
         facts = await check_account(
-            client, self._clock.utc_ns, margin_model=section.margin_model, max_skew_ms=MAX_SKEW_MS
+            client,
+            self._clock.utc_ns,
+            margin_model=section.margin_model,
+            max_skew_ms=MAX_SKEW_MS,
+            must_trade=self._settings.armed,
         )
         if section.environment == "live" and facts.may_withdraw is not False and not section.acknowledge_withdraw_scope:
             raise ConfigError(
@@ -98,7 +103,7 @@ class Venues:
             )
         log.info("venue.checked", venue=section.venue, skew_ms=round(facts.clock_skew_ms, 1), fees=list(facts.fees))
         self._traded[number] = Traded(section, client, facts)
-        return await load_instruments(client)
+        return await load_instruments(client, lambda name: any(fnmatchcase(name, w) for w in section.instruments))
 
     async def _open_binance(self, number: int, section: BinanceUsdmSection) -> list[Instrument]:
         session = await self._stack.enter_async_context(aiohttp.ClientSession())

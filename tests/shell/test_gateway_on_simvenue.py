@@ -39,16 +39,17 @@ class Desk:
         self.gateway = Gateway(client, 0, self.universe, now_ns=self.clock.now_ns, utc_ns=self.clock.utc_ns)
         self.sequence = 0
 
-    async def order(self, name, side=Side.BUY, away=0.9, lots=None, valid_ms=2_000, **changes):
+    async def order(self, name, side=Side.BUY, away=0.9, lots=0, valid_ms=2_000, **changes):
         """An Approved create at `away` times the mark."""
         row = self.universe.row(0, name)
+        assert row is not None
         instrument = self.instruments[row]
         ticker = await ask(self.client, "public_get_ticker", {"instrument_name": name})
         price_ticks = instrument.price_to_ticks(Decimal(str(ticker["mark_price"])) * Decimal(str(away)), side)
         self.sequence += 1
         return create(
             row,
-            instrument.min_lots if lots is None else lots,
+            lots or instrument.min_lots,
             price_ticks,
             client_order_id=client_order_id(0, 7, self.sequence),
             side=side,

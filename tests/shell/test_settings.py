@@ -215,6 +215,7 @@ def test_a_key_is_never_shown(write):
         "client_secret: 'swordfish",
         "client_secret: [swordfish]",
         "client_secrt: swordfish",
+        "client_scret: swordfish",
         "api_key: swordfish",
         "nonsense: {client_secret: swordfish, x: }",
         "password: swordfish",

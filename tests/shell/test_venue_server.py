@@ -181,3 +181,17 @@ async def test_serving_says_where_it_listens_until_it_is_cancelled(tmp_path):
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await serving
+
+
+async def test_a_market_that_fails_is_reported_and_ends_the_serving(monkeypatch):
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    async with venue_running() as server:
+
+        def fail(now_ns: int) -> None:
+            raise ArithmeticError("the market broke")
+
+        monkeypatch.setattr(server.venue, "advance", fail)
+        with pytest.raises(ArithmeticError):
+            await server.wait()
+    assert told == ["venue market failed"]

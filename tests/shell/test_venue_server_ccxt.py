@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.shell.venue_clients import ccxt_to, venue_running
+from tests.shell.venue_clients import KEY, ccxt_to, venue_in_thread, venue_running
 
 INVERSE, LINEAR = "BTC/USD:BTC", "ETH/USDC:USDC"
 
@@ -138,6 +138,30 @@ async def test_many_signed_requests_in_one_millisecond_are_all_let_in():
         calls = [client.private_get_get_open_orders_by_currency({"currency": c}) for c in currencies]
         replies = await asyncio.gather(*calls, client.fetch_positions(), client.fetch_balance())
         assert [reply["result"] for reply in replies[:3]] == [[], [], []]
+
+
+async def test_what_aiohttp_sends_twice_is_traded_once_but_ccxt_is_told_the_signature_was_wrong():
+    import ccxt.async_support as ccxt
+
+    async with venue_running() as server, ccxt_to(server) as client:
+        await client.load_markets()  # leaves a connection to reuse: aiohttp resends on no other
+        server.faults.next("private/buy", "drop_after")
+        with pytest.raises(ccxt.AuthenticationError):
+            await client.create_order(INVERSE, "market", "buy", 10)
+        assert (await client.fetch_position(INVERSE))["contracts"] == 10
+
+
+def test_blocking_ccxt_trades_too():
+    import ccxt
+
+    with venue_in_thread() as venue:
+        client = ccxt.deribit({"apiKey": KEY.client_id, "secret": KEY.client_secret, "enableRateLimit": False})
+        client.urls["api"] = client.urls["test"] = {"rest": venue["http_url"], "ws": venue["ws_url"]}
+        client.load_markets()
+        order = client.create_order(LINEAR, "market", "sell", 0.5)
+        assert order["status"] == "closed"
+        assert client.fetch_position(LINEAR)["side"] == "short"
+        client.session.close()
 
 
 async def test_ccxt_pro_watches_books_tickers_and_trades():

@@ -4,15 +4,17 @@ import asyncio
 import base64
 import itertools
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import queue
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from dea_daemon.shell.venue_server import VenueServer
-from dea_daemon.wiring.venue import build_server, venue_key
+from dea_daemon.wiring.venue import build_server, serve_venue, venue_key
 
 SEED = 7
 KEY = venue_key(SEED)
@@ -115,6 +117,27 @@ async def ccxt_to(server: VenueServer, *, pro: bool = False) -> AsyncIterator[An
         yield client
     finally:
         await client.close()
+
+
+@contextmanager
+def venue_in_thread(scenario: str = "default") -> Iterator[dict[str, str]]:
+    """A venue in a thread of its own, for clients that block; gives what it said when it listened."""
+    said: queue.Queue[dict[str, str]] = queue.Queue()
+    loop = asyncio.new_event_loop()
+    serving = loop.create_task(serve_venue(port=0, seed=SEED, scenario=scenario, log=None, emit=said.put))
+
+    def run() -> None:
+        with suppress(asyncio.CancelledError):
+            loop.run_until_complete(serving)
+        loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield said.get(timeout=10.0)
+    finally:
+        loop.call_soon_threadsafe(serving.cancel)
+        thread.join()
 
 
 def witnessed(log: Path) -> list[Any]:

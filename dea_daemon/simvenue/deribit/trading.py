@@ -18,6 +18,7 @@ from dea_daemon.simvenue.deribit.session import Json
 from dea_daemon.simvenue.words import OrderRequest, Refused, VenueFill, VenueOrder
 
 LABEL_MAX = 64
+REMEMBERED_MAX = 10_000
 _TIMES = {name: time for time, name in encodings.TIMES_IN_FORCE.items()}
 _DIRECTIONS = ("asc", "desc", "default")
 
@@ -37,9 +38,17 @@ def _create(call: Call, side: Side) -> Json:
     except ApiError as error:
         call.market.journal.append(witness.rejected(call, side, error))
         raise
-    if call.session.websocket:
-        call.session.orders.append(order.order_id)
+    _remember(call, order.order_id)
     return _executed(call, order, fills)
+
+
+def _remember(call: Call, order_id: str) -> None:
+    """For cancel on disconnect. A long connection forgets the ended ones."""
+    orders = call.session.orders
+    orders.append(order_id)
+    if len(orders) > REMEMBERED_MAX:
+        live = {order.order_id for order in call.exchange.open_orders(call.account)}
+        orders[:] = [known for known in orders if known in live]
 
 
 def _order_request(call: Call, side: Side) -> OrderRequest:

@@ -1,0 +1,110 @@
+"""The whole line from outside: commands, their output, and the venue's own log as witness."""
+
+import json
+import random
+import subprocess
+import time
+from collections import Counter
+
+import pytest
+
+from tests.wiring.processes import CLI, Daemon, Venue, config, ledger_fills, wait_for
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([*CLI, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def assert_one_order_a_label(venue: Venue) -> None:
+    labels = Counter(record["label"] for record in venue.records("order.accepted"))
+    assert labels, "nothing was traded"
+    assert max(labels.values()) == 1, f"a label twice: {labels.most_common(1)}"
+
+
+def assert_no_fill_lost(venue: Venue, state) -> None:
+    at_venue = {record["trade_id"] for record in venue.records("order.filled")}
+    assert at_venue and at_venue == set(ledger_fills(state))
+
+
+def assert_on_target(finished: dict) -> None:
+    for underlying, line in finished["exposure"].items():
+        assert abs(line["actual_usd"] - line["target_usd"]) <= 1.5 * line["band_usd"], (underlying, line)
+
+
+def test_the_demo_ends_on_target_reconciled_and_its_tape_replays_bit_for_bit(tmp_path):
+    tape = tmp_path / "demo.tape"
+    done = run("demo", "--seconds", "5", "--seed", "7", "--json", "--tape", str(tape))
+    assert done.returncode == 0, done.stderr[-2_000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    finished = lines[-1]
+    assert finished["event"] == "run.finished"
+    assert finished["reconciled"] and finished["open_orders"] == 0 and finished["limits_breached"] == 0
+    assert finished["orders_sent"] > 0 and finished["fills"] > 0
+    for line in finished["exposure"].values():
+        assert abs(line["actual_usd"] - line["target_usd"]) <= line["band_usd"]
+    replayed = run("replay", str(tape), "--json")
+    assert replayed.returncode == 0, replayed.stdout
+    told = json.loads(replayed.stdout.splitlines()[-1])
+    assert told["differences"] == 0 and told["decisions"] == finished["decisions"]
+
+
+def inside_bands(daemon: Daemon) -> bool:
+    """Whether the last decision in the daemon's log is on target, with nothing left to do."""
+    decisions = [e for e in daemon.events()[-50:] if e["event"] == "decision.made"]
+    if not decisions or decisions[-1]["orders"]:
+        return False
+    lines = decisions[-1]["exposure"].values()
+    return all(line["actual_usd"] and abs(line["actual_usd"] - line["target_usd"]) <= line["band_usd"] for line in lines)
+
+
+def trade_through_kills(tmp_path, kills: int, rng) -> None:
+    venue = Venue(tmp_path, scenario="volatile")
+    state = tmp_path / "state"
+    # Tight bands in a wild market: there is always something to do, and something in flight.
+    path = config(tmp_path, band_usd="400", band="0.01", min_band_usd="300", cross_after_ms="400")
+    try:
+        for kill in range(kills):
+            daemon = Daemon(path, venue, state)
+            before = len(venue.records("order.accepted"))
+            wait_for(lambda seen=before: len(venue.records("order.accepted")) > seen, 30, f"an order after kill {kill}")
+            time.sleep(rng.uniform(0.0, 1.0))
+            daemon.kill()
+        last = Daemon(config(tmp_path, cross_after_ms="500"), venue, state)
+        wait_for(lambda: inside_bands(last), 60, "exposure back on target")
+        assert last.stop() == 0, last.output.read_text()[-2_000:]
+        assert_one_order_a_label(venue)
+        assert_no_fill_lost(venue, state)
+        assert_on_target(last.finished())
+        assert last.finished()["reconciled"]
+    finally:
+        venue.close()
+
+
+def test_three_kills_duplicate_no_order_and_lose_no_fill(tmp_path):
+    trade_through_kills(tmp_path, 3, random.Random(1))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_twenty_kills_duplicate_no_order_and_lose_no_fill(tmp_path):
+    trade_through_kills(tmp_path, 20, random.Random(2))
+
+
+@pytest.mark.parametrize("fault", ["hang_after", "hang_before", "drop_after", "http_500_after", "late:2500"])
+def test_a_create_without_an_answer_makes_one_order(tmp_path, fault):
+    """Two of the first creates go astray, accepted or not: every intent ends as at most one order."""
+    venue = Venue(tmp_path, faults=(f"private/buy={fault}:0.4", f"private/sell={fault}:0.4"))
+    state = tmp_path / "state"
+    try:
+        daemon = Daemon(config(tmp_path), venue, state)
+        wait_for(lambda: len(venue.records("order.accepted")) > 4, 60, "orders")
+        wait_for(lambda: any(e["event"] == "order.outcome_unknown" for e in daemon.events()), 30, "an unknown outcome")
+        time.sleep(8)
+        assert daemon.stop() == 0, daemon.output.read_text()[-2_000:]
+        assert_one_order_a_label(venue)
+        assert_no_fill_lost(venue, state)
+        assert daemon.finished()["unknown_outcomes"] > 0 and daemon.finished()["reconciled"]
+    finally:
+        venue.close()
