@@ -115,7 +115,7 @@ class Parameters(Section):
     """The core's whole configuration."""
 
     decide_every_ms: int = Field(250, gt=0, description="the tick")
-    decide_at_most_every_ms: int = Field(20, gt=0, description="rate limit of early ticks")
+    decide_at_most_every_ms: int = Field(5, gt=0, description="rate limit of early ticks")
     wake_move_bp: Positive = Field(3.0, description="an index move since the last tick that brings the next forward")
     state: StateParameters = StateParameters()
     forecast: ForecastParameters = ForecastParameters()

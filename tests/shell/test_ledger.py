@@ -161,10 +161,14 @@ def test_the_hour_counts_fills_of_the_last_hour_by_the_venues_time(ledger):
     assert recovered.hour_fees_usd == pytest.approx(0.01)
 
 
-def test_a_fill_of_unknown_worth_shuts_the_hours_limits(ledger):
-    ledger.write(Batch(fills=[booked("a"), booked("b", fee_usd=math.nan)]), UNIVERSE, NOW)
+@pytest.mark.parametrize(
+    ("unknown", "expected"),
+    [({"fee_usd": math.nan}, (60.0, math.inf)), ({"usd": math.nan}, (math.inf, 0.1))],
+)
+def test_a_fill_of_unknown_worth_shuts_the_hours_limits(ledger, unknown, expected):
+    ledger.write(Batch(fills=[booked("a"), booked("b", **unknown)]), UNIVERSE, NOW)
     recovered = ledger.recover(UNIVERSE, NOW)
-    assert (recovered.hour_turnover_usd, recovered.hour_fees_usd) == (60.0, math.inf)
+    assert (recovered.hour_turnover_usd, recovered.hour_fees_usd) == expected
 
 
 def test_the_trade_cursor_stands_before_the_newest_fill(ledger):
@@ -277,6 +281,12 @@ def test_an_epoch_beyond_five_digits_is_refused(ledger):
 
 
 # --- who may hold it, and care -----------------------------------------------------------------------------
+
+
+def test_every_commit_waits_for_the_disk(ledger):
+    # Only a power cut could show the difference: 2 is FULL.
+    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_the_directory_and_the_files_are_private(path):

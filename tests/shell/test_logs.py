@@ -282,6 +282,13 @@ def test_a_registered_secret_never_appears(tmp_path_factory, secret):
         assert secret not in text
 
 
+def test_of_two_secrets_that_begin_alike_neither_leaves_a_trace(out, log):
+    logs.register_secret("abcdefgh")
+    logs.register_secret("abcdefgh12345678")
+    log.info("venue.called", why="abcdefgh12345678 abcdefgh")
+    assert out.last()["why"] == "[redacted] [redacted]"
+
+
 def test_a_short_secret_is_hidden_by_name_only(out, log):
     logs.register_secret("abc")
     log.info("venue.called", text="abc", secret="abc")
