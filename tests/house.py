@@ -223,5 +223,3 @@ def cancels(decision: Decision) -> list[CancelOrder]:
 
 def questions(decision: Decision) -> list[QueryOrder | QueryAccount]:
     return [c for c in decision.commands if isinstance(c, QueryOrder | QueryAccount)]
-
-

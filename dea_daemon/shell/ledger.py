@@ -13,14 +13,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
 from dea_daemon import __version__
 from dea_daemon.domain.decisions import DecisionRecord
 from dea_daemon.domain.errors import InvariantViolation, LedgerError
-from dea_daemon.domain.events import FillReceived, PoolReport
+from dea_daemon.domain.events import PoolReport
 from dea_daemon.domain.instruments import Universe
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import Order, epoch_of
@@ -28,19 +27,12 @@ from dea_daemon.shell.ledger_schema import migrate
 from dea_daemon.shell.lock import InstanceLock
 from dea_daemon.shell.plain import plain
 from dea_daemon.shell.recovery import Recovered, recover
+from dea_daemon.state.account import BookedFill
 
 _BUSY_S = 0.05  # how long another process's lock may hold up trading
 _EPOCHS = 32**5
 _EPOCH_ZERO_S = 1_577_836_800  # 2020-01-01: minutes since then fit an epoch until 2083
 _TEXT_MAX = 500
-
-
-class BookedFill(NamedTuple):
-    """A fill and what it came to in USD (NaN where that is not known: the hour's limits then stay shut)."""
-
-    fill: FillReceived
-    turnover_usd: float
-    fee_usd: float
 
 
 @dataclass(slots=True)

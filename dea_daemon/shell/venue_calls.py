@@ -16,7 +16,7 @@ from typing import Any
 from dea_daemon.domain.errors import ConfigError, VenueError
 from dea_daemon.domain.instruments import Instrument
 from dea_daemon.domain.numbers import NS_PER_MS
-from dea_daemon.domain.orders import OWN_PREFIX, is_own
+from dea_daemon.domain.orders import OWN_PREFIX, epoch_of, is_own
 from dea_daemon.feeds.deribit_mapping import instrument_from
 from dea_daemon.shell.ccxt_client import Client, ask, classify
 
@@ -167,6 +167,13 @@ async def cancel_all_own(client: Client, prefix: str = OWN_PREFIX) -> CancelledO
         cancelled += len(orders) - len(failures)
         why = "; ".join(sorted(set(failures)))
     return CancelledOwn(cancelled, left, why)
+
+
+async def highest_epoch(client: Client) -> int:
+    """The highest epoch among our open orders: a ledger that was lost or restored must not use it again."""
+    with _starting("reading open orders"):
+        labels = (await _own_open(client, OWN_PREFIX)).values()
+    return max((epoch_of(label) for label in labels), default=0)
 
 
 async def _own_open(client: Client, prefix: str) -> dict[str, str]:

@@ -192,16 +192,14 @@ class Floor:
             self.publish_portfolio(self.account(name), contract.pool)
 
     def liquidate(self, account: Account, pool: str) -> None:
-        """One step of liquidation: cancel the pool's orders; if that is not enough, sell a share of the largest
-        position at market within the price band (all of it once nothing is left), with a fee to the insurance
-        fund; cover what an account without positions owes."""
+        """One step of liquidation: cancel the pool's orders, close a share of the largest position at market
+        within the price band (all of it once nothing is left), with a fee to the insurance fund; cover what an
+        account without positions owes."""
         for order in list(self.orders.open(account.name)):
             contract = self.contracts[order.instrument]
             if contract.pool == pool:
                 self._cancel(contract, order, "liquidation")
                 self.publish_book(contract)
-        if not self.margin.is_short(account, pool):
-            return
         held = [(c, h.position.lots) for c, h in self.accounts.held(account, pool) if h.position.lots]
         if held:
             contract, position = max(held, key=lambda item: self.margin.maintenance(item[0], item[1]))

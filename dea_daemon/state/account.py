@@ -279,7 +279,8 @@ class Account:
         moved = pool.session_funding - before.session_funding
         if pool.session_funding == 0.0:
             moved = 0.0  # the venue's settlement moved it into cash: nothing new
-        price = 1.0 if pool.currency in self.params.state.stable_currencies else market.currency_price.get(pool.currency)
+        stable = pool.currency in self.params.state.stable_currencies
+        price = 1.0 if stable else market.currency_price.get(pool.currency)
         if moved == moved and price is not None:
             self.total_funding_usd += moved * price
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -65,10 +66,10 @@ async def _demo(
         async def until(runner: Runner) -> None:
             await asyncio.sleep(seconds)
             log.info("demo.settling")
-            loop = asyncio.get_running_loop()
-            deadline = loop.time() + SETTLE_S
-            while loop.time() < deadline and not at_rest(runner):
-                await asyncio.sleep(POLL_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_S):
+                    while not at_rest(runner):  # noqa: ASYNC110 the runner has no bell for it
+                        await asyncio.sleep(POLL_S)
 
         return await trade(settings, until, tape)
 
@@ -78,10 +79,8 @@ def at_rest(runner: Runner) -> bool:
     last = runner.stats.last
     if last is None or runner.state.account.orders.live():
         return False
-    return all(
-        not line.band_usd == line.band_usd or abs(line.actual_usd - line.target_usd) <= line.band_usd
-        for line in last.factors
-    )
+    aimed = [line for line in last.factors if not math.isnan(line.band_usd)]
+    return all(abs(line.actual_usd - line.target_usd) <= line.band_usd for line in aimed)
 
 
 def venue_environment(listening: dict[str, str]) -> dict[str, str]:

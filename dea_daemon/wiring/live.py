@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from dea_daemon.domain.errors import LedgerError
 from dea_daemon.domain.events import Operator, OperatorSpoke, RunStarted
 from dea_daemon.shell import logs
 from dea_daemon.shell.clock import Clock
@@ -27,6 +28,7 @@ from dea_daemon.wiring.venues import Venues
 log = structlog.get_logger()
 DRAIN_S = 30.0
 POLL_S = 0.05
+TIDY_S = 60.0
 
 Stop = Callable[[Runner], Awaitable[None]]
 
@@ -82,7 +84,8 @@ async def trade(settings: Settings, until: Stop, tape_file: Path | None = None) 
         if ledger.torn:
             log.warning("ledger.recovered", what=ledger.torn)
         async with Venues(settings, clock) as venues:
-            started = _started(settings, venues, ledger, clock, run_id)
+            epoch = ledger.next_epoch(at_least=await venues.highest_epoch())
+            started = _started(settings, venues, ledger, clock, run_id, epoch)
             ledger.start_run(run_id, started.utc_ns, started.parameters)
             tape = _tape(settings, tape_file, run_id)
             if tape is not None:
@@ -92,13 +95,17 @@ async def trade(settings: Settings, until: Stop, tape_file: Path | None = None) 
             gc.collect()
             gc.freeze()  # what is here now lives as long as the run: the collector need not walk it again
             log.info("run.started", armed=settings.armed, epoch=started.epoch, contracts=len(venues.universe))
-            drained = await _run(runner, venues, until, clock)
+            try:
+                drained = await _run(runner, venues, ledger, until, clock)
+            except Exception:
+                await venues.cancel_all()
+                raise
             finished = summary(runner.state, runner.stats, venues.universe, drained)
     log.info("run.ended", drained=drained)
     return finished
 
 
-def _started(settings: Settings, venues: Venues, ledger: Ledger, clock: Clock, run_id: str) -> RunStarted:
+def _started(settings: Settings, venues: Venues, ledger: Ledger, clock: Clock, run_id: str, epoch: int) -> RunStarted:
     """The first event: all the core must know of the past."""
     past = ledger.recover(venues.universe, clock.utc_ns())
     for orphan in past.orphans:
@@ -111,7 +118,7 @@ def _started(settings: Settings, venues: Venues, ledger: Ledger, clock: Clock, r
         ts_recv_ns=clock.now_ns(),
         run_id=run_id,
         utc_ns=clock.utc_ns(),
-        epoch=ledger.next_epoch(),
+        epoch=epoch,
         armed=settings.armed,
         accounts=tuple(venues.universe.accounts[a] for a in accounts),
         rows=tuple(rows),
@@ -136,7 +143,7 @@ def _tape(settings: Settings, file: Path | None, run_id: str) -> TapeWriter | No
     return TapeWriter.to_directory(directory, header, settings.tape.max_mb << 20, settings.tape.max_age_h * 3_600)
 
 
-async def _run(runner: Runner, venues: Venues, until: Stop, clock: Clock) -> bool:
+async def _run(runner: Runner, venues: Venues, ledger: Ledger, until: Stop, clock: Clock) -> bool:
     """Everything that runs, until `until` returns and the drain is done. Whether it drained."""
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -150,6 +157,7 @@ async def _run(runner: Runner, venues: Venues, until: Stop, clock: Clock) -> boo
             for work in venues.connect(runner.emit, background):
                 group.create_task(work())
             group.create_task(runner.tick_forever())
+            group.create_task(_tidy(ledger))
 
     running = asyncio.create_task(forever())
     waiting = asyncio.ensure_future(until(runner))
@@ -164,6 +172,16 @@ async def _run(runner: Runner, venues: Venues, until: Stop, clock: Clock) -> boo
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(running, waiting, *tasks, return_exceptions=True)
+
+
+async def _tidy(ledger: Ledger) -> None:
+    """Copy the ledger's log back now and then, so that no commit has to."""
+    while True:
+        await asyncio.sleep(TIDY_S)
+        try:
+            await asyncio.to_thread(ledger.tidy)
+        except LedgerError as error:
+            log.warning("ledger.tidy_failed", why=str(error))
 
 
 async def _drain(runner: Runner, running: asyncio.Task[None], clock: Clock) -> bool:

@@ -7,6 +7,7 @@ it is told. What it says goes through the same events as a real venue's replies.
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from dea_daemon.domain.commands import Approved, CancelOrder, CreateOrder, Outgoing, QueryAccount, QueryOrder
 from dea_daemon.domain.events import (
@@ -92,11 +93,11 @@ class PaperVenue:
         for event in self.exchange.events():
             match event:
                 case OrderChanged(order=order) if order.account == ACCOUNT:
-                    self._tell(now_ns, lambda at, o=order: [self._order(o, at)])  # type: ignore[misc]
+                    self._tell(now_ns, partial(self._changed, order))
                 case Filled(fill=fill) if fill.account == ACCOUNT:
-                    self._tell(now_ns, lambda at, f=fill: [self._fill(f, at)])  # type: ignore[misc]
+                    self._tell(now_ns, partial(self._filled, fill))
                 case PortfolioChanged(account=account, summary=summary) if account == ACCOUNT:
-                    self._tell(now_ns, lambda at, s=summary: [PoolUpdated(at, self._account, pool(s))])  # type: ignore[misc]
+                    self._tell(now_ns, partial(self._portfolio, summary))
 
     # --- the agenda ------------------------------------------------------------------------------
 
@@ -177,6 +178,15 @@ class PaperVenue:
             return [AccountReported(at, self._account, now_ns - self._latency_ns, True, got, seen, positions, pools)]
 
         return answer
+
+    def _changed(self, order: VenueOrder, at: int) -> list[AnyEvent]:
+        return [self._order(order, at)]
+
+    def _filled(self, fill: VenueFill, at: int) -> list[AnyEvent]:
+        return [self._fill(fill, at)]
+
+    def _portfolio(self, summary: Summary, at: int) -> list[AnyEvent]:
+        return [PoolUpdated(at, self._account, pool(summary))]
 
     # --- its words in ours -----------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from dea_daemon.shell.settings import BinanceUsdmSection, DeribitSection, Settin
 from dea_daemon.shell.snapshots import HttpFetch
 from dea_daemon.shell.sockets import VenueSocket
 from dea_daemon.shell.throttle import Dispatcher, Pool
-from dea_daemon.shell.venue_calls import AccountFacts, check_account, load_instruments
+from dea_daemon.shell.venue_calls import AccountFacts, cancel_all_own, check_account, highest_epoch, load_instruments
 
 log = structlog.get_logger()
 BINANCE_HTTP, BINANCE_WS = "https://fapi.binance.com", "wss://fstream.binance.com"
@@ -115,6 +115,16 @@ class Venues:
         wanted = (info for info in listed if info.get("status") == "TRADING")
         # Market data only: orders go to Deribit.
         return [msgspec.structs.replace(binance.instrument_from(info), tradable=False) for info in wanted]
+
+    async def highest_epoch(self) -> int:
+        """The highest epoch any venue has an open order of."""
+        return max([await highest_epoch(traded.client) for traded in self._traded.values()], default=0)
+
+    async def cancel_all(self) -> None:
+        """The last resort, without the engine: cancel every order of ours. Says what is left, never raises."""
+        for traded in self._traded.values():
+            done = await cancel_all_own(traded.client)
+            log.error("order.all_cancelled", cancelled=done.cancelled, left=list(done.left), why=done.why)
 
     # --- running ---------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from dea_daemon.domain.events import FillReceived
 from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Payoff, Side, Universe
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import Order, TimeInForce, client_order_id
-from dea_daemon.shell.ledger import BookedFill
+from dea_daemon.state.account import BookedFill
 
 S = 1_000_000_000
 HOUR = 3_600 * S

@@ -302,6 +302,14 @@ def test_a_recorded_trade_beyond_our_better_price_fills_us_first():
     assert book.levels(SELL) == [(99, 5)]
 
 
+@pytest.mark.parametrize(("taker", "best", "worse"), [(BUY, 99, 101), (SELL, 101, 99)])
+def test_a_recorded_trade_fills_our_best_price_before_our_others(taker, best, worse):
+    book = Driven()
+    book.limit_order("worse", taker.opposite, worse, 3)
+    book.limit_order("best", taker.opposite, best, 3)
+    assert recorded(book, taker, worse, 4) == [("best", best, 3), ("worse", worse, 1)]
+
+
 def test_a_recorded_trade_that_stops_before_our_price_leaves_us_alone():
     book = Driven()
     book.limit_order("mine", SELL, 101, 3)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from dea_daemon.domain.instruments import Payoff
 from dea_daemon.simvenue.accounts import Contract
+from dea_daemon.simvenue.process import Carry
 from dea_daemon.simvenue.scenarios import Scenario
 from dea_daemon.simvenue.words import FundingPaid, InstrumentChanged, Liquidated, Refused, Settled
 from tests.simvenue.venues import (
@@ -185,7 +186,7 @@ def test_margin_rises_with_the_size_of_the_position():
 # --- liquidation ------------------------------------------------------------------------------------
 
 
-def test_liquidation_cancels_orders_first_and_may_stop_there_or_reduce_until_the_margin_holds():
+def test_liquidation_cancels_orders_and_reduces_until_the_margin_holds():
     venue = deep_venue(deposits={"USDT": 1_000.0})
     order(venue, BUY, 80, None, instrument=LINEAR)
     resting, _ = order(venue, SELL, 10, 1_200, instrument=LINEAR)
@@ -272,11 +273,14 @@ def test_between_steps_an_expired_contract_takes_no_order():
     assert name not in venue.instruments
 
 
-def test_near_its_end_a_future_is_worth_the_average_so_far():
-    venue = running_venue("expiry")
-    name = next(i.name for i in venue.instruments.values() if 0 < i.expiry_ns <= START_NS + 20 * S)
-    venue.advance(START_NS + 20 * S - 1)
-    last = venue.ticker(name).mark_price
-    venue.account("a")
-    settlement = venue._carry[name].settlement_price
-    assert last == pytest.approx(settlement, rel=2e-4)
+def test_in_the_settlement_window_a_future_turns_from_the_index_to_the_average_so_far():
+    quiet = Scenario("quiet", premium_sd_bp=0.0, basis_sd=0.0, settlement_window_s=10.0)
+    carry = Carry(quiet, contract("BTC-27FEB26", Payoff.INVERSE, "BTC", "10", "1", START_NS + 10 * S), 1, 1)
+    marks = []
+    for tenth in range(1, 101):
+        carry.step(START_NS + tenth * S // 10, 60_000.0 if tenth <= 50 else 66_000.0)
+        marks.append(carry.mark)
+    assert marks[49] == pytest.approx(60_000.0)
+    assert marks[50] == pytest.approx(60_000.0 + 6_000.0 * (0.51 / 51 + 0.49), rel=1e-4)
+    assert marks[-1] == pytest.approx(63_000.0)
+    assert carry.settlement_price == pytest.approx(63_000.0)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CLI = [sys.executable, "-m", "dea_daemon.cli"]
@@ -24,14 +25,16 @@ class Venue:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.listening = json.loads(self.process.stdout.readline())
+        assert self.process.stdout is not None
+        self._stdout = self.process.stdout
+        self.listening = json.loads(self._stdout.readline())
 
     @property
     def environ(self) -> dict[str, str]:
         names = ("http_url", "ws_url", "client_id", "client_secret")
         return {f"DEA_SIMVENUE_{name.upper()}": self.listening[name] for name in names}
 
-    def records(self, event: str) -> list[dict]:
+    def records(self, event: str) -> list[dict[str, Any]]:
         """The log's whole lines of one event, at any moment."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [record for line in lines if line.endswith("}") and (record := json.loads(line))["event"] == event]
@@ -39,7 +42,7 @@ class Venue:
     def close(self) -> None:
         self.process.terminate()
         self.process.wait(10)
-        self.process.stdout.close()
+        self._stdout.close()
 
 
 class Daemon:
@@ -66,11 +69,11 @@ class Daemon:
         self._file.close()
         return code
 
-    def events(self) -> list[dict]:
+    def events(self) -> list[dict[str, Any]]:
         lines = self.output.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
-    def finished(self) -> dict:
+    def finished(self) -> dict[str, Any]:
         return next(event for event in reversed(self.events()) if event["event"] == "run.finished")
 
 

@@ -5,6 +5,7 @@ import random
 import subprocess
 import time
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.wiring.processes import CLI, Daemon, Venue, config, ledger_fills, wai
 pytestmark = pytest.mark.timeout(240)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*CLI, *arguments], capture_output=True, text=True, timeout=120)
 
 
@@ -28,7 +29,7 @@ def assert_no_fill_lost(venue: Venue, state) -> None:
     assert at_venue and at_venue == set(ledger_fills(state))
 
 
-def assert_on_target(finished: dict) -> None:
+def assert_on_target(finished: dict[str, Any]) -> None:
     for underlying, line in finished["exposure"].items():
         assert abs(line["actual_usd"] - line["target_usd"]) <= 1.5 * line["band_usd"], (underlying, line)
 
@@ -56,7 +57,9 @@ def inside_bands(daemon: Daemon) -> bool:
     if not decisions or decisions[-1]["orders"]:
         return False
     lines = decisions[-1]["exposure"].values()
-    return all(line["actual_usd"] and abs(line["actual_usd"] - line["target_usd"]) <= line["band_usd"] for line in lines)
+    return all(
+        line["actual_usd"] and abs(line["actual_usd"] - line["target_usd"]) <= line["band_usd"] for line in lines
+    )
 
 
 def trade_through_kills(tmp_path, kills: int, rng) -> None:
