@@ -98,7 +98,7 @@ class ExecutionParameters(Section):
     dust_usd: NonNegative = Field(20.0, description="differences below this are left alone")
     slice_usd: Positive = Field(50_000.0, description="largest notional of one order")
     cross_after_ms: int = Field(5_000, ge=0, description="a passive order older than this is cancelled and crossed")
-    reprice_ticks: int = Field(1, ge=1, description="cancel a passive order the touch has left behind by this")
+    reprice_ticks: int = Field(2, ge=1, description="cancel a passive order the touch has left behind by this")
     slippage_bp: NonNegative = Field(5.0, description="an IOC's limit beyond the touch")
     post_only_attempts: int = Field(3, ge=1, description="post-only rejects in a row before crossing")
     reject_limit: int = Field(5, ge=1, description="rejects in a row on a contract before it is left alone")

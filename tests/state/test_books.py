@@ -178,6 +178,14 @@ def test_a_gap_makes_the_book_unusable_until_a_snapshot():
     assert book.last == 13
 
 
+def test_only_the_first_delta_after_a_snapshot_may_straddle_it():
+    book = Book()
+    book.apply(snapshot(10))
+    assert book.apply(delta(8, 12, 7)) is Change.APPLIED
+    assert book.apply(delta(11, 14, 9)) is Change.GAP  # a feed that overlaps itself is not one we understand
+    assert nothing_survives(book)
+
+
 def test_a_delta_that_crosses_the_book_is_a_gap():
     book = Book()
     book.apply(snapshot(10))
