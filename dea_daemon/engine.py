@@ -67,7 +67,7 @@ def begin(started: RunStarted) -> tuple[State, Parameters]:
     memory = Memory(
         forecast=volatility.VolatilityMemory(len(universe.underlyings)),
         rebalancing=np.zeros(len(factors), dtype=np.bool_),
-        execution=execution.ExecutionMemory(len(universe)),
+        execution=execution.ExecutionMemory(len(universe.underlyings)),
     )
     return State(Market(universe, params), Account(universe, started, params), memory, factors), params
 

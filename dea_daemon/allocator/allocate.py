@@ -36,13 +36,16 @@ def allocate(
 def cost_per_usd(view: View, direction: float, params: AllocatorParameters) -> FloatArray:
     """What it costs [N] to put on one dollar of exposure: taker fee, half spread, and funding while held.
 
+    Moving away from a contract that has an order at work costs `switch_bp`: its place in the queue, and the
+    churn of contracts that are the cheapest in turn.
     The cost of crossing, even for passive orders: those that are not filled cross in the end, and a wide
     spread is no bargain because it could be earned.
     """
     mid = 0.5 * (view.bid_price + view.ask_price)
     half_spread = 0.5 * (view.ask_price - view.bid_price) / mid
     funding = np.nan_to_num(view.funding_rate_8h) * direction * params.expected_hold_h / 8.0
-    return view.universe.taker_fee + half_spread + funding
+    at_work = (view.working_buy_lots if direction > 0 else view.working_sell_lots) > 0
+    return view.universe.taker_fee + half_spread + funding - at_work * (params.switch_bp * 1e-4)
 
 
 def distribute(

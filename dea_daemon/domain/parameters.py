@@ -72,6 +72,9 @@ class AllocatorParameters(Section):
         0.5, description="once outside the band, trade back to this share of its half-width (1: its edge, 0: the aim)"
     )
     expected_hold_h: Positive = Field(24.0, description="horizon over which funding counts as a cost of holding")
+    switch_bp: NonNegative = Field(
+        3.0, description="another contract must be cheaper by this before an order at work is moved there"
+    )
     avoid_expiry_h: NonNegative = Field(1.0, description="no new position in a contract this close to expiry")
 
 
@@ -100,6 +103,9 @@ class ExecutionParameters(Section):
     cross_after_ms: int = Field(5_000, ge=0, description="a passive order older than this is cancelled and crossed")
     reprice_ticks: int = Field(2, ge=1, description="cancel a passive order the touch has left behind by this")
     slippage_bp: NonNegative = Field(5.0, description="an IOC's limit beyond the touch")
+    excess: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="an order may be larger than what is left to do by this share before it is replaced"
+    )
     post_only_attempts: int = Field(3, ge=1, description="post-only rejects in a row before crossing")
     reject_limit: int = Field(5, ge=1, description="rejects in a row on a contract before it is left alone")
     reject_pause_ms: int = Field(30_000, gt=0, description="for this long")

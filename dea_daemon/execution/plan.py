@@ -8,7 +8,7 @@ import numpy as np
 
 from dea_daemon.domain.commands import CancelOrder, CreateOrder, QueryAccount, QueryOrder
 from dea_daemon.domain.decisions import Licence, Permit, View
-from dea_daemon.domain.instruments import BoolArray, IntArray, Side
+from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray, Side
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.orders import Order, OrderState, TimeInForce, client_order_id
@@ -23,24 +23,28 @@ LEAVING_MS = 200  # between account questions once nothing works any more and on
 
 
 class ExecutionMemory:
-    """since_ns [N]: since when a row's difference has stood on the same side; 0 while there is none."""
+    """since_ns [U]: since when an underlying's differences have added up to the same side; 0 while there are none.
 
-    def __init__(self, rows: int) -> None:
-        self.since_ns: IntArray = np.zeros(rows, dtype=np.int64)
-        self.sign: IntArray = np.zeros(rows, dtype=np.int64)
+    By underlying and not by contract: work that moves to another contract does not begin anew.
+    """
+
+    def __init__(self, underlyings: int) -> None:
+        self.since_ns: IntArray = np.zeros(underlyings, dtype=np.int64)
+        self.sign: IntArray = np.zeros(underlyings, dtype=np.int64)
 
 
 def observe(memory: ExecutionMemory, permit: Permit, params: ExecutionParameters) -> None:
-    """Start, keep or end the age of each row's difference."""
-    sign = np.sign(differences(permit, params))
-    memory.since_ns = np.where(
-        sign == 0, 0, np.where((sign == memory.sign) & (memory.since_ns > 0), memory.since_ns, permit.view.now_ns)
-    )
+    """Start, keep or end the age of each underlying's difference."""
+    wanted = differences(permit, params)
+    rows = np.flatnonzero(wanted)
+    sign = np.sign(permit.view.exposure_per_lot[:, rows] @ wanted[rows]).astype(np.int64)
+    going_on = (sign == memory.sign) & (memory.since_ns > 0)
+    memory.since_ns = np.where(sign == 0, 0, np.where(going_on, memory.since_ns, permit.view.now_ns))
     memory.sign = sign
 
 
 def differences(permit: Permit, params: ExecutionParameters) -> IntArray:
-    """Lots [N] from what is held to what is permitted; dust and what the venue would refuse as too small are zero."""
+    """Lots [N] from what is held to what is permitted; dust, and what the venue would refuse as too small, is zero."""
     view = permit.view
     difference = permit.position_lots - view.position_lots
     with np.errstate(invalid="ignore"):
@@ -60,11 +64,33 @@ def plan(permit: Permit, memory: ExecutionMemory, params: ExecutionParameters) -
     # Reducing legs first: they free limits and margin for the others.
     rows.sort(key=lambda i: wanted[i] * view.position_lots[i] >= 0)
     creates: list[CreateOrder] = []
+    left_usd = _left_to_do(view, wanted)
     for i in rows:
-        create = _create(permit, i, int(wanted[i]), bool(crossing[i]), view.sequence + len(creates) + 1, params)
+        k, x = int(view.universe.underlying[i]), float(view.exposure_per_lot[view.universe.underlying[i], i])
+        side = 0 if wanted[i] > 0 else 1
+        lots = min(abs(int(wanted[i])), int(max(left_usd[side, k], 0.0) / x + 1e-9)) * int(np.sign(wanted[i]))
+        create = _create(permit, i, lots, bool(crossing[i]), view.sequence + len(creates) + 1, params)
         if create is not None:
+            left_usd[side, k] -= create.lots * x
             creates.append(create)
     return [*cancels, *creates, *_questions(view, params)]
+
+
+def _left_to_do(view: View, wanted: IntArray) -> FloatArray:
+    """Exposure wanted on each side, less what is in flight there already, [2, U] USD (buys, sells).
+
+    An order that is being cancelled in one contract may still fill, so another contract does not take its work
+    over before it is gone.
+    """
+    left = np.zeros((2, len(view.universe.underlyings)))
+    for i in np.flatnonzero(wanted):
+        k = view.universe.underlying[i]
+        left[0 if wanted[i] > 0 else 1, k] += view.exposure_per_lot[k, i] * abs(wanted[i])
+    for order in view.orders:
+        k = view.universe.underlying[order.row]
+        in_flight = order.in_flight_lots
+        left[0 if in_flight > 0 else 1, k] -= view.exposure_per_lot[k, order.row] * abs(in_flight)
+    return left
 
 
 def _open_for_business(permit: Permit, row: int) -> bool:
@@ -83,6 +109,8 @@ def _create(
     if ticks is None or not notional > 0.0:
         return None
     lots = min(abs(wanted), max(int(params.slice_usd / notional), instrument.min_lots))
+    if lots < instrument.min_lots or lots * notional < params.dust_usd:
+        return None
     held = int(view.position_lots[row])
     account = int(view.universe.account[row])
     return CreateOrder(
@@ -125,7 +153,9 @@ def _unwanted(permit: Permit, order: Order, wanted: int, crossing: bool, params:
         return "market data is stale"
     if wanted * order.side.sign <= 0:
         return "no longer wanted"
-    if abs(order.in_flight_lots) > abs(wanted):
+    # A little too much is no reason to lose the place in the queue, unless limits have drawn the line.
+    strict = permit.licence[row] < Licence.ANYTHING or permit.urgent[view.universe.underlying[row]]
+    if abs(order.in_flight_lots) > abs(wanted) * (1.0 if strict else 1.0 + params.excess):
         return "more than wanted"
     if crossing:
         return "waited long enough"

@@ -73,6 +73,7 @@ class _Pool(msgspec.Struct):
     balance: float | None = None
     initial_margin: float | None = None
     maintenance_margin: float | None = None
+    session_funding: float | None = None
 
 
 class _TickStep(msgspec.Struct):
@@ -186,7 +187,8 @@ def pool_from(info: Info) -> PoolReport:
     """One currency of get_account_summary or user.portfolio; `balance` is cash."""
     pool = _read(info, _Pool)
     figures = (pool.equity, pool.balance, pool.initial_margin, pool.maintenance_margin)
-    return PoolReport(pool.currency, *(NAN if figure is None else figure for figure in figures))
+    known = (NAN if figure is None else figure for figure in figures)
+    return PoolReport(pool.currency, *known, session_funding=pool.session_funding or 0.0)
 
 
 def instrument_from(info: Info, venue: str = "deribit") -> Instrument | None:

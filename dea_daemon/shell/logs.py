@@ -1,4 +1,4 @@
-"""The log: JSON lines, or coloured text on a terminal. Configured once, by the command line.
+"""The log: JSON lines, or text on a terminal (`console`). Configured once, by the command line.
 
 `structlog.get_logger()` anywhere in the shell writes here, and so do warnings of the libraries that use logging.
 Nothing here raises into its caller: a line that cannot be written is dropped and counted.
@@ -7,6 +7,7 @@ Nothing here raises into its caller: a line that cannot be written is dropped an
 import atexit
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, MutableMapping
@@ -18,6 +19,7 @@ import structlog
 
 from dea_daemon.domain.decisions import Clip, DecisionRecord, LimitUse, Note, OrderLine
 from dea_daemon.domain.numbers import NS_PER_S
+from dea_daemon.shell import console
 from dea_daemon.shell.redaction import HIDDEN, clean, hides, register_secret, scrub
 from dea_daemon.shell.sink import Sink
 
@@ -43,6 +45,7 @@ def configure(level: str = "info", format: str = "auto", stream: IO[Any] | None 
     stream = stream or sys.stderr
     _sink.attach(stream)
     _Lines.console = format == "console" or (format == "auto" and stream.isatty())
+    _Lines.colour = stream.isatty() and not os.environ.get("NO_COLOR")
     structlog.configure(
         processors=_PROCESSORS,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -90,7 +93,8 @@ def log_decision(record: DecisionRecord) -> None:
 
 def log_note(note: Note) -> None:
     """An event the core reports; bad news as a warning."""
-    write = log.warning if note.event.endswith(_BAD_NEWS) else log.info
+    bad = note.event.endswith(_BAD_NEWS) and note.fields.get("why") != "stopped"  # by ourselves: no news
+    write = log.warning if bad else log.info
     write(note.event, **{_FIELD_NAMES.get(name, name): value for name, value in note.fields.items()})
 
 
@@ -177,13 +181,13 @@ def _text(value: Any) -> Any:
 
 
 _to_json: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_text).encode
-_to_text = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
 
 
 def _render(_: Any, method: str, fields: Fields) -> bytes:
     """The finished line. Whatever is in it, there is one."""
     try:
-        line = _to_text(None, method, dict(fields)).encode("utf-8", "replace") if _Lines.console else _to_json(fields)
+        text = console.text(fields, _Lines.colour).encode("utf-8", "replace") if _Lines.console else b""
+        line = text or _to_json(fields)
     except Exception:  # noqa: BLE001 somebody's __repr__, half a surrogate, an integer of 40 digits
         try:
             line = json.dumps(fields, default=_repr, skipkeys=True).encode()
@@ -203,6 +207,7 @@ class _Lines:
     """The logger structlog ends in: a finished line to the sink."""
 
     console = False
+    colour = False
 
     def __init__(self, *_: Any) -> None: ...
 

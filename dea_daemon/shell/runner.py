@@ -48,7 +48,8 @@ class Runner:
     ) -> None:
         self.state, self.params = begin(started)
         self.stats = Stats()
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[None] = self._loop.create_future()
         self._send = send
         self._clock = clock
         self._ledger, self._tape = ledger, tape
@@ -107,7 +108,7 @@ class Runner:
             self._early = None
             self._tick(cause, trigger_recv_ns)
 
-        self._early = asyncio.get_running_loop().call_later(wait_ns / 1e9, due)
+        self._early = self._loop.call_later(wait_ns / 1e9, due)
 
     # --- one event -------------------------------------------------------------------------------
 
@@ -121,7 +122,7 @@ class Runner:
             return
         if self._tape is not None:
             self._tape.decision(decision)
-        self._tell(decision)
+        self.stats.observe(decision)
         sendable = decision.commands
         if isinstance(event, DecisionDue):
             decided_ns = self._clock.now_ns()
@@ -129,6 +130,8 @@ class Runner:
             self.stats.decided(event, sendable, before_ns, decided_ns, self._clock.now_ns())
         for command in sendable:
             self._send(command)
+        # Later, behind the orders' own first steps: to write these lines takes a tenth of a decision.
+        self._loop.call_soon(self._tell, decision)
         if decision.wake:
             self._wake(decision.wake, event.ts_recv_ns)
 
@@ -185,7 +188,6 @@ class Runner:
         """Notes and the decision's own line into the log."""
         for note in decision.notes:
             log_note(note)
-        self.stats.observe(decision)
         if decision.record is not None:
             log_decision(decision.record)
             if self._on_decision is not None:

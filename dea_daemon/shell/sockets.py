@@ -20,7 +20,6 @@ from dea_daemon.feeds.codec import Codec
 
 Fetch = Callable[[str], Awaitable[bytes]]  # path and query in, body out; VenueError or OSError where it fails
 
-YIELD_EVERY = 64  # messages taken in one go before others may run
 MESSAGE_BYTES_MAX = 2**23
 
 
@@ -174,18 +173,18 @@ class VenueSocket:
         """Decode each message as it comes. Ends only by an exception: closed, cut or cancelled."""
         decode, now_ns, health = self.codec.decode, self._now_ns, self.health
         while True:
-            for _ in range(YIELD_EVERY):
-                raw = await connection.recv(decode=False)
-                ts_recv_ns = now_ns()
-                health.messages += 1
-                health.bytes += len(raw)
-                health.last_recv_ns = ts_recv_ns
-                out: list[AnyEvent] = []
-                reply = decode(raw, ts_recv_ns, out)
-                if reply is not None:
-                    await connection.send(reply, text=True)
-                self._hand_on(out)
-            await asyncio.sleep(0)  # recv does not yield while messages are queued
+            raw = await connection.recv(decode=False)
+            ts_recv_ns = now_ns()
+            health.messages += 1
+            health.bytes += len(raw)
+            health.last_recv_ns = ts_recv_ns
+            out: list[AnyEvent] = []
+            reply = decode(raw, ts_recv_ns, out)
+            if reply is not None:
+                await connection.send(reply, text=True)
+            self._hand_on(out)
+            # recv does not yield while messages are queued, and an order just decided waits for its turn.
+            await asyncio.sleep(0)
 
     def _hand_on(self, out: list[AnyEvent]) -> None:
         if out:

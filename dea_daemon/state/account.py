@@ -102,7 +102,7 @@ class Account:
         self.last_reject_ns: IntArray = np.full(n, NEVER, dtype=np.int64)
         for order in started.restored:
             # A copy: the event is history. What it was in the middle of, nobody knows now.
-            self.orders.own[order.client_order_id] = msgspec.structs.replace(order, state=OrderState.UNKNOWN)
+            self.orders.keep(msgspec.structs.replace(order, state=OrderState.UNKNOWN))
         self._fold: dict[type, Callable[[Any, Market, Effects], None]] = {
             OrderSeen: self._order_seen,
             FillReceived: self._fill_received,
@@ -277,8 +277,9 @@ class Account:
         if before is None:
             return
         moved = pool.session_funding - before.session_funding
-        if pool.session_funding == 0.0:
-            moved = 0.0  # the venue's settlement moved it into cash: nothing new
+        if abs(pool.session_funding) < 0.5 * abs(before.session_funding):
+            # The venue's settlement moved it into cash and began again: it creeps, it never halves by itself.
+            moved = pool.session_funding
         stable = pool.currency in self.params.state.stable_currencies
         price = 1.0 if stable else market.currency_price.get(pool.currency)
         if moved == moved and price is not None:
@@ -316,7 +317,7 @@ class Account:
                 self.orders.seen(seen, effects)
         for key in [k for k in self.orders.foreign if k[0] == event.account and k[1] not in mentioned]:
             del self.orders.foreign[key]
-        for order in self.orders.own.values():
+        for order in self.orders.live():
             mine = self.universe.account[order.row] == event.account
             if mine and order.state is OrderState.OPEN and order.created_ns < event.asked_ns:
                 order.doubted = order.doubted or order.venue_order_id not in mentioned
@@ -348,7 +349,15 @@ class Account:
             self.agreed_since_ns[account] = event.asked_ns
 
     def _drifted(self, row: int, theirs: int, has_any: bool, event: AccountReported, effects: Effects) -> None:
-        """A difference: a fill may be on its way, so only a second report of the same confirms it."""
+        """A difference: a fill may be on its way, so only a second report of the same confirms it.
+
+        A contract past its expiry was settled: that its position is gone is the venue's word, and no surprise.
+        """
+        if theirs == 0 and 0 < self.universe.instruments[row].expiry_ns <= event.asked_ns:
+            lots = int(self.position_lots[row])
+            effects.note("position.settled", instrument=self.universe.instruments[row].name, lots=lots)
+            self.position_lots[row] = 0
+            return
         before = self.drift.get(row)
         if before is None or before[0] != theirs or self.last_fill_ns[row] >= before[1]:
             self.drift[row] = (theirs, event.asked_ns)
@@ -411,5 +420,5 @@ class Account:
         """Every traded account agreed with its venue once, and every restored order has an outcome."""
         return all(self.agreed[a] for a in self.traded) and not any(
             o.state is OrderState.UNKNOWN and epoch_of(o.client_order_id) != self.epoch
-            for o in self.orders.own.values()
+            for o in self.orders.live()
         )

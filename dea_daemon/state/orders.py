@@ -7,6 +7,7 @@ from dea_daemon.domain.orders import NEXT, TERMINAL, ForeignOrder, Order, OrderI
 from dea_daemon.state.effects import Effects
 
 KEEP_ENDED_NS = 600 * 1_000_000_000  # ended orders stay this long, for their late fills
+FORGET_EVERY_NS = KEEP_ENDED_NS // 60
 _SEEN = {
     VenueOrderState.OPEN: OrderInput.SEEN_OPEN,
     VenueOrderState.FILLED: OrderInput.SEEN_FILLED,
@@ -27,13 +28,22 @@ class OrderBookkeeping:
         self.foreign: dict[tuple[int, str], ForeignOrder] = {}
         self.changed: set[str] = set()
         self.surprised: set[int] = set()
+        self._moving: dict[str, Order] = {}  # every live order, and those that ended since last asked
+        self._forgot_ns = 0
 
     def live(self) -> tuple[Order, ...]:
         """Own orders that may still fill, or whose reported fills are still to come."""
-        return tuple(o for o in self.own.values() if o.state not in TERMINAL or o.in_flight_lots)
+        live = {key: o for key, o in self._moving.items() if o.state not in TERMINAL or o.in_flight_lots}
+        self._moving = live  # the ended ones, thousands in a busy hour, are not looked at again
+        return tuple(live.values())
+
+    def keep(self, order: Order) -> None:
+        """An order is ours from here on: sent, restored or adopted."""
+        self.own[order.client_order_id] = self._moving[order.client_order_id] = order
 
     def advance(self, order: Order, what: OrderInput, now_ns: int, effects: Effects, reason: str = "") -> bool:
         """One step along the table. False, and the row surprised, where the table has no such step."""
+        self._moving[order.client_order_id] = order
         after = NEXT.get((order.state, what))
         if after is None:
             self.surprised.add(order.row)
@@ -64,7 +74,7 @@ class OrderBookkeeping:
             cause_seq=command.cause_seq,
             created_ns=now_ns,
         )
-        self.own[order.client_order_id] = order
+        self.keep(order)
         self.changed.add(order.client_order_id)
         return order
 
@@ -113,7 +123,7 @@ class OrderBookkeeping:
             filled_lots=event.filled_lots,
             venue_filled_lots=event.filled_lots,
         )
-        self.own[order.client_order_id] = order
+        self.keep(order)
         self.changed.add(order.client_order_id)
         return order
 
@@ -138,7 +148,7 @@ class OrderBookkeeping:
     def overdue(self, now_ns: int, unknown_after_ms: int, effects: Effects) -> None:
         """A create or cancel too long without an answer is unknown: a timeout is not a failure."""
         limit = unknown_after_ms * NS_PER_MS
-        for order in self.own.values():
+        for order in self.live():
             if order.state is OrderState.PENDING and now_ns - order.created_ns > limit:
                 self.advance(order, OrderInput.CREATE_UNKNOWN, now_ns, effects, "no answer in time")
                 effects.note("order.outcome_unknown", client_order_id=order.client_order_id, why="no answer in time")
@@ -148,6 +158,9 @@ class OrderBookkeeping:
 
     def forget(self, now_ns: int) -> None:
         """Drop orders long ended and settled."""
+        if now_ns - self._forgot_ns < FORGET_EVERY_NS:
+            return
+        self._forgot_ns = now_ns
         old = [
             key
             for key, o in self.own.items()

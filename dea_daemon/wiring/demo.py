@@ -62,6 +62,10 @@ async def _demo(
         environ = {**os.environ, "STATE_DIRECTORY": str(state_dir), **venue_environment(listening)}
         settings = load(config_file(CONFIG), environ)
         start_logs(settings, json_lines)
+        if not json_lines:
+            from dea_daemon.wiring.tables import introduce
+
+            introduce(scenario, seed, seconds)
 
         async def until(runner: Runner) -> None:
             await asyncio.sleep(seconds)

@@ -35,6 +35,7 @@ from dea_daemon.simvenue.words import (
     PortfolioChanged,
     Refused,
     Summary,
+    VenueEvent,
     VenueFill,
     VenueOrder,
 )
@@ -89,15 +90,19 @@ class PaperVenue:
         return out
 
     def drain(self, now_ns: int) -> None:
-        """What the exchange has to say of our account leaves for us now."""
+        """What the exchange has to say leaves for us now."""
         for event in self.exchange.events():
-            match event:
-                case OrderChanged(order=order) if order.account == ACCOUNT:
-                    self._tell(now_ns, partial(self._changed, order))
-                case Filled(fill=fill) if fill.account == ACCOUNT:
-                    self._tell(now_ns, partial(self._filled, fill))
-                case PortfolioChanged(account=account, summary=summary) if account == ACCOUNT:
-                    self._tell(now_ns, partial(self._portfolio, summary))
+            self._publish(event, now_ns)
+
+    def _publish(self, event: VenueEvent, now_ns: int) -> None:
+        """What concerns our account; market data comes from elsewhere."""
+        match event:
+            case OrderChanged(order=order) if order.account == ACCOUNT:
+                self._tell(now_ns, partial(self._changed, order))
+            case Filled(fill=fill) if fill.account == ACCOUNT:
+                self._tell(now_ns, partial(self._filled, fill))
+            case PortfolioChanged(account=account, summary=summary) if account == ACCOUNT:
+                self._tell(now_ns, partial(self._portfolio, summary))
 
     # --- the agenda ------------------------------------------------------------------------------
 
@@ -168,7 +173,7 @@ class PaperVenue:
         fills = venue.fills(ACCOUNT, since_ns=since_ns)
         orders = venue.open_orders(ACCOUNT)
         positions = tuple(
-            PositionReport(self._row[p.instrument], p.lots, p.entry_price) for p in venue.positions(ACCOUNT)
+            PositionReport(self._row[p.instrument], p.lots, p.entry_price) for p in venue.positions(ACCOUNT) if p.lots
         )
         pools = tuple(pool(venue.summary(ACCOUNT, currency)) for currency in venue.currencies())
 

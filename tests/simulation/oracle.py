@@ -1,0 +1,262 @@
+"""What must hold at every step of every history, judged from the venue's side."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dea_daemon.domain.commands import Approved, CreateOrder
+from dea_daemon.domain.decisions import Decision
+from dea_daemon.domain.events import (
+    AnyEvent,
+    BookDelta,
+    BookSnapshot,
+    DecisionDue,
+    FeedClosed,
+    FeedOpened,
+    IndexUpdated,
+    MarkUpdated,
+)
+from dea_daemon.domain.instruments import IntArray, Side
+from dea_daemon.domain.modes import Mode
+from dea_daemon.domain.numbers import NS_PER_MS
+from dea_daemon.domain.orders import OrderState, is_own
+from dea_daemon.state.view import working_lots
+from dea_daemon.wiring.paper import ACCOUNT
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+TOLERANCE = 1e-6
+
+
+class Oracle:
+    """Compares both sides of a World."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.creates = 0
+        self.rebased = 0
+        n = len(world.universe)
+        self._expected: IntArray = np.zeros(n, dtype=np.int64)
+
+    def began(self) -> None:
+        """A run starts with nothing known of the market."""
+        n = len(self.world.universe)
+        self.mark = np.full(n, np.nan)
+        self.index: dict[str, float] = {}
+        self.broken = np.ones(n, dtype=bool)
+        self.mark_ns = np.full(n, -(1 << 62))
+        self.book_ns = np.full(n, -(1 << 62))
+        self.last = np.zeros(n, dtype=np.int64)
+        self._expected = self.world.state.account.position_lots.copy()
+        self.private = False
+
+    # --- each step -------------------------------------------------------------------------------
+
+    def before(self, event: AnyEvent) -> None:
+        """What we are about to be told, as an outsider understands it."""
+        match event:
+            case MarkUpdated(row=row):
+                self.mark[row], self.mark_ns[row] = event.mark_price, event.ts_recv_ns
+            case IndexUpdated(currency=currency) if 0 < event.price < np.inf:
+                self.index[currency] = event.price
+            case BookSnapshot(row=row):
+                if event.sequence >= self.last[row] or self.broken[row]:
+                    self.broken[row], self.last[row] = False, event.sequence
+                    self.book_ns[row] = event.ts_recv_ns
+            case BookDelta(row=row):
+                crossed = bool(event.bids and event.asks and event.bids[-1][0] > event.asks[0][0])
+                if event.last > self.last[row]:
+                    self.broken[row] |= (event.previous > self.last[row]) or crossed
+                    self.last[row] = event.last
+                    self.book_ns[row] = event.ts_recv_ns
+            case FeedClosed(private=True):
+                self.private = False
+            case FeedOpened(private=True):
+                self.private = True
+            case FeedClosed(rows=rows):
+                self.broken[list(rows)] = True
+
+    def after(self, event: AnyEvent, decision: Decision) -> None:
+        account = self.world.state.account
+        self._positions(decision)
+        creates = [c.order for c in decision.commands if isinstance(c, Approved)]
+        if isinstance(event, DecisionDue):
+            self._arrays()
+            if account.ready:
+                self._contained()
+        for order in creates:
+            self.creates += 1
+            self._allowed(order)
+        if creates:
+            self._bounded(creates)
+        for label, times in self.world.venue.accepted.items():
+            assert times == 1, f"{label} was taken {times} times"
+
+    def _positions(self, decision: Decision) -> None:
+        """Positions move by fills told, or by a correction that says so."""
+        account = self.world.state.account
+        for note in decision.notes:
+            if note.event == "order.filled":
+                row = next(r for r, i in enumerate(self.world.universe.instruments) if i.name == note.fields["instrument"])
+                sign = 1 if note.fields["side"] == "buy" else -1
+                self._expected[row] += sign * int(note.fields["lots"])
+            elif note.event in ("account.adopted", "account.drift_confirmed", "position.settled"):
+                self.rebased += 1
+                self._expected[:] = account.position_lots
+        assert (self._expected == account.position_lots).all(), "a position moved without a fill"
+
+    def _arrays(self) -> None:
+        account = self.world.state.account
+        for order in account.orders.own.values():
+            assert order.in_flight_lots * order.side.sign >= 0, order
+            assert 0 <= order.filled_lots <= order.lots, order
+        assert not np.isnan(account.peak_equity_usd)
+        for figure in (account.turnover.total, account.fees.total, account.creates.total):
+            assert figure >= 0.0
+
+    def _own_at_venue(self) -> tuple[IntArray, IntArray, IntArray]:
+        """True position without hands not yet heard of, and own lots to buy and sell: open there or on the wire."""
+        world, n = self.world, len(self.world.universe)
+        position, buys, sells = (np.zeros(n, dtype=np.int64) for _ in range(3))
+        rows = {i.name: r for r, i in enumerate(world.universe.instruments)}
+        for held in world.exchange.positions(ACCOUNT):
+            position[rows[held.instrument]] = held.lots
+        for fill in world.exchange.fills(ACCOUNT):
+            if not is_own(fill.label) and (0, fill.trade_id) not in world.state.account.fills_seen:
+                position[rows[fill.instrument]] -= fill.side.sign * fill.lots
+        for order in world.exchange.open_orders(ACCOUNT):
+            if is_own(order.label):
+                (buys if order.side is Side.BUY else sells)[rows[order.instrument]] += order.left_lots
+        for wired in world.venue.wire.values():
+            if wired.valid_until_ms * NS_PER_MS >= world.now_ns:
+                (buys if wired.side is Side.BUY else sells)[wired.row] += wired.lots
+        return position, buys, sells
+
+    def _contained(self) -> None:
+        """Whatever may happen at the venue by our orders, we count with it."""
+        account = self.world.state.account
+        position, buys, sells = self._own_at_venue()
+        our_buys, our_sells = working_lots(account, len(self.world.universe))
+        expired = np.array([0 < i.expiry_ns <= self.world.now_ns for i in self.world.universe.instruments])
+        high = account.position_lots + our_buys >= position + buys
+        low = account.position_lots - our_sells <= position - sells
+        for row in np.flatnonzero(~(high & low) & ~expired):
+            raise AssertionError(
+                f"{self.world.universe.instruments[row].name}: venue {position[row]} +{buys[row]} -{sells[row]}, "
+                f"ours {account.position_lots[row]} +{our_buys[row]} -{our_sells[row]}"
+            )
+
+    def _allowed(self, order: CreateOrder) -> None:
+        """No condition forbade this order."""
+        world, row = self.world, order.row
+        account, params = world.state.account, world.params
+        name = world.universe.instruments[row].name
+        assert account.armed, "sent while disarmed"
+        assert not account.draining, "sent while draining"
+        assert account.mode is not Mode.HALTED, "sent while halted"
+        assert account.recording, "sent while the ledger fails"
+        assert account.ready, "sent before the account was reconciled"
+        assert not self.broken[row], f"{name}: sent on a broken book"
+        now_ns = world.now_ns
+        assert now_ns - self.mark_ns[row] <= params.state.stale_mark_ms * NS_PER_MS, f"{name}: stale mark"
+        assert 0 < self.mark[row] < np.inf, f"{name}: mark {self.mark[row]}"
+        held = int(account.position_lots[row])
+        shrinks = held * order.side.sign < 0 and order.lots <= abs(held)
+        if not shrinks:
+            assert self.private, f"{name}: grows while the private stream is down"
+            assert account.mode is not Mode.FLATTENING, f"{name}: grows while flattening"
+            assert not account.quarantined[row], f"{name}: grows in quarantine"
+            self._sane(order)
+
+    def _sane(self, order: CreateOrder) -> None:
+        """Nothing grows on a price of its underlying that cannot be true."""
+        world = self.world
+        underlying = world.universe.instruments[order.row].underlying
+        told, true = self.index[underlying], world.exchange.index_price(underlying)
+        assert abs(told / true - 1.0) < 0.2, f"{underlying}: index told {told}, is {true}"
+        for row in np.flatnonzero(world.state.account.position_lots):
+            instrument = world.universe.instruments[row]
+            if instrument.underlying == underlying and instrument.name in world.exchange.contracts:
+                true = world.exchange.contracts[instrument.name].mark
+                wrong = f"{instrument.name} is held: mark told {self.mark[row]}, is {true}"
+                assert abs(self.mark[row] / true - 1.0) < 0.2, wrong
+
+    def _bounded(self, creates: list[CreateOrder]) -> None:
+        """Whatever of our orders fills, no limit is passed that was not passed before and is not worsened."""
+        world, limits = self.world, self.world.params.guards
+        universe, market = world.universe, world.state.market
+        position, buys, sells = self._own_at_venue()
+        for foreign in world.state.account.orders.foreign.values():
+            (buys if foreign.side is Side.BUY else sells)[foreign.row] += foreign.lots
+        prices = market.underlying_prices(world.now_ns)[universe.underlying]
+        mark = market.mark
+        notional = np.where(universe.inverse, universe.lot_value, universe.lot_value * mark)
+        delta = np.where(universe.inverse, universe.lot_value * prices / mark, universe.lot_value * mark)
+        pools = world.state.account.pools
+        for order in creates:
+            before = (position.copy(), buys.copy(), sells.copy())
+            (buys if order.side is Side.BUY else sells)[order.row] += order.lots
+            name = universe.instruments[order.row].name
+            k = universe.underlying[order.row]
+            coin = pools.get((0, universe.underlyings[k]))
+            base = coin.equity * prices[order.row] if coin is not None else 0.0
+            mine = universe.underlying == k
+
+            def net(p: IntArray, b: IntArray, s: IntArray) -> tuple[float, float]:
+                return (
+                    _sum(delta[mine] * (p + b)[mine]) + base,  # noqa: B023
+                    -_sum(delta[mine] * (p - s)[mine]) - base,  # noqa: B023
+                )
+
+            over_net = False
+            for was, now in zip(net(*before), net(position, buys, sells), strict=True):
+                over_net |= was > limits.max_net_usd
+                why = f"{name}: net {now:,.0f} from {was:,.0f}"
+                assert now <= max(limits.max_net_usd, was) + 1.0 + 1e-4 * limits.max_net_usd, why
+            if over_net:
+                continue  # an order against a breach of the net is excused below it
+            was_usd, now_usd = _worst(*before) * notional, _worst(position, buys, sells) * notional
+            r = order.row
+            assert now_usd[r] <= max(limits.max_instrument_usd, was_usd[r]) + 1.0, f"{name}: instrument {now_usd[r]:,.0f}"
+            gross_was, gross = _sum(was_usd), _sum(now_usd)
+            held_over = was_usd[r] > limits.max_instrument_usd
+            assert held_over or gross <= max(limits.max_gross_usd, gross_was) + 1.0, f"{name}: gross {gross:,.0f}"
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def settled(self) -> None:
+        """Both sides agree, nothing is in doubt, and exposure is where it should be."""
+        world = self.world
+        account = world.state.account
+        rows = {i.name: r for r, i in enumerate(world.universe.instruments)}
+        assert account.ready and account.mode is Mode.NORMAL, f"ready {account.ready}, {account.mode.name}"
+        theirs = np.zeros(len(rows), dtype=np.int64)
+        for held in world.exchange.positions(ACCOUNT):
+            theirs[rows[held.instrument]] = held.lots
+        working = {o.row for o in account.orders.live()}
+        for name, row in rows.items():
+            if row not in working:
+                assert theirs[row] == account.position_lots[row], f"{name}: {account.position_lots[row]}, venue {theirs[row]}"
+        assert not account.quarantined.any(), [i.name for i, q in zip(world.universe.instruments, account.quarantined, strict=True) if q]
+        unknown = [o for o in account.orders.own.values() if o.state is OrderState.UNKNOWN]
+        assert not [o for o in unknown if world.now_ns - o.created_ns > 10_000 * NS_PER_MS], unknown
+        open_there = {o.label for o in world.exchange.open_orders(ACCOUNT)}
+        ours = {o.client_order_id for o in account.orders.live()}
+        assert open_there <= ours, f"open at the venue, not with us: {open_there - ours}"
+        stuck = [o for o in account.orders.live() if world.now_ns - o.created_ns > 20_000 * NS_PER_MS and o.client_order_id not in open_there]
+        assert not stuck, f"live with us, not at the venue: {stuck}"
+        assert not account.orders.foreign, account.orders.foreign
+        for currency in world.exchange.currencies():
+            equity = world.exchange.summary(ACCOUNT, currency).equity
+            ours_equity = account.pools[0, currency].equity
+            assert abs(ours_equity - equity) <= 0.02 * abs(equity) + 1e-9, (currency, ours_equity, equity)
+
+
+def _worst(position: IntArray, buys: IntArray, sells: IntArray) -> IntArray:
+    return np.maximum(np.abs(position - sells), np.abs(position + buys))
+
+
+def _sum(figures: np.ndarray) -> float:
+    """Rows that nobody holds or trades count nothing, whatever their price."""
+    return float(np.nansum(figures))

@@ -1,0 +1,361 @@
+"""The engine against a faulty venue in virtual time: one seed is one history.
+
+`World(seed).run(seconds)` lives through faults, `settle()` ends them. After each step `oracle.Oracle` looks at
+both sides. The ledger here keeps what the real one commits, at the same moments: with each decision, before
+anything is sent.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+import msgspec
+
+from dea_daemon.domain.commands import Approved
+from dea_daemon.domain.decisions import Decision
+from dea_daemon.domain.events import (
+    AnyEvent,
+    CreateRefused,
+    DecisionDue,
+    Operator,
+    OperatorSpoke,
+    RecordFailed,
+    RecordRestored,
+    RunStarted,
+)
+from dea_daemon.domain.instruments import AccountKey, Side, Universe
+from dea_daemon.domain.modes import Mode
+from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
+from dea_daemon.domain.orders import TERMINAL, Order, OrderState
+from dea_daemon.domain.parameters import Parameters
+from dea_daemon.engine import begin, step
+from dea_daemon.simvenue import scenarios
+from dea_daemon.simvenue.exchange import Exchange
+from dea_daemon.wiring.paper import ACCOUNT
+from tests.simulation.oracle import Oracle
+from tests.simulation.venue import NONE, Chances, FaultyVenue
+
+START_NS = 1_790_000_000 * NS_PER_S
+GRID_NS = 100 * NS_PER_MS
+SCENARIOS = ("default", "default", "volatile", "volatile", "crash", "expiry", "funding")
+OPERATORS = (
+    Operator.HALT, Operator.REDUCE_ONLY, Operator.NORMAL, Operator.NORMAL, Operator.FLATTEN, Operator.DRAIN,
+    Operator.DISARM, Operator.ARM,
+)  # fmt: skip
+
+
+@dataclass
+class Ledger:
+    """What survives a crash."""
+
+    orders: dict[str, Order] = field(default_factory=dict)
+    fills: dict[str, int] = field(default_factory=dict)  # trade_id -> ts_event_ns
+    mode: Mode = Mode.NORMAL
+    peak_equity_usd: float = 0.0
+    epoch: int = 0
+
+    def restored(self) -> tuple[Order, ...]:
+        return tuple(
+            msgspec.structs.replace(o, state=OrderState.UNKNOWN, cancel_sent_ns=0, query_sent_ns=0, doubted=False)
+            for o in self.orders.values()
+            if o.state not in TERMINAL or o.in_flight_lots
+        )
+
+    def cursor_ms(self, now_ns: int) -> int:
+        newest = max(self.fills.values(), default=now_ns)
+        oldest = min([newest, *(o.created_ns for o in self.restored())])
+        return (oldest - 60 * NS_PER_S) // NS_PER_MS
+
+
+class World:
+    """One history. `now_ns` is true time, the venue's, and the receipt clock; the wall clock may step off it."""
+
+    def __init__(self, seed: int, chances: Chances | None = None, scenario: str = "", **sections: object) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.now_ns = START_NS
+        scene = scenarios.load(scenario or self.rng.choice(SCENARIOS))
+        self.exchange = Exchange(scene, seed, START_NS)
+        self.exchange.open_account(ACCOUNT, dict(scene.deposits))
+        instruments = tuple(self.exchange.instruments.values())
+        self.universe = Universe((AccountKey("deribit", ACCOUNT),), tuple((0, i) for i in instruments))
+        self.venue = FaultyVenue(self.exchange, self.universe, self.rng, chances or Chances())
+        self.venue.open_heartbeat(self.now_ns)
+        self.faulty = chances is None
+        self.sections = sections
+        self.ledger = Ledger()
+        self.oracle = Oracle(self)
+        self.ledger_broken = False
+        self.down_until_ns = 0
+        self.runs = self.crashes = 0
+        self.log: list[str] = []
+        self._plans: list[tuple[int, str]] = []
+        self._grid_ns = START_NS
+        self.start()
+
+    # --- a run -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """A process begins, with what the ledger kept."""
+        ledger = self.ledger
+        ledger.epoch += 1
+        self.runs += 1
+        self.params = parameters(self.rng, self.sections)
+        self.ledger_broken = False
+        started = RunStarted(
+            ts_recv_ns=self.now_ns,
+            run_id=f"run{self.runs}",
+            utc_ns=self.utc_ns,
+            epoch=ledger.epoch,
+            armed=True,
+            accounts=self.universe.accounts,
+            rows=tuple((0, i) for i in self.universe.instruments),
+            parameters=self.params.model_dump_json(),
+            restored=ledger.restored(),
+            fills_seen=tuple((0, t) for t in ledger.fills),
+            trade_cursor_ms=ledger.cursor_ms(self.now_ns),
+            mode=ledger.mode,
+            peak_equity_usd=ledger.peak_equity_usd,
+        )
+        self.tell(f"run {self.runs} starts with {len(started.restored)} orders, {ledger.mode.name}")
+        self.state, _ = begin(started)
+        self.oracle.began()
+        self._tick_ns = self.now_ns
+        self._last_tick_ns = 0
+        self._wake: tuple[int, str] | None = None
+        self.venue.open_public(self.now_ns)
+        self.venue.open_private(self.now_ns)
+
+    def crash(self) -> None:
+        """The process dies between two instructions; another starts a while later."""
+        self.crashes += 1
+        self.tell("crash")
+        self.venue.forget_us()
+        self.down_until_ns = self.now_ns + int(self.rng.choice((0.2, 2.0, 20.0)) * NS_PER_S)
+
+    @property
+    def utc_ns(self) -> int:
+        return self.now_ns + self.venue.utc_offset_ns
+
+    @property
+    def up(self) -> bool:
+        return not self.down_until_ns
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def run(self, seconds: float) -> None:
+        """Live through so much time, faults as they come."""
+        until_ns = self.now_ns + int(seconds * NS_PER_S)
+        while True:
+            due = [self._grid_ns, self.venue.next_ns() or until_ns, *(at for at, _ in self._plans)]
+            if self.up:
+                due += [self._tick_ns] + ([self._wake[0]] if self._wake else [])
+            elif self.down_until_ns:
+                due.append(self.down_until_ns)
+            now_ns = min(due)
+            if now_ns > until_ns:
+                self.now_ns = until_ns
+                return
+            self.now_ns = max(now_ns, self.now_ns)
+            self._live()
+
+    def _live(self) -> None:
+        """Everything due now: the market, what arrives, what was planned, then our own tick."""
+        now_ns = self.now_ns
+        if self._grid_ns <= now_ns:
+            self._grid_ns += GRID_NS
+            self.exchange.advance(now_ns)
+            self.venue.drain(now_ns)
+            if self.faulty:
+                self._strike()
+        for event in self.venue.run_until(now_ns):
+            if self.up:
+                self.fold(event)
+        for plan in [p for p in self._plans if p[0] <= now_ns]:
+            self._plans.remove(plan)
+            self._carry_out(plan[1])
+        if self.down_until_ns and self.down_until_ns <= now_ns:
+            self.down_until_ns = 0
+            self.start()
+        if self.up and (self._tick_ns <= now_ns or (self._wake and self._wake[0] <= now_ns)):
+            cause = self._wake[1] if self._wake else "timer"
+            self._wake, self._last_tick_ns = None, now_ns
+            self._tick_ns = now_ns + self.params.decide_every_ms * NS_PER_MS
+            self.fold(DecisionDue(now_ns, self.utc_ns, cause))
+
+    def fold(self, event: AnyEvent) -> None:
+        """One step, as the runner takes it: step, commit, send."""
+        self.oracle.before(event)
+        decision = step(self.state, event, self.params)
+        self.tell_decision(event, decision)
+        self.oracle.after(event, decision)
+        commands = decision.commands
+        if isinstance(event, DecisionDue) and not self._commit(decision):
+            commands = tuple(c for c in commands if not isinstance(c, Approved))
+        if self.faulty and self.rng.random() < 0.0002:
+            self.crash()  # after the commit, before the send
+            return
+        for command in commands:
+            self.venue.send(command, self.now_ns)
+        if not isinstance(event, DecisionDue) and decision.wake and self._wake is None:
+            rate_ns = self.params.decide_at_most_every_ms * NS_PER_MS
+            self._wake = (max(self.now_ns, self._last_tick_ns + rate_ns), decision.wake)
+
+    def _commit(self, decision: Decision) -> bool:
+        """Into the ledger; where that fails, creates do not leave."""
+        account = self.state.account
+        if self.ledger_broken:
+            for command in decision.commands:
+                if isinstance(command, Approved):
+                    self.fold(CreateRefused(self.now_ns, command.order.client_order_id, False, "not recorded"))
+            if account.recording:
+                self.fold(RecordFailed(self.now_ns, "disk full"))
+            return False
+        for key in account.orders.changed:
+            self.ledger.orders[key] = msgspec.structs.replace(account.orders.own[key])
+        account.orders.changed.clear()
+        for booked in account.new_fills:
+            self.ledger.fills[booked.fill.trade_id] = booked.fill.ts_event_ns
+        account.new_fills.clear()
+        self.ledger.mode, self.ledger.peak_equity_usd = account.mode, account.peak_equity_usd
+        if not account.recording:
+            self.fold(RecordRestored(self.now_ns))
+        return True
+
+    # --- faults ----------------------------------------------------------------------------------
+
+    def _strike(self) -> None:
+        """Ten times a second: does something happen to the world?"""
+        for chance, what in (
+            (0.002, "crash"), (0.004, "public"), (0.004, "private"), (0.003, "ledger"), (0.002, "clock"),
+            (0.006, "operator"), (0.008, "by hand"), (0.004, "rest by hand"), (0.003, "cancel by hand"),
+        ):  # fmt: skip
+            if self.rng.random() < chance:
+                self._happen(what)
+
+    def _happen(self, what: str) -> None:
+        now_ns, rng = self.now_ns, self.rng
+        match what:
+            case "crash" if self.up:
+                self.crash()
+            case ("public" | "private") if self.up and getattr(self.venue, f"{what}_open"):
+                self.venue.close(now_ns, private=what == "private")
+                self._plan(rng.uniform(0.2, 10.0), f"open {what}")
+                self.tell(f"{what} feed closed")
+            case "ledger":
+                self.ledger_broken = True
+                self._plan(rng.uniform(0.3, 5.0), "mend ledger")
+                self.tell("ledger breaks")
+            case "clock":
+                self.venue.utc_offset_ns = rng.choice((0, 0, -10, 10)) * NS_PER_S
+                self.tell(f"wall clock {self.venue.utc_offset_ns // NS_PER_S:+d} s")
+            case "operator" if self.up:
+                command = rng.choice(OPERATORS)
+                self.operator(command)
+                if command is Operator.DRAIN:
+                    self._plan(rng.uniform(1.0, 5.0), "restart")
+                elif command is not Operator.NORMAL:
+                    self._plan(rng.uniform(2.0, 10.0), "normal")
+            case "by hand" | "rest by hand":
+                row, side = rng.randrange(len(self.universe)), rng.choice((Side.BUY, Side.SELL))
+                lots = self.lots_worth(row, rng.uniform(1_000, 30_000))
+                self.tell(f"{what}: {side} {lots} of {self.universe.instruments[row].name}")
+                self.venue.trade_by_hand(row, side, lots, rests="rest" in what, now_ns=now_ns)
+            case "cancel by hand":
+                self.venue.cancel_by_hand(now_ns)
+
+    def _plan(self, seconds: float, what: str) -> None:
+        self._plans.append((self.now_ns + int(seconds * NS_PER_S), what))
+
+    def _carry_out(self, what: str) -> None:
+        match what:
+            case "open public" if self.up and not self.venue.public_open:
+                self.venue.open_public(self.now_ns)
+            case "open private" if self.up and not self.venue.private_open:
+                self.venue.open_private(self.now_ns)
+            case "mend ledger":
+                self.ledger_broken = False
+            case "normal" if self.up:
+                self.operator(Operator.ARM)
+                self.operator(Operator.NORMAL)
+            case "restart" if self.up and self.state.account.draining:
+                self.crash()
+
+    def operator(self, command: Operator) -> None:
+        self.fold(OperatorSpoke(self.now_ns, command, "test"))
+
+    def lots_worth(self, row: int, usd: float) -> int:
+        instrument = self.universe.instruments[row]
+        contract = self.exchange.contracts.get(instrument.name)
+        price = 1.0 if self.universe.inverse[row] or contract is None else contract.mark
+        return max(int(usd / (instrument.lot_value * price)), instrument.min_lots)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def settle(self, seconds: float = 60.0) -> None:
+        """No more faults: within so long all must be well."""
+        self.tell("faults stop")
+        self.faulty = False
+        self.venue.chances = NONE
+        self.venue.utc_offset_ns = 0
+        self.ledger_broken = False
+        self._plans.clear()
+        if self.up and self.state.account.draining:
+            self.crash()
+        self.run(25.0 if not self.up else 0.0)
+        for private in (True, False):
+            if not (self.venue.private_open if private else self.venue.public_open):
+                (self.venue.open_private if private else self.venue.open_public)(self.now_ns)
+        self.venue.cancel_by_hand(self.now_ns)
+        self.run(1.0)
+        self.operator(Operator.ARM)
+        self.operator(Operator.NORMAL)
+        self.run(seconds)
+        self.oracle.settled()
+
+    # --- the story -------------------------------------------------------------------------------
+
+    def tell(self, line: str) -> None:
+        self.log.append(f"{(self.now_ns - START_NS) / NS_PER_S:9.3f} {line}")
+
+    def tell_decision(self, event: AnyEvent, decision: Decision) -> None:
+        """Only what a reader of a failure wants: orders, and what is not market data."""
+        if not isinstance(event, DecisionDue):
+            if type(event).__name__ not in QUIET:
+                self.tell(f"  < {event}")
+        for note in decision.notes:
+            self.tell(f"  * {note.event} {note.fields}")
+        for command in decision.commands:
+            self.tell(f"  > {command}")
+
+
+QUIET = {"BookDelta", "BookSnapshot", "MarkUpdated", "QuoteUpdated", "IndexUpdated", "FeedAlive", "PoolUpdated"}
+
+
+def parameters(rng: random.Random, sections: dict[str, object]) -> Parameters:
+    """Limits that bind, and targets that change with every run."""
+    options: dict[str, dict[str, object]] = {
+        "guards": {
+            "max_gross_usd": 500_000,
+            "max_net_usd": 400_000,
+            "max_instrument_usd": 150_000,
+            "max_order_usd": 50_000,
+            "max_turnover_usd_per_hour": 1e9,
+            "max_fees_usd_per_hour": 1e6,
+            "max_orders_per_minute": 1_000,
+        },
+        "allocator": {
+            "targets": {
+                "BTC": {"kind": "fixed", "delta_usd": rng.uniform(150_000, 380_000), "band_usd": 10_000},
+                "ETH": {"kind": "fixed", "delta_usd": rng.uniform(0, 300_000), "band_usd": 8_000},
+            },
+            "avoid_expiry_h": 0.0,
+        },
+        "execution": {
+            "order_type": rng.choice(("passive", "passive", "taker")),
+            "slice_usd": 30_000,
+            "cross_after_ms": rng.choice((500, 2_000, 5_000)),
+        },
+    }
+    for section, changed in sections.items():
+        options[section] = options.get(section, {}) | changed  # type: ignore[operator]
+    return Parameters.model_validate(options)
