@@ -30,6 +30,7 @@ from dea_daemon.domain.parameters import Parameters
 from dea_daemon.execution import plan as execution
 from dea_daemon.forecast import volatility
 from dea_daemon.guards.admit import admit
+from dea_daemon.guards.conditions import diverged
 from dea_daemon.guards.guard import guard
 from dea_daemon.state.account import Account
 from dea_daemon.state.effects import Effects
@@ -90,7 +91,6 @@ def _decide(state: State, due: DecisionDue, params: Parameters, effects: Effects
     clock_step_ns = _tick(state, due, effects)
     state.seq += 1
     view = build_view(state.account, state.market, state.factors, due, state.seq, clock_step_ns)
-    state.account.peak_equity_usd = view.peak_equity_usd
     volatility.observe(state.memory.forecast, due.ts_recv_ns, view.underlying_price, params.forecast)
     forecast = volatility.predict(view, state.memory.forecast, params.forecast)
     target = _target(state, view, forecast, params)
@@ -99,6 +99,8 @@ def _decide(state: State, due: DecisionDue, params: Parameters, effects: Effects
     planned = execution.plan(permit, state.memory.execution, params.execution)
     outgoing, refusals = admit(permit, planned, params.guards)
     # Folded before it leaves: what is sent is in flight, and its worst case counts from here on.
+    if not diverged(view, params.guards).any():  # a false price must not leave a peak nobody reached
+        state.account.peak_equity_usd = view.peak_equity_usd
     state.memory.rebalancing = target.rebalancing
     state.account.set_mode(permit.mode, permit.mode_why, effects)
     creates = sum(isinstance(command, CreateOrder) for command in planned)

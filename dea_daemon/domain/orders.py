@@ -71,6 +71,15 @@ _ENDED_INPUTS = (
     _I.CANCEL_REFUSED,
     _I.CANCEL_UNKNOWN,
 )
+# A request outlives our patience: its own answer may come after evidence has settled the order.
+_NEVER_LIVED_INPUTS = (
+    _I.SEEN_REJECTED,
+    _I.CREATE_REFUSED,
+    _I.CREATE_UNKNOWN,
+    _I.CANCEL_SENT,
+    _I.CANCEL_REFUSED,
+    _I.CANCEL_UNKNOWN,
+)
 
 NEXT: dict[tuple[OrderState, OrderInput], OrderState] = {
     **{(_S.PENDING, i): s for i, s in _CREATING.items()},
@@ -88,6 +97,8 @@ NEXT: dict[tuple[OrderState, OrderInput], OrderState] = {
     (_S.OPEN, _I.FILL): _S.OPEN,
     (_S.OPEN, _I.CREATE_UNKNOWN): _S.OPEN,  # the socket told us before the request timed out
     (_S.OPEN, _I.CANCEL_SENT): _S.CANCELLING,
+    (_S.OPEN, _I.CANCEL_REFUSED): _S.OPEN,  # a cancel given up on, or sent while the order was unknown
+    (_S.OPEN, _I.CANCEL_UNKNOWN): _S.OPEN,
     **{(_S.CANCELLING, i): s for i, s in _OPEN_OUTCOMES.items()},
     (_S.CANCELLING, _I.SEEN_OPEN): _S.CANCELLING,
     (_S.CANCELLING, _I.FILL): _S.CANCELLING,
@@ -99,8 +110,7 @@ NEXT: dict[tuple[OrderState, OrderInput], OrderState] = {
     (_S.FILLED, _I.SEEN_FILLED): _S.FILLED,
     (_S.CANCELLED, _I.SEEN_CANCELLED): _S.CANCELLED,
     (_S.CANCELLED, _I.LAST_FILL): _S.FILLED,
-    (_S.REJECTED, _I.SEEN_REJECTED): _S.REJECTED,
-    (_S.REJECTED, _I.CREATE_REFUSED): _S.REJECTED,
+    **{(s, i): s for s in (_S.REJECTED, _S.ABSENT) for i in _NEVER_LIVED_INPUTS},
 }
 
 

@@ -11,8 +11,11 @@ from dea_daemon.guards.limits import drawdown
 
 
 def propose(view: View, params: GuardParameters) -> tuple[Mode, str]:
-    """The mode the guards want, with its reason. Only an operator leads back towards normal."""
+    """The mode the guards want, with its reason. Only an operator leads back towards normal, so prices that
+    contradict each other prove no loss."""
     lost = drawdown(view)
+    if diverged(view, params).any():
+        return view.mode, ""
     if view.mode < Mode.REDUCE_ONLY and view.ready and lost > params.max_drawdown:
         return Mode.REDUCE_ONLY, f"drawdown {lost:.1%} beyond {params.max_drawdown:.1%}"
     return view.mode, ""
@@ -58,11 +61,17 @@ def bound(view: View, mode: Mode, breached: BoolArray, params: GuardParameters) 
 
 
 def diverged(view: View, params: GuardParameters) -> BoolArray:
-    """[N] mark and index disagree. Rows without an index of their own are not judged; dated futures have a
-    basis that is no fault, so only contracts without expiry are."""
-    ratio = np.abs(view.mark_price / view.index_price - 1.0)
-    judged = np.isfinite(view.index_price) & (view.universe.expiry_ns == 0)
-    return np.asarray(judged & ~(ratio <= params.max_index_divergence), dtype=np.bool_)
+    """[N] a mark that other prices contradict: its own book and, without expiry, either index.
+
+    Only what is fresh is judged. Dated futures have a basis that is no fault; a mark anywhere between bid and
+    ask agrees with its book, however wide.
+    """
+    off, mark = params.max_index_divergence, view.mark_price
+    beside_book = ~((mark >= view.bid_price * (1.0 - off)) & (mark <= view.ask_price * (1.0 + off)))
+    for index in (view.index_price, view.underlying_price[view.universe.underlying]):
+        beside_index = np.isfinite(index) & ~(np.abs(mark / index - 1.0) <= off)
+        beside_book |= beside_index & (view.universe.expiry_ns == 0)
+    return np.asarray(view.fresh & beside_book, dtype=np.bool_)
 
 
 def licences(view: View, mode: Mode, breached: BoolArray, params: GuardParameters) -> tuple[IntArray, str]:
@@ -76,7 +85,9 @@ def licences(view: View, mode: Mode, breached: BoolArray, params: GuardParameter
     elif why := bound(view, mode, breached, params):
         level = Licence.SHRINK_EXPOSURE
     licence = np.full(len(universe), level, dtype=np.int64)
-    suspect = view.quarantined | diverged(view, params)
+    # Deltas of an underlying are added up and hedged in each other, so one false mark spoils them all.
+    false = np.isin(universe.underlying, universe.underlying[diverged(view, params)])
+    suspect = view.quarantined | false
     licence[suspect] = np.minimum(licence[suspect], Licence.SHRINK_POSITION)
     alive = (universe.expiry_ns == 0) | (universe.expiry_ns > view.utc_ns)
     licence[~(universe.tradable & view.fresh & alive)] = Licence.NOTHING

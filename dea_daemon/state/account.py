@@ -94,7 +94,9 @@ class Account:
         self.agreed_since_ns = [NEVER] * accounts  # when the last report that agreed was asked for
         self.reported_ns = [NEVER] * accounts
         self.outside: list[tuple[str, ...]] = [()] * accounts  # positions in contracts that are not configured
+        # Heard on the private stream itself. Orders and fills do not count: replies to requests bring them too.
         self.private_ns = [NEVER] * accounts
+        self.opened_ns = [NEVER] * accounts  # since when it has been up; reports asked before miss what it missed
         self.asked_ns = [NEVER] * accounts
         self.drift: dict[int, tuple[int, int]] = {}  # row -> venue's lots, when first asked
         self.rejects_in_a_row: IntArray = np.zeros(n, dtype=np.int64)
@@ -165,7 +167,6 @@ class Account:
     # --- orders ----------------------------------------------------------------------------------
 
     def _order_seen(self, event: OrderSeen, market: Market, effects: Effects) -> None:
-        self.private_ns[event.account] = event.ts_recv_ns
         order = self.orders.own.get(event.client_order_id)
         was = order.state if order is not None else None
         self.orders.seen(event, effects)
@@ -229,7 +230,6 @@ class Account:
     # --- fills and pools -------------------------------------------------------------------------
 
     def _fill_received(self, event: FillReceived, market: Market, effects: Effects) -> None:
-        self.private_ns[event.account] = max(self.private_ns[event.account], event.ts_recv_ns)
         key = (event.account, event.trade_id)
         if key in self.fills_seen:
             return
@@ -251,7 +251,6 @@ class Account:
         self.turnover.add(now_ns, turnover)
         self.fees.add(now_ns, max(fee_usd, 0.0))
         self.total_fees_usd += fee_usd
-        self.trade_cursor_ms = max(self.trade_cursor_ms, event.ts_event_ns // NS_PER_MS)
         self.new_fills.append(BookedFill(event, turnover, fee_usd))
         effects.note(
             "order.filled",
@@ -296,7 +295,11 @@ class Account:
         if not event.positions and any(pool.maintenance_margin > 0 for pool in event.pools):
             effects.note("account.report_refused", account=event.account, why="no positions, yet margin is in use")
             return
-        self.reported_ns[event.account] = event.ts_recv_ns
+        # Only a complete answer moves it: a stream that goes on after losing a fill must not step over it.
+        newest_ns = max((fill.ts_event_ns for fill in event.fills), default=0)
+        self.trade_cursor_ms = max(self.trade_cursor_ms, newest_ns // NS_PER_MS)
+        if event.asked_ns >= self.opened_ns[event.account]:
+            self.reported_ns[event.account] = event.asked_ns
         for pool in event.pools:
             self._put_pool(event.account, pool, market)
         if event.outside != self.outside[event.account]:
@@ -376,11 +379,14 @@ class Account:
     def _feed(self, event: FeedOpened | FeedAlive, market: Market, effects: Effects) -> None:
         if event.private:
             self.private_ns[event.account] = event.ts_recv_ns
+            if isinstance(event, FeedOpened):
+                self.opened_ns[event.account] = event.ts_recv_ns
 
     def _feed_closed(self, event: FeedClosed, market: Market, effects: Effects) -> None:
         if event.private:
             self.private_ns[event.account] = NEVER
-            self.reported_ns[event.account] = NEVER  # what happened meanwhile must be asked for
+            self.reported_ns[event.account] = NEVER  # what happens meanwhile must be asked for
+            self.opened_ns[event.account] = event.ts_recv_ns
 
     def _operator(self, event: OperatorSpoke, market: Market, effects: Effects) -> None:
         effects.note("operator.spoke", command=event.command.value, who=event.who, why=event.why)

@@ -111,7 +111,8 @@ class Market:
 
     def _mark(self, event: MarkUpdated, effects: Effects) -> None:
         row = event.row
-        self.mark[row] = event.mark_price
+        # A mark that is no price is no mark: what is held is then unpriced, and nothing grows.
+        self.mark[row] = event.mark_price if 0.0 < event.mark_price < np.inf else np.nan
         self.mark_ns[row] = event.ts_recv_ns
         for column, value in (
             (self.index, event.index_price),

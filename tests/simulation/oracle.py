@@ -8,8 +8,6 @@ from dea_daemon.domain.commands import Approved, CreateOrder
 from dea_daemon.domain.decisions import Decision
 from dea_daemon.domain.events import (
     AnyEvent,
-    BookDelta,
-    BookSnapshot,
     DecisionDue,
     FeedClosed,
     FeedOpened,
@@ -44,12 +42,9 @@ class Oracle:
         n = len(self.world.universe)
         self.mark = np.full(n, np.nan)
         self.index: dict[str, float] = {}
-        self.broken = np.ones(n, dtype=bool)
         self.mark_ns = np.full(n, -(1 << 62))
-        self.book_ns = np.full(n, -(1 << 62))
-        self.last = np.zeros(n, dtype=np.int64)
         self._expected = self.world.state.account.position_lots.copy()
-        self.private = False
+        self.public = self.private = False
 
     # --- each step -------------------------------------------------------------------------------
 
@@ -60,22 +55,14 @@ class Oracle:
                 self.mark[row], self.mark_ns[row] = event.mark_price, event.ts_recv_ns
             case IndexUpdated(currency=currency) if 0 < event.price < np.inf:
                 self.index[currency] = event.price
-            case BookSnapshot(row=row):
-                if event.sequence >= self.last[row] or self.broken[row]:
-                    self.broken[row], self.last[row] = False, event.sequence
-                    self.book_ns[row] = event.ts_recv_ns
-            case BookDelta(row=row):
-                crossed = bool(event.bids and event.asks and event.bids[-1][0] > event.asks[0][0])
-                if event.last > self.last[row]:
-                    self.broken[row] |= (event.previous > self.last[row]) or crossed
-                    self.last[row] = event.last
-                    self.book_ns[row] = event.ts_recv_ns
             case FeedClosed(private=True):
                 self.private = False
             case FeedOpened(private=True):
                 self.private = True
-            case FeedClosed(rows=rows):
-                self.broken[list(rows)] = True
+            case FeedClosed(private=False):
+                self.public = False
+            case FeedOpened(private=False):
+                self.public = True
 
     def after(self, event: AnyEvent, decision: Decision) -> None:
         account = self.world.state.account
@@ -157,7 +144,8 @@ class Oracle:
         assert account.mode is not Mode.HALTED, "sent while halted"
         assert account.recording, "sent while the ledger fails"
         assert account.ready, "sent before the account was reconciled"
-        assert not self.broken[row], f"{name}: sent on a broken book"
+        assert self.public, f"{name}: sent while the market's stream is down"
+        self._true_book(row)
         now_ns = world.now_ns
         assert now_ns - self.mark_ns[row] <= params.state.stale_mark_ms * NS_PER_MS, f"{name}: stale mark"
         assert 0 < self.mark[row] < np.inf, f"{name}: mark {self.mark[row]}"
@@ -168,6 +156,15 @@ class Oracle:
             assert account.mode is not Mode.FLATTENING, f"{name}: grows while flattening"
             assert not account.quarantined[row], f"{name}: grows in quarantine"
             self._sane(order)
+
+    def _true_book(self, row: int) -> None:
+        """Our best prices are the venue's as of the change we say we hold."""
+        instrument, book = self.world.universe.instruments[row], self.world.state.market.books[row]
+        top = self.world.venue.tops.get((row, book.last))
+        bid, _, ask, _ = book.best()
+        ours = tuple([(instrument.price_to_ticks(p), instrument.amount_to_lots(a))] for p, a in ((bid, book.bids.amounts[bid]), (ask, book.asks.amounts[ask])))
+        assert book.usable, f"{instrument.name}: sent on a broken book"
+        assert top is None or top == ours, f"{instrument.name}: book {ours}, the venue's was {top}"
 
     def _sane(self, order: CreateOrder) -> None:
         """Nothing grows on a price of its underlying that cannot be true."""

@@ -94,6 +94,7 @@ class FaultyVenue(PaperVenue):
         self.wire: dict[str, CreateOrder] = {}
         self.public_open = self.private_open = False
         self.utc_offset_ns = 0  # our wall clock minus the venue's
+        self.tops: dict[tuple[int, int], object] = {}  # (row, change_id) -> best bid and ask, ticks and lots
         self._generation = 0  # what was on its way to a process that died never arrives
         self._muted_until: dict[str, int] = {}  # by label
         self._sizes = [(float(i.tick_size), float(i.lot_size)) for i in universe.instruments]
@@ -227,6 +228,10 @@ class FaultyVenue(PaperVenue):
         self._tell(now_ns, lambda at: [msgspec.structs.replace(e, ts_recv_ns=at) for e in events])
 
     def _book(self, event: BookChanged, row: int, now_ns: int) -> None:
+        contract = self.exchange.contracts.get(event.instrument)
+        if contract is not None and contract.change_id == event.change_id:
+            book = self.exchange.book(event.instrument, 1)
+            self.tops[row, event.change_id] = (book.bids[:1], book.asks[:1])
         if not self.public_open or self._strike(self.chances.delta_lost):
             return
         bids, asks = self._levels(row, event.bids), self._levels(row, event.asks)
