@@ -3,6 +3,7 @@
 Everything heavy is imported inside the commands, so that `--help` and completion answer in 50 ms.
 """
 
+import contextlib
 import signal
 import sys
 import traceback
@@ -16,6 +17,7 @@ import click
 from dea_daemon import __version__
 from dea_daemon.domain.errors import (
     ConfigError,
+    DataError,
     DeaError,
     InvariantViolation,
     LedgerError,
@@ -35,6 +37,7 @@ def exit_code(error: BaseException) -> int | None:
     """The exit code an error stands for; None for a bug. The first class that fits counts."""
     from dea_daemon.shell.yaml_errors import ConfigForbidden, ConfigMissing
 
+    forbidden = isinstance(error.__cause__, PermissionError)
     codes: tuple[tuple[type[BaseException], int], ...] = (
         (ConfigMissing, NO_INPUT),
         (ConfigForbidden, PERMISSION),
@@ -42,18 +45,16 @@ def exit_code(error: BaseException) -> int | None:
         (RateLimited, TEMPORARY),
         (OutcomeUnknown, TEMPORARY),
         (VenueError, UNAVAILABLE),
-        (LedgerError, TEMPORARY),
+        (DataError, PERMISSION if forbidden else DATA),
+        (LedgerError, PERMISSION if forbidden else TEMPORARY),
         (InvariantViolation, INTERNAL),
         (FileNotFoundError, NO_INPUT),
         (IsADirectoryError, NO_INPUT),
         (PermissionError, PERMISSION),
         (ConnectionError, UNAVAILABLE),
         (OSError, TEMPORARY),  # no space left, too many files
+        (DeaError, INTERNAL),
     )
-    if isinstance(error, DeaError) and not any(isinstance(error, kind) for kind, _ in codes):
-        from dea_daemon.shell.tape import TapeError  # costs numpy: only when nothing else fits
-
-        return DATA if isinstance(error, TapeError) else INTERNAL
     return next((code for kind, code in codes if isinstance(error, kind)), None)
 
 
@@ -92,11 +93,11 @@ def report(error: Exception) -> int:
     if None in codes:
         return _report_bug(told[codes.index(None)])
     if cli.debug:
-        traceback.print_exception(error)
+        _tell("".join(traceback.format_exception(error)).rstrip())
     for one in told:
         text = str(one)
         placed = ": error: " in text.partition("\n")[0]  # a configuration's problems come finished
-        click.echo(text if placed else f"error: {text}", err=True)
+        _tell(text if placed else f"error: {text}")
     return codes[0] or INTERNAL
 
 
@@ -105,8 +106,16 @@ def _report_bug(error: BaseException) -> int:
     import logging
 
     logging.getLogger("dea_daemon").critical("run.crashed", exc_info=error)
-    click.echo(f"error: internal: {type(error).__name__}: {error} (a bug in dea-daemon)", err=True)
+    _tell(f"error: internal: {type(error).__name__}: {error} (a bug in dea-daemon)")
     return INTERNAL
+
+
+def _tell(text: str) -> None:
+    """To stderr, without what an exception may have carried along. A reader that is gone changes no exit code."""
+    from dea_daemon.shell.redaction import clean, scrub
+
+    with contextlib.suppress(OSError):
+        click.echo(scrub(clean(text).encode("utf-8", "replace")).decode(), err=True)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
@@ -228,7 +237,8 @@ def demo(
 @_scenario
 @click.option("--log", type=FILE, help="A JSON line for every order accepted, edited, cancelled, filled.")
 @click.option("--fault", "faults", multiple=True, metavar="SPEC", help="Such as private/buy=hang_after:0.05.")
-def venue(port: int, seed: int, scenario: str, log: Path | None, faults: tuple[str, ...]) -> None:
+@click.option("--until-eof", is_flag=True, help="Stop when standard input ends, too.")
+def venue(port: int, seed: int, scenario: str, log: Path | None, faults: tuple[str, ...], until_eof: bool) -> None:
     """Serve a simulated Deribit on loopback, until stopped."""
     import uvloop
 
@@ -236,17 +246,18 @@ def venue(port: int, seed: int, scenario: str, log: Path | None, faults: tuple[s
     from dea_daemon.wiring.venue import serve_venue
 
     serving = serve_venue(port=port, seed=seed, scenario=scenario, log=log, faults=faults, emit=emit)
-    uvloop.run(_until_stopped(serving))
+    uvloop.run(_until_stopped(serving, until_eof))
 
 
-async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Run until it ends, or SIGINT or SIGTERM asks it to."""
+async def _until_stopped(work: Coroutine[Any, Any, None], until_eof: bool) -> None:
+    """Run until it ends, or SIGINT or SIGTERM asks it to, or the parent that holds our stdin is gone."""
     import asyncio
-    import contextlib
 
-    task = asyncio.ensure_future(work)
+    task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, task.cancel)
+    if until_eof:
+        loop.add_reader(0, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await task
 

@@ -43,7 +43,8 @@ def cost_per_usd(view: View, direction: float, params: AllocatorParameters) -> F
     """
     mid = 0.5 * (view.bid_price + view.ask_price)
     half_spread = 0.5 * (view.ask_price - view.bid_price) / mid
-    funding = np.nan_to_num(view.funding_rate_8h) * direction * params.expected_hold_h / 8.0
+    rate_8h = np.where(np.isnan(view.funding_rate_8h), 0.0, view.funding_rate_8h)
+    funding = rate_8h * direction * params.expected_hold_h / 8.0
     at_work = (view.working_buy_lots if direction > 0 else view.working_sell_lots) > 0
     return view.universe.taker_fee + half_spread + funding - at_work * (params.switch_bp * 1e-4)
 
@@ -55,32 +56,26 @@ def distribute(
 
     First contracts whose position shrinks by it, then the others, each by cost; rounded towards less.
     """
-    per_lot = view.exposure_per_lot[k]
     direction = 1 if change_usd > 0 else -1
-    usable = view.universe.tradable & view.fresh & (per_lot > 0)
-    expiry = view.universe.expiry_ns
+    # Fresh rows are priced, so nothing below is NaN.
+    rows = np.flatnonzero(view.universe.tradable & view.fresh & (view.exposure_per_lot[k] > 0))
+    rows = rows[np.argsort(cost_per_usd(view, direction, params)[rows], kind="stable")]
+    per_lot, towards = view.exposure_per_lot[k, rows], view.position_lots[rows] * direction
+    expiry = view.universe.expiry_ns[rows]
     too_late = (expiry > 0) & (expiry - view.utc_ns < params.avoid_expiry_h * 3_600 * NS_PER_S)
-    position = view.position_lots
-    shrink = np.where(usable & (position * direction < 0), np.abs(position), 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cap = np.floor(instrument_cap_usd / view.notional_per_lot_usd)
-    cap = np.where(usable & ~too_late, np.nan_to_num(cap, nan=0.0), 0.0)
-    grow = np.maximum(cap - np.where(position * direction > 0, np.abs(position), 0), 0.0)
-    order = np.argsort(np.where(usable, cost_per_usd(view, direction, params), np.inf), kind="stable")
-    lots = np.zeros(len(position), dtype=np.int64)
+    cap = np.where(too_late, 0.0, np.floor(instrument_cap_usd / view.notional_per_lot_usd[rows]))
+    lots = np.zeros(len(view.position_lots), dtype=np.int64)
     left = abs(change_usd)
-    for room in (shrink, grow):
-        taken = _fill(left, per_lot[order], room[order].astype(np.float64))
-        lots[order] += taken
-        left -= float(taken @ np.nan_to_num(per_lot[order]))
+    for room in (np.maximum(-towards, 0), np.maximum(cap - np.maximum(towards, 0), 0.0)):
+        taken = _fill(left, per_lot, room)
+        lots[rows] += taken
+        left -= float(taken @ per_lot)
     return lots * direction
 
 
-def _fill(amount_usd: float, per_lot_usd: FloatArray, room_lots: FloatArray) -> IntArray:
+def _fill(amount_usd: float, per_lot_usd: FloatArray, room_lots: FloatArray | IntArray) -> IntArray:
     """Pour `amount_usd` into contracts in order, each up to its room; whole lots, never more than the amount."""
-    worth = np.where(room_lots > 0, per_lot_usd, 0.0) * room_lots
+    worth = per_lot_usd * room_lots
     before = np.cumsum(worth) - worth
-    share = np.clip(amount_usd - before, 0.0, worth)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        lots = np.floor(share / per_lot_usd + 1e-9)
-    return np.where(room_lots > 0, lots, 0.0).astype(np.int64)
+    share = np.minimum(np.maximum(amount_usd - before, 0.0), worth)
+    return np.floor(share / per_lot_usd + 1e-9).astype(np.int64)

@@ -315,7 +315,8 @@ class OrderEvidence(Event, frozen=True, tag=True, array_like=True, gc=False):
     """Answer to QueryOrder. `complete` means open orders, history *and* trades all answered; only then may
     the core take an empty answer as proof, after the order's deadline plus the skew margin.
 
-    `asked_utc_ns` is the wall clock when the first question left.
+    `asked_utc_ns` is the wall clock when the first question left, `asked_ns` the receipt clock then: a wall
+    clock that stepped ahead proves nothing.
     """
 
     client_order_id: str
@@ -324,6 +325,7 @@ class OrderEvidence(Event, frozen=True, tag=True, array_like=True, gc=False):
     orders: tuple[OrderSeen, ...]
     fills: tuple[FillReceived, ...]
     why: str = ""
+    asked_ns: int = 0
 
 
 MarketEvent = (

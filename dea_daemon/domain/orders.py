@@ -1,7 +1,8 @@
 """Orders: their words, their lifecycle as one table, and the order the core keeps.
 
 The table is the whole truth about a lifecycle: a (state, input) pair without a row is a surprise, and a
-surprise quarantines the instrument. Terminal states come from venue evidence only.
+surprise quarantines the instrument. Terminal states come from venue evidence only. An order thought never to
+have lived that shows signs of life is UNKNOWN again, quarantine or not: it counts until it is explained.
 """
 
 from enum import StrEnum
@@ -113,6 +114,10 @@ NEXT: dict[tuple[OrderState, OrderInput], OrderState] = {
     **{(s, i): s for s in (_S.REJECTED, _S.ABSENT) for i in _NEVER_LIVED_INPUTS},
 }
 
+# Signs of life, and the states that deny there ever was any.
+LIFE = frozenset({OrderInput.SEEN_OPEN, OrderInput.FILL})
+NEVER_LIVED = frozenset({OrderState.REJECTED, OrderState.ABSENT})
+
 
 class Order(msgspec.Struct):
     """One of our orders as the core knows it. Mutated by `fold` alone.
@@ -159,6 +164,7 @@ class ForeignOrder(msgspec.Struct, frozen=True):
     side: Side
     lots: int
     venue_order_id: str
+    seen_ns: int = 0  # our clock, when last heard of
 
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuv"

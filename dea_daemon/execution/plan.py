@@ -123,7 +123,8 @@ def _create(
         post_only=not crossing,
         # The venue's own reduce-only is a second lock, usable where the order cannot leave flat behind.
         reduce_only=bool(permit.licence[row] == Licence.SHRINK_POSITION and held * side.sign < 0 and lots <= abs(held)),
-        valid_until_ms=view.utc_ns // NS_PER_MS + params.valid_for_ms,
+        # By the clock that is behind: where the wall clock has stepped, an order may expire too early, never late.
+        valid_until_ms=min(view.utc_ns, view.now_ns) // NS_PER_MS + params.valid_for_ms,
         cause_seq=view.seq,
         why="cross" if crossing else "post",
     )
@@ -132,13 +133,13 @@ def _create(
 def _cancel(
     permit: Permit, order: Order, wanted: IntArray, crossing: BoolArray, params: ExecutionParameters
 ) -> CancelOrder | None:
-    """Whether an order should go, and why. Orders of unknown outcome are cancelled only when everything must go."""
+    """Whether an order should go, and why. Orders in doubt are cancelled only when everything must go."""
     view = permit.view
     leaving = view.draining or view.mode is Mode.HALTED
-    if order.state is OrderState.UNKNOWN:
+    if order.state is OrderState.UNKNOWN or (order.state is OrderState.OPEN and order.doubted):
         due = view.now_ns - order.cancel_sent_ns > params.unknown_after_ms * NS_PER_MS
         why = "leaving" if leaving and due else ""
-    elif order.state is not OrderState.OPEN or order.doubted:
+    elif order.state is not OrderState.OPEN:
         why = ""
     elif leaving:
         why = "draining" if view.draining else "halted"

@@ -3,18 +3,20 @@
 import numpy as np
 
 from dea_daemon.domain.decisions import Licence, View
-from dea_daemon.domain.instruments import BoolArray, IntArray
+from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.parameters import GuardParameters
 from dea_daemon.guards.limits import drawdown
+
+BASIS_ROOM = 25.0  # a dated future may be off its index by so many times max_index_divergence
 
 
 def propose(view: View, params: GuardParameters) -> tuple[Mode, str]:
     """The mode the guards want, with its reason. Only an operator leads back towards normal, so prices that
     contradict each other prove no loss."""
     lost = drawdown(view)
-    if diverged(view, params).any():
+    if in_doubt(view, params).any():
         return view.mode, ""
     if view.mode < Mode.REDUCE_ONLY and view.ready and lost > params.max_drawdown:
         return Mode.REDUCE_ONLY, f"drawdown {lost:.1%} beyond {params.max_drawdown:.1%}"
@@ -61,17 +63,34 @@ def bound(view: View, mode: Mode, breached: BoolArray, params: GuardParameters) 
 
 
 def diverged(view: View, params: GuardParameters) -> BoolArray:
-    """[N] a mark that other prices contradict: its own book and, without expiry, either index.
-
-    Only what is fresh is judged. Dated futures have a basis that is no fault; a mark anywhere between bid and
-    ask agrees with its book, however wide.
-    """
+    """[N] a fresh mark that its own book or an index contradicts. A mark anywhere between bid and ask agrees with
+    its book, however wide; a dated future may have a basis."""
     off, mark = params.max_index_divergence, view.mark_price
     beside_book = ~((mark >= view.bid_price * (1.0 - off)) & (mark <= view.ask_price * (1.0 + off)))
-    for index in (view.index_price, view.underlying_price[view.universe.underlying]):
-        beside_index = np.isfinite(index) & ~(np.abs(mark / index - 1.0) <= off)
-        beside_book |= beside_index & (view.universe.expiry_ns == 0)
-    return np.asarray(view.fresh & beside_book, dtype=np.bool_)
+    own_index = _beside(mark, view.index_price, _tolerance(view, params))
+    return np.asarray(view.fresh & (beside_book | own_index | _beside_shared_index(view, params)), dtype=np.bool_)
+
+
+def in_doubt(view: View, params: GuardParameters) -> BoolArray:
+    """[N] rows whose underlying's delta may be measured wrongly, so that nothing may be hedged by it: a contract
+    that is held diverged, or a mark and the index they all share contradict each other (which is false cannot
+    be told)."""
+    held = (view.position_lots != 0) | (view.working_buy_lots != 0) | (view.working_sell_lots != 0)
+    false = diverged(view, params) & (held | _beside_shared_index(view, params))
+    return np.isin(view.universe.underlying, view.universe.underlying[false])
+
+
+def _beside_shared_index(view: View, params: GuardParameters) -> BoolArray:
+    return _beside(view.mark_price, view.underlying_price[view.universe.underlying], _tolerance(view, params))
+
+
+def _tolerance(view: View, params: GuardParameters) -> FloatArray:
+    """[N] how far a mark may be from an index, as a fraction."""
+    return np.where(view.universe.expiry_ns == 0, 1.0, BASIS_ROOM) * params.max_index_divergence
+
+
+def _beside(mark: FloatArray, index: FloatArray, tolerance: FloatArray) -> BoolArray:
+    return np.asarray(np.isfinite(index) & ~(np.abs(mark / index - 1.0) <= tolerance), dtype=np.bool_)
 
 
 def licences(view: View, mode: Mode, breached: BoolArray, params: GuardParameters) -> tuple[IntArray, str]:
@@ -85,9 +104,7 @@ def licences(view: View, mode: Mode, breached: BoolArray, params: GuardParameter
     elif why := bound(view, mode, breached, params):
         level = Licence.SHRINK_EXPOSURE
     licence = np.full(len(universe), level, dtype=np.int64)
-    # Deltas of an underlying are added up and hedged in each other, so one false mark spoils them all.
-    false = np.isin(universe.underlying, universe.underlying[diverged(view, params)])
-    suspect = view.quarantined | false
+    suspect = view.quarantined | diverged(view, params) | in_doubt(view, params)
     licence[suspect] = np.minimum(licence[suspect], Licence.SHRINK_POSITION)
     alive = (universe.expiry_ns == 0) | (universe.expiry_ns > view.utc_ns)
     licence[~(universe.tradable & view.fresh & alive)] = Licence.NOTHING

@@ -73,17 +73,18 @@ def _dot(x: FloatArray, lots: IntArray) -> FloatArray:
 def uses(book: Exposed, params: GuardParameters) -> tuple[LimitUse, ...]:
     """How much of every limit is used, for the record and the screen."""
     low, high = book.net_usd()
+    worst = np.maximum(np.abs(low), np.abs(high)).tolist()
     per_row = book.instrument_usd()
     lines = [
-        LimitUse("net", name, float(np.maximum(np.abs(low[k]), np.abs(high[k]))), params.max_net_usd)
-        for k, name in enumerate(book.view.factors.names)
+        LimitUse("net", name, used, params.max_net_usd)
+        for name, used in zip(book.view.factors.names, worst, strict=True)
     ]
     lines += [
         LimitUse("instrument", book.view.universe.instruments[i].name, float(per_row[i]), params.max_instrument_usd)
         for i in np.flatnonzero(per_row)
     ]
     view = book.view
-    lines.append(LimitUse("gross", "book", book.gross_usd(), params.max_gross_usd))
+    lines.append(LimitUse("gross", "book", float(per_row.sum()), params.max_gross_usd))
     lines.append(LimitUse("turnover", "hour", book.turnover_usd(), params.max_turnover_usd_per_hour))
     lines.append(LimitUse("fees", "hour", book.fees_usd(), params.max_fees_usd_per_hour))
     lines.append(LimitUse("orders", "minute", view.creates_last_minute, params.max_orders_per_minute))

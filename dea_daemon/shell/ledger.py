@@ -78,6 +78,8 @@ class Ledger:
         """Make or open the ledger (directory 0700, file 0600) and hold it. Raises LedgerError."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise LedgerError(f"{path.parent}: not a directory") from error
         except OSError as error:
             raise LedgerError(f"{path.parent}: {error.strerror}") from error
         lock = InstanceLock(path.with_name(path.name + ".lock"))

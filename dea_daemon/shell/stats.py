@@ -38,7 +38,8 @@ class Stats:
             return
         self.decisions += 1
         self.last = record
-        self.limits_breached += sum(u.limit in EXPOSURE_LIMITS and not u.used <= u.allowed for u in record.uses)
+        # NaN is no breach: what cannot be measured (the venue is gone) stops orders, and is told by them.
+        self.limits_breached += sum(u.limit in EXPOSURE_LIMITS and u.used > u.allowed for u in record.uses)
 
     def decided(
         self, due: DecisionDue, sendable: Iterable[Outgoing], before_ns: int, decided_ns: int, committed_ns: int

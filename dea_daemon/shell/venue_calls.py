@@ -130,9 +130,10 @@ def _starting(doing: str) -> Iterator[None]:
         yield
     except (ccxt.BaseError, TypeError, LookupError, AttributeError) as error:
         outcome = classify(error)
+        reason = " ".join(outcome.reason.split())  # a page of HTML is many lines
         if outcome.certain and isinstance(error, ccxt.AuthenticationError):
-            raise ConfigError(f"{doing}: the venue refused the key: {outcome.reason}") from error
-        raise VenueError(f"{doing}: {outcome.reason}") from error
+            raise ConfigError(f"{doing}: the venue refused the key: {reason}: are id and secret its own?") from error
+        raise VenueError(f"{doing}: {reason}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from dea_daemon.domain.events import (
 from dea_daemon.domain.instruments import BoolArray, IntArray, Universe
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
-from dea_daemon.domain.orders import OrderInput, OrderState, epoch_of, is_own
+from dea_daemon.domain.orders import Order, OrderInput, OrderState, epoch_of, is_own
 from dea_daemon.domain.parameters import Parameters
 from dea_daemon.state.effects import Effects
 from dea_daemon.state.market import NEVER, Market
@@ -219,10 +219,22 @@ class Account:
         for seen in event.orders:
             self._order_seen(seen, market, effects)
         order = self.orders.own.get(event.client_order_id)
-        if order is None or order.state is not OrderState.UNKNOWN or event.orders or event.fills:
+        if order is not None and event.complete and not event.orders and not order.state.is_terminal:
+            self._not_found(order, event, effects)
+
+    def _not_found(self, order: Order, event: OrderEvidence, effects: Effects) -> None:
+        """The venue knows no such order, open or ended. Asked after its deadline, on both clocks, that is proof:
+        it never lived, or it ended and was forgotten since."""
+        asked_ns = min(event.asked_utc_ns, event.asked_ns or event.asked_utc_ns)
+        deadline_ns = max(order.valid_until_ms * NS_PER_MS, order.created_ns)
+        if asked_ns <= deadline_ns + self.params.execution.skew_margin_ms * NS_PER_MS:
             return
-        deadline_ms = order.valid_until_ms + self.params.execution.skew_margin_ms
-        if event.complete and order.valid_until_ms > 0 and event.asked_utc_ns > deadline_ms * NS_PER_MS:
+        lived = bool(order.filled_lots or order.venue_order_id)
+        if lived and (order.doubted or order.state is OrderState.UNKNOWN):
+            self.orders.advance(order, OrderInput.SEEN_CANCELLED, event.ts_recv_ns, effects, "the venue forgot it")
+            effects.note("order.forgotten", client_order_id=order.client_order_id)
+            effects.wake = "order forgotten"
+        elif not lived and order.state is OrderState.UNKNOWN and order.valid_until_ms > 0:
             self.orders.advance(order, OrderInput.PROVED_ABSENT, event.ts_recv_ns, effects, "proved absent")
             effects.note("order.proved_absent", client_order_id=order.client_order_id)
             effects.wake = "order proved absent"
@@ -318,8 +330,10 @@ class Account:
                 effects.note("order.adopted", client_order_id=seen.client_order_id)
             else:
                 self.orders.seen(seen, effects)
-        for key in [k for k in self.orders.foreign if k[0] == event.account and k[1] not in mentioned]:
-            del self.orders.foreign[key]
+        for key, foreign in list(self.orders.foreign.items()):
+            # One heard of since the question left may be too young for the answer.
+            if key[0] == event.account and key[1] not in mentioned and foreign.seen_ns < event.asked_ns:
+                del self.orders.foreign[key]
         for order in self.orders.live():
             mine = self.universe.account[order.row] == event.account
             if mine and order.state is OrderState.OPEN and order.created_ns < event.asked_ns:
@@ -425,6 +439,5 @@ class Account:
     def ready(self) -> bool:
         """Every traded account agreed with its venue once, and every restored order has an outcome."""
         return all(self.agreed[a] for a in self.traded) and not any(
-            o.state is OrderState.UNKNOWN and epoch_of(o.client_order_id) != self.epoch
-            for o in self.orders.live()
+            o.state is OrderState.UNKNOWN and epoch_of(o.client_order_id) != self.epoch for o in self.orders.live()
         )

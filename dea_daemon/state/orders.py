@@ -1,9 +1,21 @@
 """Our orders and how they live: the table of `domain.orders` applied, and nothing decided."""
 
+import msgspec
+
 from dea_daemon.domain.commands import CancelOrder, CreateOrder
 from dea_daemon.domain.events import FillReceived, OrderSeen, VenueOrderState
 from dea_daemon.domain.numbers import NS_PER_MS
-from dea_daemon.domain.orders import NEXT, TERMINAL, ForeignOrder, Order, OrderInput, OrderState, TimeInForce
+from dea_daemon.domain.orders import (
+    LIFE,
+    NEVER_LIVED,
+    NEXT,
+    TERMINAL,
+    ForeignOrder,
+    Order,
+    OrderInput,
+    OrderState,
+    TimeInForce,
+)
 from dea_daemon.state.effects import Effects
 
 KEEP_ENDED_NS = 600 * 1_000_000_000  # ended orders stay this long, for their late fills
@@ -47,6 +59,9 @@ class OrderBookkeeping:
         after = NEXT.get((order.state, what))
         if after is None:
             self.surprised.add(order.row)
+            if order.state in NEVER_LIVED and what in LIFE:
+                order.state, order.ended_ns = OrderState.UNKNOWN, 0
+                self.changed.add(order.client_order_id)
             effects.note(
                 "order.surprised", client_order_id=order.client_order_id, state=order.state.value, input=what.value
             )
@@ -100,7 +115,9 @@ class OrderBookkeeping:
         key = (event.account, event.venue_order_id)
         if event.state is VenueOrderState.OPEN and event.lots > event.filled_lots:
             left = event.lots - event.filled_lots
-            self.foreign[key] = ForeignOrder(event.account, event.row, event.side, left, event.venue_order_id)
+            self.foreign[key] = ForeignOrder(
+                event.account, event.row, event.side, left, event.venue_order_id, event.ts_recv_ns
+            )
         else:
             self.foreign.pop(key, None)
 
@@ -124,6 +141,7 @@ class OrderBookkeeping:
             venue_filled_lots=event.filled_lots,
         )
         self.keep(order)
+        self.foreign.pop((event.account, event.venue_order_id), None)  # heard of before the report that names it
         self.changed.add(order.client_order_id)
         return order
 
@@ -135,7 +153,7 @@ class OrderBookkeeping:
             if (foreign := self.foreign.get(key)) is not None:
                 left = foreign.lots - event.lots
                 if left > 0:
-                    self.foreign[key] = ForeignOrder(event.account, event.row, event.side, left, event.venue_order_id)
+                    self.foreign[key] = msgspec.structs.replace(foreign, lots=left, seen_ns=event.ts_recv_ns)
                 else:
                     del self.foreign[key]
             return

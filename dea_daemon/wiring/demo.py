@@ -17,12 +17,13 @@ import uvloop
 from dea_daemon.domain.errors import VenueError
 from dea_daemon.shell.runner import Runner
 from dea_daemon.shell.settings import load
-from dea_daemon.wiring.live import POLL_S, finish, start_logs, trade
+from dea_daemon.wiring.live import POLL_S, cancelled_by_signals, finish, start_logs, trade, until_signalled
 from dea_daemon.wiring.summary import within_bands
 
 log = structlog.get_logger()
 SETTLE_S = 30.0  # after its time is up the demo may take so long to come to rest
 CONFIG = "demo.yaml"
+INTERRUPTED = 130
 
 
 def run_demo(
@@ -34,16 +35,22 @@ def run_demo(
     venue_log: Path | None,
     state_dir: Path | None,
 ) -> int:
-    """0 if the demo ended reconciled, inside its bands and without open orders; else 1."""
+    """0 if the demo ended reconciled, inside its bands and without open orders; else 1. Of one that a signal cut
+    short the bands are not asked; 130 if it had not begun."""
     with tempfile.TemporaryDirectory(prefix="dea-demo-") as scratch:
-        finished = uvloop.run(_demo(seconds, seed, scenario, tape, venue_log, state_dir or Path(scratch), json_lines))
+        demo = _demo(seconds, seed, scenario, tape, venue_log, state_dir or Path(scratch), json_lines)
+        try:
+            finished, whole = uvloop.run(demo)
+        except asyncio.CancelledError:
+            return INTERRUPTED
     if json_lines:
         finish(finished)
     else:
         from dea_daemon.wiring.tables import show
 
         show(finished)
-    return 0 if finished["reconciled"] and within_bands(finished) and not finished["open_orders"] else 1
+    at_target = within_bands(finished) or not whole
+    return 0 if finished["reconciled"] and at_target and not finished["open_orders"] else 1
 
 
 async def _demo(
@@ -54,7 +61,9 @@ async def _demo(
     venue_log: Path | None,
     state_dir: Path,
     json_lines: bool,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bool]:
+    """What `run.finished` says, and whether the demo had all its time."""
+    cancelled_by_signals()
     arguments = ["--seed", str(seed), "--scenario", scenario]
     if venue_log is not None:
         arguments += ["--log", str(venue_log)]
@@ -67,15 +76,21 @@ async def _demo(
 
             introduce(scenario, seed, seconds)
 
+        whole = False
+
         async def until(runner: Runner) -> None:
-            await asyncio.sleep(seconds)
+            nonlocal whole
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(until_signalled(runner), seconds)
+                return
+            whole = True
             log.info("demo.settling")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_S):
                     while not at_rest(runner):  # noqa: ASYNC110 the runner has no bell for it
                         await asyncio.sleep(POLL_S)
 
-        return await trade(settings, until, tape)
+        return await trade(settings, until, tape), whole
 
 
 def at_rest(runner: Runner) -> bool:
@@ -108,9 +123,15 @@ def config_file(name: str) -> Path:
 
 @contextlib.asynccontextmanager
 async def _venue(arguments: list[str]) -> AsyncIterator[dict[str, str]]:
-    """A venue process; what its first line says. It is stopped at the end."""
+    """A venue process; what its first line says. It is stopped at the end, and ends by itself if we are killed.
+
+    Its own session keeps a terminal's Ctrl-C from it: we still have orders to cancel there.
+    """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "dea_daemon.cli", "venue", *arguments, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "dea_daemon.cli", "venue", "--until-eof", *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         if process.stdout is None:

@@ -14,14 +14,14 @@ from typing import Any
 import structlog
 import uvloop
 
-from dea_daemon.domain.errors import LedgerError
+from dea_daemon.domain.errors import LedgerError, check
 from dea_daemon.domain.events import Operator, OperatorSpoke, RunStarted
 from dea_daemon.shell import logs
 from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.ledger import Ledger
 from dea_daemon.shell.runner import Runner
 from dea_daemon.shell.settings import DeribitSection, Settings
-from dea_daemon.shell.tape import TapeHeader, TapeWriter
+from dea_daemon.shell.tape import TapeError, TapeHeader, TapeWriter
 from dea_daemon.wiring.summary import summary
 from dea_daemon.wiring.venues import Venues
 
@@ -34,9 +34,16 @@ Stop = Callable[[Runner], Awaitable[None]]
 
 
 def run_live(settings: Settings, json_lines: bool) -> int:
-    """Trade until SIGTERM or SIGINT, then drain. Exit code 0, or 75 where draining found no end."""
+    """Trade until SIGTERM or SIGINT, then drain. Exit code 0, or 75 where draining found no end.
+
+    A signal before the run has begun ends it at once, with 0: nothing was sent. SIGHUP ends nothing.
+    """
     start_logs(settings, json_lines)
-    finished = uvloop.run(trade(settings, _until_signalled))
+    try:
+        finished = uvloop.run(_live(settings))
+    except asyncio.CancelledError:
+        log.info("run.stopped_early", why="signal")
+        return 0
     if json_lines:
         finish(finished)
     return 0 if finished["drained"] else 75
@@ -61,10 +68,30 @@ def finish(finished: dict[str, Any]) -> None:
     emit(finished)
 
 
-async def _until_signalled(runner: Runner) -> None:
-    stop = asyncio.Event()
+async def _live(settings: Settings) -> dict[str, Any]:
+    cancelled_by_signals()
+    # The terminal it was started from may go: the positions stay.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, log.warning, "run.hangup_ignored")
+    return await trade(settings, until_signalled)
+
+
+def on_signals(call: Callable[[], object]) -> None:
+    """From here on this is what SIGINT and SIGTERM do."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, call)
+
+
+def cancelled_by_signals() -> None:
+    """A signal cancels the task that calls this; another does not disturb its cleaning up."""
+    task = asyncio.current_task()
+    check(task is not None, "no task to cancel")
+    on_signals(lambda: task.cancelling() or task.cancel())  # type: ignore[union-attr]
+
+
+async def until_signalled(runner: Runner) -> None:
+    """A second signal changes nothing: the drain has its own limit."""
+    stop = asyncio.Event()
+    on_signals(stop.set)
     await stop.wait()
     log.info("run.stopping", why="signal")
 
@@ -140,7 +167,11 @@ def _tape(settings: Settings, file: Path | None, run_id: str) -> TapeWriter | No
     if not settings.tape.enabled:
         return None
     directory = settings.state_dir / "tape"
-    return TapeWriter.to_directory(directory, header, settings.tape.max_mb << 20, settings.tape.max_age_h * 3_600)
+    try:
+        return TapeWriter.to_directory(directory, header, settings.tape.max_mb << 20, settings.tape.max_age_h * 3_600)
+    except TapeError as error:  # one asked for by name must be there; this one is for study
+        log.error("tape.failed", why=str(error))
+        return None
 
 
 async def _run(runner: Runner, venues: Venues, ledger: Ledger, until: Stop, clock: Clock) -> bool:

@@ -166,7 +166,8 @@ class PaperVenue:
         self, label: str, asked_ns: int, orders: list[VenueOrder], fills: list[VenueFill], at: int
     ) -> OrderEvidence:
         seen = tuple(self._order(o, at) for o in orders)
-        return OrderEvidence(at, label, asked_ns, True, seen, tuple(self._fill(f, at) for f in fills))
+        left_ns = asked_ns - self._latency_ns
+        return OrderEvidence(at, label, left_ns, True, seen, tuple(self._fill(f, at) for f in fills), "", left_ns)
 
     def _report(self, now_ns: int, since_ns: int) -> Answer:
         venue = self.exchange

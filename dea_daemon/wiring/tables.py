@@ -16,8 +16,10 @@ Each decision shows, in USD, exposure held → wanted ± band, and below it the 
 
 
 def introduce(scenario: str, seed: int, seconds: float) -> None:
-    """What a demo is about to show, to stderr, before its log."""
-    Console(stderr=True, highlight=False).print(_INTRODUCTION.format(scenario=scenario, seed=seed, seconds=seconds))
+    """What a demo is about to show, to stderr, before its log; nothing where nobody looks."""
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        console.print(_INTRODUCTION.format(scenario=scenario, seed=seed, seconds=seconds), soft_wrap=True)
 
 
 def show(finished: dict[str, Any]) -> None:

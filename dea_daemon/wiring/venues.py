@@ -23,7 +23,7 @@ from dea_daemon.feeds.codec import Socket
 from dea_daemon.shell.ccxt_client import Client, close_client, open_client, venue_urls
 from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.gateway import Gateway
-from dea_daemon.shell.settings import BinanceUsdmSection, DeribitSection, Settings
+from dea_daemon.shell.settings import BinanceUsdmSection, DeribitSection, Settings, VenueSection
 from dea_daemon.shell.snapshots import HttpFetch
 from dea_daemon.shell.sockets import VenueSocket
 from dea_daemon.shell.throttle import Dispatcher, Pool
@@ -77,14 +77,21 @@ class Venues:
         rows: list[tuple[int, Instrument]] = []
         for number, section in enumerate(self._settings.venues.sections):
             accounts.append(AccountKey(section.venue, section.account))
-            if isinstance(section, DeribitSection):
-                listed = await self._open_deribit(number, section)
-            elif isinstance(section, BinanceUsdmSection):
-                listed = await self._open_binance(number, section)
-            else:
-                raise ConfigError(f"venues.{section.venue}: no way to connect")
+            try:
+                listed = await self._list(number, section)
+            except (ConfigError, VenueError) as error:
+                where = f" at {section.http_url}" if section.http_url else ""
+                raise type(error)(f"{section.venue}/{section.account}{where}: {error}") from error
             rows += [(number, instrument) for instrument in section.select(listed)]
         self.universe = Universe(tuple(accounts), tuple(rows))
+
+    async def _list(self, number: int, section: VenueSection) -> list[Instrument]:
+        """Connect to one venue; its contracts."""
+        if isinstance(section, DeribitSection):
+            return await self._open_deribit(number, section)
+        if isinstance(section, BinanceUsdmSection):
+            return await self._open_binance(number, section)
+        raise ConfigError("no way to connect")
 
     async def _open_deribit(self, number: int, section: DeribitSection) -> list[Instrument]:
         client = open_client(section.access(), lambda key: self.on_sent(key, self._clock.now_ns()))
@@ -98,8 +105,7 @@ class Venues:
         )
         if section.environment == "live" and facts.may_withdraw is not False and not section.acknowledge_withdraw_scope:
             raise ConfigError(
-                f"venues.{section.venue}: the key may withdraw, or the venue does not say: "
-                "use one without, or set acknowledge_withdraw_scope"
+                "the key may withdraw, or the venue does not say: use one without, or set acknowledge_withdraw_scope"
             )
         log.info("venue.checked", venue=section.venue, skew_ms=round(facts.clock_skew_ms, 1), fees=list(facts.fees))
         self._traded[number] = Traded(section, client, facts)

@@ -56,11 +56,9 @@ def rows(rounds: int = ROUNDS, seconds: float = SECONDS, settle_s: float = SETTL
     for percent in (50, 99):
         ours, peer = np.percentile(total, percent), np.percentile(samples.bare, percent)
         table.append(_row(f"event to order, p{percent}", ours, peer=peer, peer_name=peer_name))
-    for k, stage in enumerate(STAGES):
-        for percent in (50, 99):
-            table.append(_row(f"event to order: {stage}, p{percent}", np.percentile(samples.ours[:, k], percent)))
-    table.append(_row("decision, p50", np.percentile(samples.decisions, 50)))
-    table.append(_row("decision, p99", np.percentile(samples.decisions, 99)))
+    times = {f"event to order: {stage}": samples.ours[:, k] for k, stage in enumerate(STAGES)}
+    times["decision"] = samples.decisions
+    table += [_row(f"{name}, p{p}", np.percentile(taken, p)) for name, taken in times.items() for p in (50, 99)]
     limited = 100.0 * float((samples.ours[:, 0] > LIMITED_US).mean())
     table.append(_row("orders that waited for the rate limit", limited, unit="% of orders"))
     table.append(_row("orders measured", len(total), peer=len(samples.bare), peer_name="bare loop", unit="orders"))

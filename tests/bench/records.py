@@ -5,6 +5,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,9 @@ def _commits(folder: Path, count: int) -> dict[str, Any]:
         for k in range(count):
             order = _order(k)
             batch.intents.append(order)
-            ours_us.append(_us(lambda: ledger.write(batch, universe, START_NS)))
+            ours_us.append(_us(partial(ledger.write, batch, universe, START_NS)))
             row = (order.client_order_id, "buy 10 BTC-PERPETUAL")
-            peer_us.append(_us(lambda row=row: bare.execute("INSERT INTO intents VALUES (?, ?)", row)))
+            peer_us.append(_us(partial(bare.execute, "INSERT INTO intents VALUES (?, ?)", row)))
     finally:
         bare.close()
         ledger.close()
@@ -81,10 +82,16 @@ def _tape(folder: Path, count: int) -> dict[str, Any]:
     ours_us, peer_us = [], []
     for number in range(ROUNDS):
         tape = TapeWriter(folder / f"{number}.tape", TapeHeader.here("bench"))
-        ours_us.append(_us(lambda tape=tape: [tape.event(event) for event in events] and tape.close()))
+        ours_us.append(_us(partial(_record, tape, events)))
         peer_us.append(_us(lambda: [encode(event) for event in events]))
     ours, peer = statistics.median(ours_us) / count, statistics.median(peer_us) / count
     return _row("tape, an event", ours, peer, "msgspec's encoder alone", "us/event")
+
+
+def _record(tape: TapeWriter, events: list[AnyEvent]) -> None:
+    for event in events:
+        tape.event(event)
+    tape.close()
 
 
 def _event(k: int) -> AnyEvent:

@@ -45,6 +45,7 @@ class Oracle:
         self.mark_ns = np.full(n, -(1 << 62))
         self._expected = self.world.state.account.position_lots.copy()
         self.public = self.private = False
+        self.inside_ns: dict[str, int] = {}
 
     # --- each step -------------------------------------------------------------------------------
 
@@ -70,6 +71,7 @@ class Oracle:
         creates = [c.order for c in decision.commands if isinstance(c, Approved)]
         if isinstance(event, DecisionDue):
             self._arrays()
+            self._remember(decision)
             if account.ready:
                 self._contained()
         for order in creates:
@@ -92,6 +94,14 @@ class Oracle:
                 self.rebased += 1
                 self._expected[:] = account.position_lots
         assert (self._expected == account.position_lots).all(), "a position moved without a fill"
+
+    def _remember(self, decision: Decision) -> None:
+        """When each factor was last inside its band, or held outside it by a limit."""
+        assert decision.record is not None
+        clipped = any(clip.limit in ("net", "instrument", "gross") for clip in decision.record.clips)
+        for line in decision.record.factors:
+            if clipped or abs(line.actual_usd - line.target_usd) <= line.band_usd:
+                self.inside_ns[line.factor] = self.world.now_ns
 
     def _arrays(self) -> None:
         account = self.world.state.account
@@ -244,6 +254,8 @@ class Oracle:
         stuck = [o for o in account.orders.live() if world.now_ns - o.created_ns > 20_000 * NS_PER_MS and o.client_order_id not in open_there]
         assert not stuck, f"live with us, not at the venue: {stuck}"
         assert not account.orders.foreign, account.orders.foreign
+        for factor, last_ns in self.inside_ns.items():
+            assert world.now_ns - last_ns < 20_000 * NS_PER_MS, f"{factor} is outside its band"
         for currency in world.exchange.currencies():
             equity = world.exchange.summary(ACCOUNT, currency).equity
             ours_equity = account.pools[0, currency].equity

@@ -263,7 +263,7 @@ class FaultyVenue(PaperVenue):
 
     def _evidence(self, label, asked_ns, orders, fills, at):  # type: ignore[no-untyped-def]
         evidence = super()._evidence(label, asked_ns, orders, fills, at)
-        evidence = replace_event(evidence, asked_utc_ns=asked_ns - self._latency_ns + self.utc_offset_ns)
+        evidence = replace_event(evidence, asked_utc_ns=evidence.asked_ns + self.utc_offset_ns)
         if self._strike(self.chances.question_incomplete):
             evidence = replace_event(evidence, complete=False, orders=(), why="cut short")
         return evidence

@@ -111,9 +111,10 @@ def test_a_create_without_an_answer_makes_one_order(tmp_path, fault):
     venue = Venue(tmp_path, faults=(f"private/buy={fault}:0.4", f"private/sell={fault}:0.4"))
     state = tmp_path / "state"
     try:
-        daemon = Daemon(config(tmp_path), venue, state)
-        wait_for(lambda: len(venue.records("order.accepted")) > 4, 60, "orders")
-        wait_for(lambda: any(e["event"] == "order.outcome_unknown" for e in daemon.events()), 30, "an unknown outcome")
+        lively = config(tmp_path, band_usd="400", band="0.01", min_band_usd="300")
+        daemon = Daemon(lively, venue, state)
+        wait_for(lambda: any(e["event"] == "order.outcome_unknown" for e in daemon.events()), 60, "an unknown outcome")
+        wait_for(lambda: venue.records("order.filled"), 60, "a fill")
         time.sleep(5)
         assert daemon.stop() == 0, daemon.output.read_text()[-2_000:]
         assert_one_order_a_label(venue)
