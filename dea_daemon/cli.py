@@ -265,8 +265,9 @@ async def _until_stopped(work: Coroutine[Any, Any, None], until_eof: bool) -> No
 @cli.command()
 @_config(required=True)
 @click.option("--observe", is_flag=True, help="Send no orders, even if the configuration is armed.")
+@click.option("--resume", is_flag=True, help="Lift a halt or reduce-only left by the last run, by your word.")
 @_json
-def run(config: Path, observe: bool, json_lines: bool) -> int:
+def run(config: Path, observe: bool, resume: bool, json_lines: bool) -> int:
     """Trade, or observe unless the configuration is armed."""
     from dea_daemon.shell.settings import load, warnings
 
@@ -277,7 +278,7 @@ def run(config: Path, observe: bool, json_lines: bool) -> int:
         click.echo(f"warning: {warning}", err=True)
     from dea_daemon.wiring.live import run_live  # after the settings: their errors come without ccxt's delay
 
-    return run_live(settings, json_lines)
+    return run_live(settings, json_lines, resume)
 
 
 @cli.command()

@@ -177,7 +177,8 @@ def _line(view: View, command: Outgoing) -> OrderLine | None:
         case Approved(order=o):
             instrument = view.universe.instruments[o.row]
             price = str(instrument.ticks_to_price(o.price_ticks))
-            return OrderLine("create", instrument.name, o.client_order_id, o.side.value, o.lots, price, o.why)
+            usd = round(o.lots * float(view.notional_per_lot_usd[o.row]), 2)
+            return OrderLine("create", instrument.name, o.client_order_id, o.side.value, o.lots, price, o.why, usd)
         case CancelOrder() as c:
             name = view.universe.instruments[c.row].name
             return OrderLine("cancel", name, c.client_order_id, "", 0, "", c.why)

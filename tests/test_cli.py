@@ -162,8 +162,8 @@ def test_demo_without_options_runs_half_a_minute_on_seed_7(wired):
 def test_run_is_armed_only_by_its_configuration_and_observe_disarms(wired, options, armed):
     calls = wired("live", "run_live")
     assert call("run", "-c", SIMVENUE, *options).exit_code == 0
-    (settings, json_lines), _ = calls[0]
-    assert (settings.armed, json_lines) == (armed, False)
+    (settings, json_lines, resume), _ = calls[0]
+    assert (settings.armed, json_lines, resume) == (armed, False, False)
 
 
 def test_run_does_not_start_with_a_wrong_configuration(wired, tmp_path):

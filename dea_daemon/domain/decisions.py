@@ -169,6 +169,7 @@ class OrderLine(msgspec.Struct, frozen=True):
     lots: int
     price: str
     why: str
+    notional_usd: float = 0.0
 
 
 class DecisionRecord(msgspec.Struct, frozen=True):

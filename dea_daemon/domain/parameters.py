@@ -38,6 +38,7 @@ class ForecastParameters(Section):
     correlation_half_life_s: Positive = Field(36_000.0, description="half-life of the correlation estimate")
     prior_annual_vol: Positive = Field(0.60, description="volatility before data, and what the estimate shrinks to")
     prior_samples: Positive = Field(60.0, description="how many samples the prior is worth")
+    jump_clip: Positive = Field(6.0, description="a return beyond so many standard deviations counts as that many")
     vol_floor: Positive = Field(0.10, description="annual volatility is never taken below this")
     vol_cap: Positive = Field(3.00, description="nor above this")
 

@@ -50,7 +50,7 @@ def contracts_in(payloads: Iterable[bytes], venue: str) -> tuple[Instrument, ...
             seen = levels(message.params.data if message.params.channel else message.data)
         except msgspec.MsgspecError:
             continue  # trades, tickers, answers: not books
-        name = seen.symbol or seen.instrument_name
+        name = seen.instrument_name if venue == "deribit" else seen.symbol
         sides = [side for side in (seen.b, seen.a, seen.bids, seen.asks) if isinstance(side, list)]
         if name and sides:
             prices.setdefault(name, set()).update(as_decimal(level[-2]) for side in sides for level in side)

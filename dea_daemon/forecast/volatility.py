@@ -34,7 +34,9 @@ def observe(memory: VolatilityMemory, now_ns: int, price: FloatArray, params: Fo
     if memory.last_ns:
         returns = np.log(price / memory.last_price) / np.sqrt(elapsed_ns / NS_PER_DAY)
         known = np.isfinite(returns)
-        returns[~known] = 0.0
+        # A jump counts as a large return, not as the whole estimate: one second must not rule an hour.
+        most = params.jump_clip * np.sqrt(daily_variance(memory, params))
+        returns = np.clip(np.where(known, returns, 0.0), -most, most)
         keep = 0.5 ** (elapsed_ns / NS_PER_S / params.half_life_s)
         memory.variance_sum *= keep
         memory.variance_sum += returns**2
@@ -46,18 +48,25 @@ def observe(memory: VolatilityMemory, now_ns: int, price: FloatArray, params: Fo
     memory.last_price = np.where(np.isfinite(price), price, memory.last_price)
 
 
+def _prior(params: ForecastParameters) -> float:
+    return params.prior_annual_vol**2 / DAYS_PER_YEAR
+
+
+def daily_variance(memory: VolatilityMemory, params: ForecastParameters) -> FloatArray:
+    """[U] 1/day², shrunk to the prior, floored and capped."""
+    total = memory.variance_sum + params.prior_samples * _prior(params)
+    floor, cap = params.vol_floor**2 / DAYS_PER_YEAR, params.vol_cap**2 / DAYS_PER_YEAR
+    return np.clip(total / (memory.variance_weight + params.prior_samples), floor, cap)
+
+
 def predict(view: View, memory: VolatilityMemory, params: ForecastParameters) -> Forecast:
     """mean_return is zero (no forecaster has earned a weight yet); covariance [U, U] 1/day², PSD."""
     u = len(view.universe.underlyings)
-    prior = params.prior_annual_vol**2 / DAYS_PER_YEAR
-    variance = (memory.variance_sum + params.prior_samples * prior) / (memory.variance_weight + params.prior_samples)
-    floor, cap = params.vol_floor**2 / DAYS_PER_YEAR, params.vol_cap**2 / DAYS_PER_YEAR
-    variance = np.clip(variance, floor, cap)
     # A sum of outer products plus a diagonal: PSD by construction. The prior adds uncorrelated samples.
-    cross = memory.cross_sum + params.prior_samples * prior * np.eye(u)
+    cross = memory.cross_sum + params.prior_samples * _prior(params) * np.eye(u)
     scale = 1.0 / np.sqrt(np.diag(cross))
     correlation = cross * scale[:, None] * scale[None, :]
-    vol = np.sqrt(variance)
+    vol = np.sqrt(daily_variance(memory, params))
     return Forecast(
         mean_return=np.zeros(u),
         covariance=correlation * vol[:, None] * vol[None, :],

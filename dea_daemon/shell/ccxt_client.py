@@ -177,7 +177,8 @@ async def ask(client: Client, method: str, params: dict[str, Any]) -> Any:
     """
     reply = await getattr(client, method)(params)
     if not isinstance(reply, dict) or reply.get("result") is None:
-        raise OutcomeUnknown(f"unreadable reply to {method}: {str(reply)[:80]!r}")
+        found = str(reply)[:80] if isinstance(reply, str | dict) else type(reply).__name__
+        raise OutcomeUnknown(f"unreadable reply to {method}: {found!r}")
     return reply["result"]
 
 

@@ -112,7 +112,7 @@ def _clip(clip: Clip) -> str:
 
 
 def _order(line: OrderLine) -> str:
-    wanted = f" {line.side} {line.lots} at {line.price}" if line.side else ""
+    wanted = f" {line.side} {line.lots} lots ({line.notional_usd:,.0f} USD) at {line.price}" if line.side else ""
     return f"{line.action}{wanted} {line.instrument} {line.client_order_id}: {line.why}"
 
 

@@ -16,6 +16,8 @@ from dea_daemon.domain.events import (
     AnyEvent,
     CreateRefused,
     DecisionDue,
+    Operator,
+    OperatorSpoke,
     RecordFailed,
     RecordRestored,
     RunStarted,
@@ -79,6 +81,10 @@ class Runner:
                 self.failed.set_exception(error)
         finally:
             self._folding = False
+
+    def operator(self, command: Operator, who: str, why: str) -> None:
+        """The operator's word, folded now."""
+        self.emit([OperatorSpoke(self._clock.now_ns(), command, who, why)])
 
     async def tick_forever(self) -> None:
         """The regular DecisionDue. Raises what ended the run."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from dea_daemon.domain.errors import ConfigError, VenueError
+from dea_daemon.domain.errors import ConfigError, OutcomeUnknown, VenueError
 from dea_daemon.domain.instruments import Instrument
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.orders import OWN_PREFIX, epoch_of, is_own
@@ -128,7 +128,7 @@ def _starting(doing: str) -> Iterator[None]:
 
     try:
         yield
-    except (ccxt.BaseError, TypeError, LookupError, AttributeError) as error:
+    except (ccxt.BaseError, OutcomeUnknown, TypeError, LookupError, AttributeError) as error:
         outcome = classify(error)
         reason = " ".join(outcome.reason.split())  # a page of HTML is many lines
         if outcome.certain and isinstance(error, ccxt.AuthenticationError):

@@ -15,7 +15,7 @@ import structlog
 import uvloop
 
 from dea_daemon.domain.errors import LedgerError, check
-from dea_daemon.domain.events import Operator, OperatorSpoke, RunStarted
+from dea_daemon.domain.events import Operator, RunStarted
 from dea_daemon.shell import logs
 from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.ledger import Ledger
@@ -33,14 +33,15 @@ TIDY_S = 60.0
 Stop = Callable[[Runner], Awaitable[None]]
 
 
-def run_live(settings: Settings, json_lines: bool) -> int:
+def run_live(settings: Settings, json_lines: bool, resume: bool = False) -> int:
     """Trade until SIGTERM or SIGINT, then drain. Exit code 0, or 75 where draining found no end.
 
+    `resume` is the operator's word that a halt or reduce-only left by the last run is over.
     A signal before the run has begun ends it at once, with 0: nothing was sent. SIGHUP ends nothing.
     """
     start_logs(settings, json_lines)
     try:
-        finished = uvloop.run(_live(settings))
+        finished = uvloop.run(_live(settings, resume))
     except asyncio.CancelledError:
         log.info("run.stopped_early", why="signal")
         return 0
@@ -68,11 +69,17 @@ def finish(finished: dict[str, Any]) -> None:
     emit(finished)
 
 
-async def _live(settings: Settings) -> dict[str, Any]:
+async def _live(settings: Settings, resume: bool) -> dict[str, Any]:
     cancelled_by_signals()
     # The terminal it was started from may go: the positions stay.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, log.warning, "run.hangup_ignored")
-    return await trade(settings, until_signalled)
+
+    async def until(runner: Runner) -> None:
+        if resume:
+            runner.operator(Operator.NORMAL, "command line", "--resume")
+        await until_signalled(runner)
+
+    return await trade(settings, until)
 
 
 def on_signals(call: Callable[[], object]) -> None:
@@ -217,7 +224,7 @@ async def _tidy(ledger: Ledger) -> None:
 
 async def _drain(runner: Runner, running: asyncio.Task[None], clock: Clock) -> bool:
     """Cancel own orders, reconcile, and say whether that was reached in time."""
-    runner.emit([OperatorSpoke(clock.now_ns(), Operator.DRAIN, "shell", "stopping")])
+    runner.operator(Operator.DRAIN, "shell", "stopping")
     deadline_ns = clock.now_ns() + int(DRAIN_S * 1e9)
     quiet_ns = 0
     while clock.now_ns() < deadline_ns:

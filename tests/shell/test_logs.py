@@ -158,7 +158,7 @@ def test_a_decision_is_one_line(out):
         clips=(Clip("max_order_usd", "BTC-PERPETUAL", 12.0, 10.0, "too big"),),
         uses=(LimitUse("max_gross_usd", "all", 50.0, 100.0), LimitUse("max_net_usd", "BTC", -90.0, 100.0)),
         orders=(
-            OrderLine("create", "BTC-PERPETUAL", "d1", "buy", 10, "50000.5", "toward target"),
+            OrderLine("create", "BTC-PERPETUAL", "d1", "buy", 10, "50000.5", "toward target", 100.0),
             OrderLine("cancel", "BTC-PERPETUAL", "d0", "", 0, "", "left behind"),
         ),
     )
@@ -171,7 +171,7 @@ def test_a_decision_is_one_line(out):
     assert line["tightest"] == "90% of max_net_usd BTC"
     assert line["clips"] == ["max_order_usd BTC-PERPETUAL: 12 to 10: too big"]
     assert line["orders"] == [
-        "create buy 10 at 50000.5 BTC-PERPETUAL d1: toward target",
+        "create buy 10 lots (100 USD) at 50000.5 BTC-PERPETUAL d1: toward target",
         "cancel BTC-PERPETUAL d0: left behind",
     ]
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -57,7 +57,7 @@ SCALES = (0.01, 0.5, 1.5, 10.0)  # finite, positive, and wrong
 
 @dataclass(frozen=True, slots=True)
 class Chances:
-    """What goes wrong with one message or command, each by itself; `none` is a venue without faults."""
+    """What goes wrong with one message or command, each by itself."""
 
     create_lost: float = 0.05
     create_late: float = 0.05
@@ -76,8 +76,9 @@ class Chances:
     mark_garbage: float = 0.002
     index_garbage: float = 0.001
 
+    def times(self, storm: float) -> "Chances":
+        return Chances(**{name: min(storm * getattr(self, name), 0.5) for name in self.__dataclass_fields__})
 
-NONE = Chances(**dict.fromkeys(Chances.__dataclass_fields__, 0.0))
 
 
 class FaultyVenue(PaperVenue):

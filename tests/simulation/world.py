@@ -32,7 +32,7 @@ from dea_daemon.simvenue import scenarios
 from dea_daemon.simvenue.exchange import Exchange
 from dea_daemon.wiring.paper import ACCOUNT
 from tests.simulation.oracle import Oracle
-from tests.simulation.venue import NONE, Chances, FaultyVenue
+from tests.simulation.venue import Chances, FaultyVenue
 
 START_NS = 1_790_000_000 * NS_PER_S
 GRID_NS = 100 * NS_PER_MS
@@ -69,8 +69,9 @@ class Ledger:
 class World:
     """One history. `now_ns` is true time, the venue's, and the receipt clock; the wall clock may step off it."""
 
-    def __init__(self, seed: int, chances: Chances | None = None, scenario: str = "", **sections: object) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, *, storm: float = 1.0, scenario: str = "", **sections: object) -> None:
+        """`storm` multiplies every chance of a fault; 0 is a venue without any."""
+        self.seed, self.storm = seed, storm
         self.rng = random.Random(seed)
         self.now_ns = START_NS
         scene = scenarios.load(scenario or self.rng.choice(SCENARIOS))
@@ -78,9 +79,9 @@ class World:
         self.exchange.open_account(ACCOUNT, dict(scene.deposits))
         instruments = tuple(self.exchange.instruments.values())
         self.universe = Universe((AccountKey("deribit", ACCOUNT),), tuple((0, i) for i in instruments))
-        self.venue = FaultyVenue(self.exchange, self.universe, self.rng, chances or Chances())
+        self.venue = FaultyVenue(self.exchange, self.universe, self.rng, Chances().times(storm))
         self.venue.open_heartbeat(self.now_ns)
-        self.faulty = chances is None
+        self.faulty = storm > 0.0
         self.sections = sections
         self.ledger = Ledger()
         self.oracle = Oracle(self)
@@ -191,7 +192,7 @@ class World:
         commands = decision.commands
         if isinstance(event, DecisionDue) and not self._commit(decision):
             commands = tuple(c for c in commands if not isinstance(c, Approved))
-        if self.faulty and self.rng.random() < 0.0002:
+        if self.faulty and self.rng.random() < 0.0001 * self.storm:
             self.crash()  # after the commit, before the send
             return
         for command in commands:
@@ -229,7 +230,7 @@ class World:
             (0.002, "crash"), (0.004, "public"), (0.004, "private"), (0.003, "ledger"), (0.002, "clock"),
             (0.006, "operator"), (0.008, "by hand"), (0.004, "rest by hand"), (0.003, "cancel by hand"),
         ):  # fmt: skip
-            if self.rng.random() < chance:
+            if self.rng.random() < chance * self.storm:
                 self._happen(what)
 
     def _happen(self, what: str) -> None:
@@ -295,7 +296,7 @@ class World:
         """No more faults: within so long all must be well."""
         self.tell("faults stop")
         self.faulty = False
-        self.venue.chances = NONE
+        self.venue.chances = Chances().times(0.0)
         self.venue.utc_offset_ns = 0
         self.ledger_broken = False
         self._plans.clear()

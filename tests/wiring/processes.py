@@ -51,6 +51,7 @@ class Daemon:
     def __init__(self, config: Path, venue: Venue, state: Path, **environ: str) -> None:
         self.output = state.with_suffix(".out")
         self._file = self.output.open("ab")
+        self._start = self._file.tell()  # what is before it another daemon said
         self.process = subprocess.Popen(
             [*CLI, "run", "-c", str(config), "--json"],
             stdout=self._file,
@@ -70,7 +71,7 @@ class Daemon:
         return code
 
     def events(self) -> list[dict[str, Any]]:
-        lines = self.output.read_text().splitlines()
+        lines = self.output.read_bytes()[self._start :].decode().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def finished(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import msgspec
 import pytest
 
 from dea_daemon.shell.clock import Clock
-from dea_daemon.shell.tape import DecisionTaken, TapeHeader, TapeWriter, decode_decision
+from dea_daemon.shell.tape import DecisionTaken, TapeHeader, TapeWriter, decode_decision, encode_decision
 from dea_daemon.shell.tape_reader import read_tape
 from dea_daemon.shell.venue_server import VenueServer
 from dea_daemon.simvenue import scenarios
@@ -131,7 +131,7 @@ def opened(folder: Path, *faults: str) -> Iterator[Venue]:
         yield one
     finally:
         one.process.kill()
-        one.process.wait(10)
+        one.close()
 
 
 @contextlib.contextmanager
@@ -531,20 +531,19 @@ def tape(tmp_path_factory) -> Path:
 
 
 def altered(path: Path, to: Path) -> int:
-    """A copy in which one decision that sends says another price; its place among the events."""
+    """A copy in which one decision that sends asks for one thing more; its place among the events."""
     reader = read_tape(path)
     writer = TapeWriter.to_file(to, TapeHeader.here("altered"))
     count, changed = -1, 0
     for item in reader:
-        if not isinstance(item, DecisionTaken):
-            count += 1
-            writer.event(item)  # type: ignore[arg-type]
-            continue
-        decision = decode_decision(item.encoded)
-        if not changed and decision.record is not None and decision.record.orders:
-            changed = count
-            decision = msgspec.structs.replace(decision, wake="tampered with")
-        writer.decision(decision)
+        count += not isinstance(item, DecisionTaken)
+        if isinstance(item, DecisionTaken) and not changed:
+            decision = decode_decision(item.encoded)
+            if decision.record is not None and decision.record.orders:
+                changed = count
+                item = DecisionTaken(encode_decision(msgspec.structs.replace(decision, wake="tampered with")))
+        writer._put(item)
+        writer.flush()
     writer.close()
     return changed
 
