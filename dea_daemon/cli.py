@@ -4,6 +4,7 @@ Everything heavy is imported inside the commands, so that `--help` and completio
 """
 
 import contextlib
+import os
 import signal
 import sys
 import traceback
@@ -335,8 +336,17 @@ def _terminate(number: int, _: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
+def _fill_standard_streams() -> None:
+    """A stream we were started without is /dev/null: else the next file opened becomes it, and uvloop aborts."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(number, mode))  # noqa: SIM115 for as long as the process lives
+
+
 def main() -> None:
     """Entry point of `dea-daemon`."""
+    _fill_standard_streams()
     signal.signal(signal.SIGTERM, _terminate)
     cli.main(prog_name="dea-daemon")
 

@@ -32,7 +32,7 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # Notes carry no level: these verbs are bad news.
 _BAD_NEWS = (
     "failed", "refused", "rejected", "unknown", "opened", "confirmed", "found", "closed", "incomplete", "lost",
-    "breached", "quarantined", "order.adopted",
+    "breached", "quarantined", "order.adopted", "mode.changed",
 )  # fmt: skip
 
 log = structlog.get_logger()

@@ -22,7 +22,7 @@ from dea_daemon.domain.events import (
     RunStarted,
     TradePrinted,
 )
-from dea_daemon.domain.instruments import AccountKey, Instrument, Side, Universe
+from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Side, Universe
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
 from dea_daemon.engine import begin, step
 from dea_daemon.feeds.binance import Binance
@@ -41,7 +41,7 @@ from dea_daemon.wiring.summary import summary
 
 CONFIG = "backtest-capture.yaml"
 PEEK = 5_000  # messages read ahead to learn which contracts a recording holds
-DEPOSIT = 100_000.0  # in every margin pool but coins, USD
+DEPOSIT_USD, DEPOSIT_COINS = 100_000.0, 1.0  # in each margin pool: stables, and coins
 LATENCY_NS = 5 * NS_PER_MS  # each way
 MAKER_FEE, TAKER_FEE = 0.0002, 0.0005  # a recording holds no fees: the venue's lowest tier
 MARK_EVERY_NS = NS_PER_S
@@ -143,7 +143,9 @@ class CaptureRun:
     def _start(self, now_ns: int) -> None:
         pools = {i.margin_pool for i in self.universe.instruments}
         exchange = Exchange.replayed(self.universe.instruments, now_ns)
-        exchange.open_account(ACCOUNT, dict.fromkeys(sorted(pools), DEPOSIT))
+        stables = self.settings.state.stable_currencies
+        deposits = {pool: DEPOSIT_USD if pool in stables else DEPOSIT_COINS for pool in sorted(pools)}
+        exchange.open_account(ACCOUNT, deposits)
         self.paper = PaperVenue(exchange, self.universe, 0, LATENCY_NS)
         rows = zip(self.universe.account.tolist(), self.universe.instruments, strict=True)
         started = RunStarted(
@@ -253,7 +255,8 @@ class CaptureRun:
         self._mark_ns = now_ns
         for row, book in enumerate(self.state.market.books):
             bid, _, ask, _ = book.best()
-            if book.usable and bid < ask:
+            # An option's own price says nothing of its underlying: without marks it is not traded.
+            if book.usable and bid < ask and self.universe.instruments[row].kind is not Kind.OPTION:
                 mid = 0.5 * (bid + ask)
                 self._fold(MarkUpdated(now_ns, now_ns, row, mid, mid, 0.0))
                 self.paper.exchange.set_mark(self.universe.instruments[row].name, mid, mid)

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from dea_daemon.domain.errors import VenueError
+from dea_daemon.domain.errors import ConfigError, VenueError
 from dea_daemon.shell.runner import Runner
 from dea_daemon.shell.settings import load
 from dea_daemon.wiring.live import POLL_S, cancelled_by_signals, finish, start_logs, trade, until_signalled
@@ -23,7 +23,7 @@ from dea_daemon.wiring.summary import within_bands
 log = structlog.get_logger()
 SETTLE_S = 30.0  # after its time is up the demo may take so long to come to rest
 CONFIG = "demo.yaml"
-INTERRUPTED = 130
+CONFIG_REFUSED, INTERRUPTED = 78, 130  # exit codes
 
 
 def run_demo(
@@ -138,7 +138,9 @@ async def _venue(arguments: list[str]) -> AsyncIterator[dict[str, str]]:
             raise VenueError("the simulated venue has no output")
         line = await process.stdout.readline()
         if not line:
-            raise VenueError(f"the simulated venue did not start (exit {await process.wait()})")
+            code = await process.wait()
+            kind = ConfigError if code == CONFIG_REFUSED else VenueError
+            raise kind(f"the simulated venue did not start (exit {code})")
         yield json.loads(line)
     finally:
         if process.returncode is None:

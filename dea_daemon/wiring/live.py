@@ -135,7 +135,7 @@ async def trade(settings: Settings, until: Stop, tape_file: Path | None = None) 
                 await venues.cancel_all()
                 raise
             finished = summary(runner.state, runner.stats, venues.universe, drained)
-    log.info("run.ended", drained=drained)
+    log.info("run.ended", drained=drained, armed=finished["armed"], orders_sent=finished["orders_sent"])
     return finished
 
 

@@ -87,7 +87,9 @@ class Oracle:
         account = self.world.state.account
         for note in decision.notes:
             if note.event == "order.filled":
-                row = next(r for r, i in enumerate(self.world.universe.instruments) if i.name == note.fields["instrument"])
+                row = next(
+                    r for r, i in enumerate(self.world.universe.instruments) if i.name == note.fields["instrument"]
+                )
                 sign = 1 if note.fields["side"] == "buy" else -1
                 self._expected[row] += sign * int(note.fields["lots"])
             elif note.event in ("account.adopted", "account.drift_confirmed", "position.settled"):
@@ -172,7 +174,10 @@ class Oracle:
         instrument, book = self.world.universe.instruments[row], self.world.state.market.books[row]
         top = self.world.venue.tops.get((row, book.last))
         bid, _, ask, _ = book.best()
-        ours = tuple([(instrument.price_to_ticks(p), instrument.amount_to_lots(a))] for p, a in ((bid, book.bids.amounts[bid]), (ask, book.asks.amounts[ask])))
+        ours = tuple(
+            [(instrument.price_to_ticks(p), instrument.amount_to_lots(a))]
+            for p, a in ((bid, book.bids.amounts[bid]), (ask, book.asks.amounts[ask]))
+        )
         assert book.usable, f"{instrument.name}: sent on a broken book"
         assert top is None or top == ours, f"{instrument.name}: book {ours}, the venue's was {top}"
 
@@ -225,7 +230,9 @@ class Oracle:
                 continue  # an order against a breach of the net is excused below it
             was_usd, now_usd = _worst(*before) * notional, _worst(position, buys, sells) * notional
             r = order.row
-            assert now_usd[r] <= max(limits.max_instrument_usd, was_usd[r]) + 1.0, f"{name}: instrument {now_usd[r]:,.0f}"
+            assert now_usd[r] <= max(limits.max_instrument_usd, was_usd[r]) + 1.0, (
+                f"{name}: instrument {now_usd[r]:,.0f}"
+            )
             gross_was, gross = _sum(was_usd), _sum(now_usd)
             held_over = was_usd[r] > limits.max_instrument_usd
             assert held_over or gross <= max(limits.max_gross_usd, gross_was) + 1.0, f"{name}: gross {gross:,.0f}"
@@ -244,14 +251,22 @@ class Oracle:
         working = {o.row for o in account.orders.live()}
         for name, row in rows.items():
             if row not in working:
-                assert theirs[row] == account.position_lots[row], f"{name}: {account.position_lots[row]}, venue {theirs[row]}"
-        assert not account.quarantined.any(), [i.name for i, q in zip(world.universe.instruments, account.quarantined, strict=True) if q]
+                assert theirs[row] == account.position_lots[row], (
+                    f"{name}: {account.position_lots[row]}, venue {theirs[row]}"
+                )
+        assert not account.quarantined.any(), [
+            i.name for i, q in zip(world.universe.instruments, account.quarantined, strict=True) if q
+        ]
         unknown = [o for o in account.orders.own.values() if o.state is OrderState.UNKNOWN]
         assert not [o for o in unknown if world.now_ns - o.created_ns > 10_000 * NS_PER_MS], unknown
         open_there = {o.label for o in world.exchange.open_orders(ACCOUNT)}
         ours = {o.client_order_id for o in account.orders.live()}
         assert open_there <= ours, f"open at the venue, not with us: {open_there - ours}"
-        stuck = [o for o in account.orders.live() if world.now_ns - o.created_ns > 20_000 * NS_PER_MS and o.client_order_id not in open_there]
+        stuck = [
+            o
+            for o in account.orders.live()
+            if world.now_ns - o.created_ns > 20_000 * NS_PER_MS and o.client_order_id not in open_there
+        ]
         assert not stuck, f"live with us, not at the venue: {stuck}"
         assert not account.orders.foreign, account.orders.foreign
         for factor, last_ns in self.inside_ns.items():

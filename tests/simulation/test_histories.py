@@ -22,13 +22,11 @@ def live(seed: int, seconds: float, **options: object) -> World:
     return world
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy on NaN and infinite prices: what is tested
 @pytest.mark.parametrize("seed", range(10))
 def test_every_history_keeps_its_promises_and_ends_well(seed):
     live(seed, 45.0)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("seed", range(1_000, 1_004))
 def test_so_does_one_in_a_storm(seed):
     live(seed, 30.0, storm=4.0)
@@ -67,7 +65,6 @@ def test_faults_do_happen():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("storm", [0.5, 1.0, 2.0, 4.0])
 def test_hundreds_of_histories(storm):
     for seed in range(2_000, 2_100):

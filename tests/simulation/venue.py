@@ -80,7 +80,6 @@ class Chances:
         return Chances(**{name: min(storm * getattr(self, name), 0.5) for name in self.__dataclass_fields__})
 
 
-
 class FaultyVenue(PaperVenue):
     """PaperVenue with a market of its own and faults between it and us.
 
@@ -208,9 +207,7 @@ class FaultyVenue(PaperVenue):
                 row = self._row[t.instrument]
                 mark, index = self._spoilt(t.mark_price), t.index_price
                 mark_event = MarkUpdated(0, t.ts_ns, row, mark, index, t.current_funding)
-                quote = QuoteUpdated(
-                    0, t.ts_ns, row, t.best_bid, t.best_bid_amount, t.best_ask, t.best_ask_amount
-                )
+                quote = QuoteUpdated(0, t.ts_ns, row, t.best_bid, t.best_bid_amount, t.best_ask, t.best_ask_amount)
                 self._public(now_ns, mark_event, quote)
             case IndexChanged() if self.public_open:
                 price = self._spoilt(event.price, self.chances.index_garbage)

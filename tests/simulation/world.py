@@ -238,7 +238,7 @@ class World:
         match what:
             case "crash" if self.up:
                 self.crash()
-            case ("public" | "private") if self.up and getattr(self.venue, f"{what}_open"):
+            case "public" | "private" if self.up and getattr(self.venue, f"{what}_open"):
                 self.venue.close(now_ns, private=what == "private")
                 self._plan(rng.uniform(0.2, 10.0), f"open {what}")
                 self.tell(f"{what} feed closed")
