@@ -187,8 +187,8 @@ def pool_from(info: Info) -> PoolReport:
     """One currency of get_account_summary or user.portfolio; `balance` is cash."""
     pool = _read(info, _Pool)
     figures = (pool.equity, pool.balance, pool.initial_margin, pool.maintenance_margin)
-    known = (NAN if figure is None else figure for figure in figures)
-    return PoolReport(pool.currency, *known, session_funding=pool.session_funding or 0.0)
+    equity, cash, initial, maintenance = (NAN if figure is None else figure for figure in figures)
+    return PoolReport(pool.currency, equity, cash, initial, maintenance, pool.session_funding or 0.0)
 
 
 def instrument_from(info: Info, venue: str = "deribit") -> Instrument | None:

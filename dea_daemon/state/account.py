@@ -393,14 +393,13 @@ class Account:
     def _feed(self, event: FeedOpened | FeedAlive, market: Market, effects: Effects) -> None:
         if event.private:
             self.private_ns[event.account] = event.ts_recv_ns
-            if isinstance(event, FeedOpened):
+            if isinstance(event, FeedOpened):  # what happened meanwhile must be asked for
                 self.opened_ns[event.account] = event.ts_recv_ns
+                self.reported_ns[event.account] = NEVER
 
     def _feed_closed(self, event: FeedClosed, market: Market, effects: Effects) -> None:
         if event.private:
             self.private_ns[event.account] = NEVER
-            self.reported_ns[event.account] = NEVER  # what happens meanwhile must be asked for
-            self.opened_ns[event.account] = event.ts_recv_ns
 
     def _operator(self, event: OperatorSpoke, market: Market, effects: Effects) -> None:
         effects.note("operator.spoke", command=event.command.value, who=event.who, why=event.why)

@@ -44,8 +44,8 @@ def test_milliseconds_become_ns_without_a_float_between():
     assert ms_to_ns(1_790_000_000_123) == 1_790_000_000_123_000_000
 
 
-STEPPED = instrument("X", "X", Payoff.LINEAR, "1", "0.5",
-                     tick_steps=(TickStep(Decimal(1_000), Decimal("2.5")), TickStep(Decimal(5_000), Decimal(10))))  # fmt: skip
+WIDER = (TickStep(Decimal(1_000), Decimal("2.5")), TickStep(Decimal(5_000), Decimal(10)))
+STEPPED = instrument("X", "X", Payoff.LINEAR, "1", "0.5", tick_steps=WIDER)
 
 
 @pytest.mark.parametrize(

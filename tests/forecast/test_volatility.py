@@ -1,7 +1,5 @@
 """The covariance estimate: recovers what made the prices, and never leaves its bounds."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,8 +8,9 @@ from hypothesis import strategies as st
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_S
 from dea_daemon.domain.parameters import ForecastParameters
 from dea_daemon.forecast.volatility import VolatilityMemory, observe, predict
+from tests.guards.views import view
 
-VIEW = SimpleNamespace(universe=SimpleNamespace(underlyings=("BTC", "ETH")))
+VIEW = view()  # only its underlyings are read
 PARAMS = ForecastParameters()
 STEP_S = 5.0
 YEAR_S = DAYS_PER_YEAR * 86_400.0

@@ -185,7 +185,12 @@ def test_a_limit_that_cannot_be_measured_is_the_tightest(out, used, allowed):
 
 @pytest.mark.parametrize(
     ("event", "level"),
-    [("feed.gap_found", "warning"), ("order.outcome_unknown", "warning"), ("mode.changed", "info")],
+    [
+        ("feed.gap_found", "warning"),
+        ("order.outcome_unknown", "warning"),
+        ("mode.changed", "warning"),
+        ("order.filled", "info"),
+    ],
 )
 def test_a_note_is_written_with_its_fields(out, event, level):
     logs.log_note(Note(event, {"row": 3, "event": "theirs"}))

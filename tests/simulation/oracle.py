@@ -35,6 +35,7 @@ class Oracle:
         self.creates = 0
         self.rebased = 0
         n = len(world.universe)
+        self.rows = {i.name: r for r, i in enumerate(world.universe.instruments)}
         self._expected: IntArray = np.zeros(n, dtype=np.int64)
 
     def began(self) -> None:
@@ -87,9 +88,7 @@ class Oracle:
         account = self.world.state.account
         for note in decision.notes:
             if note.event == "order.filled":
-                row = next(
-                    r for r, i in enumerate(self.world.universe.instruments) if i.name == note.fields["instrument"]
-                )
+                row = self.rows[str(note.fields["instrument"])]
                 sign = 1 if note.fields["side"] == "buy" else -1
                 self._expected[row] += sign * int(note.fields["lots"])
             elif note.event in ("account.adopted", "account.drift_confirmed", "position.settled"):
@@ -118,15 +117,14 @@ class Oracle:
         """True position without hands not yet heard of, and own lots to buy and sell: open there or on the wire."""
         world, n = self.world, len(self.world.universe)
         position, buys, sells = (np.zeros(n, dtype=np.int64) for _ in range(3))
-        rows = {i.name: r for r, i in enumerate(world.universe.instruments)}
         for held in world.exchange.positions(ACCOUNT):
-            position[rows[held.instrument]] = held.lots
+            position[self.rows[held.instrument]] = held.lots
         for fill in world.exchange.fills(ACCOUNT):
             if not is_own(fill.label) and (0, fill.trade_id) not in world.state.account.fills_seen:
-                position[rows[fill.instrument]] -= fill.side.sign * fill.lots
+                position[self.rows[fill.instrument]] -= fill.side.sign * fill.lots
         for order in world.exchange.open_orders(ACCOUNT):
             if is_own(order.label):
-                (buys if order.side is Side.BUY else sells)[rows[order.instrument]] += order.left_lots
+                (buys if order.side is Side.BUY else sells)[self.rows[order.instrument]] += order.left_lots
         for wired in world.venue.wire.values():
             if wired.valid_until_ms * NS_PER_MS >= world.now_ns:
                 (buys if wired.side is Side.BUY else sells)[wired.row] += wired.lots
@@ -243,13 +241,12 @@ class Oracle:
         """Both sides agree, nothing is in doubt, and exposure is where it should be."""
         world = self.world
         account = world.state.account
-        rows = {i.name: r for r, i in enumerate(world.universe.instruments)}
         assert account.ready and account.mode is Mode.NORMAL, f"ready {account.ready}, {account.mode.name}"
-        theirs = np.zeros(len(rows), dtype=np.int64)
+        theirs = np.zeros(len(self.rows), dtype=np.int64)
         for held in world.exchange.positions(ACCOUNT):
-            theirs[rows[held.instrument]] = held.lots
+            theirs[self.rows[held.instrument]] = held.lots
         working = {o.row for o in account.orders.live()}
-        for name, row in rows.items():
+        for name, row in self.rows.items():
             if row not in working:
                 assert theirs[row] == account.position_lots[row], (
                     f"{name}: {account.position_lots[row]}, venue {theirs[row]}"
@@ -278,7 +275,7 @@ class Oracle:
 
 
 def _worst(position: IntArray, buys: IntArray, sells: IntArray) -> IntArray:
-    return np.maximum(np.abs(position - sells), np.abs(position + buys))
+    return np.asarray(np.maximum(np.abs(position - sells), np.abs(position + buys)), dtype=np.int64)
 
 
 def _sum(figures: np.ndarray) -> float:

@@ -1,7 +1,7 @@
 """A synthetic venue that loses, delays, repeats and garbles, by chances drawn from one seed."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,6 +32,7 @@ from dea_daemon.domain.events import (
     IndexUpdated,
     Level,
     MarkUpdated,
+    OrderEvidence,
     QuoteUpdated,
 )
 from dea_daemon.domain.instruments import Side, Universe
@@ -44,8 +45,11 @@ from dea_daemon.simvenue.words import (
     OrderChanged,
     OrderRequest,
     Refused,
+    Summary,
     TickerChanged,
     VenueEvent,
+    VenueFill,
+    VenueOrder,
 )
 from dea_daemon.wiring.paper import ACCOUNT, FEED, Answer, PaperVenue
 
@@ -238,13 +242,13 @@ class FaultyVenue(PaperVenue):
         last, before = event.change_id, event.previous_change_id
         self._public(now_ns, BookDelta(0, event.ts_ns, row, last, last, before, bids, asks))
 
-    def _changed(self, order, at):  # type: ignore[no-untyped-def]
+    def _changed(self, order: VenueOrder, at: int) -> list[AnyEvent]:
         return self._news(order.label, super()._changed(order, at), at)
 
-    def _filled(self, fill, at):  # type: ignore[no-untyped-def]
+    def _filled(self, fill: VenueFill, at: int) -> list[AnyEvent]:
         return self._news(fill.label, super()._filled(fill, at), at)
 
-    def _portfolio(self, summary, at):  # type: ignore[no-untyped-def]
+    def _portfolio(self, summary: Summary, at: int) -> list[AnyEvent]:
         return super()._portfolio(summary, at) if self.private_open else []
 
     def _news(self, label: str, events: list[AnyEvent], at: int) -> list[AnyEvent]:
@@ -259,7 +263,9 @@ class FaultyVenue(PaperVenue):
             return []
         return events
 
-    def _evidence(self, label, asked_ns, orders, fills, at):  # type: ignore[no-untyped-def]
+    def _evidence(
+        self, label: str, asked_ns: int, orders: list[VenueOrder], fills: list[VenueFill], at: int
+    ) -> OrderEvidence:
         evidence = super()._evidence(label, asked_ns, orders, fills, at)
         evidence = replace_event(evidence, asked_utc_ns=evidence.asked_ns + self.utc_offset_ns)
         if self._strike(self.chances.question_incomplete):
@@ -306,8 +312,9 @@ class FaultyVenue(PaperVenue):
 
     def _hangs(self, event: AnyEvent, at: int) -> bool:
         """A request that hangs hears nothing, a refusal included."""
-        refused = isinstance(event, CreateRefused | CancelRefused)
-        return refused and at < self._muted_until.get(event.client_order_id, 0)
+        if not isinstance(event, CreateRefused | CancelRefused):
+            return False
+        return at < self._muted_until.get(event.client_order_id, 0)
 
     def _mute(self, label: str, now_ns: int) -> None:
         self._muted_until[label] = now_ns + self._seconds(0.5, 15.0)
@@ -325,7 +332,7 @@ class FaultyVenue(PaperVenue):
             return self.rng.choice(GARBAGE)
         return price * self.rng.choice(SCALES)
 
-    def _levels(self, row: int, counts) -> list[Level]:  # type: ignore[no-untyped-def]
+    def _levels(self, row: int, counts: Iterable[tuple[int, int]]) -> list[Level]:
         tick, lot = self._sizes[row]
         return [(ticks * tick, lots * lot) for ticks, lots in counts]
 

@@ -320,16 +320,24 @@ class World:
 
     def tell_decision(self, event: AnyEvent, decision: Decision) -> None:
         """Only what a reader of a failure wants: orders, and what is not market data."""
-        if not isinstance(event, DecisionDue):
-            if type(event).__name__ not in QUIET:
-                self.tell(f"  < {event}")
+        if type(event).__name__ not in QUIET:
+            self.tell(f"  < {event}")
         for note in decision.notes:
             self.tell(f"  * {note.event} {note.fields}")
         for command in decision.commands:
             self.tell(f"  > {command}")
 
 
-QUIET = {"BookDelta", "BookSnapshot", "MarkUpdated", "QuoteUpdated", "IndexUpdated", "FeedAlive", "PoolUpdated"}
+QUIET = {
+    "DecisionDue",
+    "BookDelta",
+    "BookSnapshot",
+    "MarkUpdated",
+    "QuoteUpdated",
+    "IndexUpdated",
+    "FeedAlive",
+    "PoolUpdated",
+}
 
 
 def parameters(rng: random.Random, sections: dict[str, object]) -> Parameters:

@@ -111,12 +111,12 @@ def test_absence_asked_on_a_wall_clock_that_stepped_ahead_proves_nothing():
     run = Run().settle()
     (order,) = creates(run.decide())
     run.feed(CreateUnknown(run.now_ns, order.client_order_id, "timeout"))
-    own = run.state.account.orders.own[order.client_order_id]
+    own = run.state.account.orders.own
     run.feed(evidence(run, order.client_order_id, asked_utc_ns=run.now_ns + 10_000 * MS))
-    assert own.state is OrderState.UNKNOWN
+    assert own[order.client_order_id].state is OrderState.UNKNOWN
     run.pass_time(3_001)
     run.feed(evidence(run, order.client_order_id))
-    assert own.state is OrderState.ABSENT
+    assert own[order.client_order_id].state is OrderState.ABSENT
 
 
 @pytest.mark.parametrize("known_by", ["its fill", "its id"])
@@ -163,7 +163,8 @@ def test_a_false_mark_of_what_is_held_is_not_hedged_in_other_contracts(price):
 
 @pytest.mark.parametrize("factor", [0.1, 0.5, 1.5, 10.0])
 def test_a_false_index_trades_nothing_leaves_no_peak_and_no_mode_behind(factor):
-    run = Run(parameters(allocator={"targets": {"BTC": {"kind": "fixed", "delta_usd": 0, "band_usd": 5_000}}}))
+    hedged: dict[str, object] = {"targets": {"BTC": {"kind": "fixed", "delta_usd": 0, "band_usd": 5_000}}}
+    run = Run(parameters(allocator=hedged, guards={"max_instrument_usd": 1e6}))
     run.pools = {"USDC": 500_000.0, "BTC": 5.0}
     run.positions = {BTC_PERP: -40_000}  # the five coins are hedged
     run.settle()

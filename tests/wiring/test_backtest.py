@@ -41,9 +41,9 @@ def capture(path, seconds=60, spread=0.1):
         last += 3
         side = k % 20 == 0
         touch = bids[0][0] if side else asks[0][0]
-        trade = {"e": "trade", "E": ms, "T": ms, "s": "BTCUSDT", "t": k, "p": touch, "q": "6.000", "X": "MARKET", "m": side}
+        trade = {"e": "trade", "E": ms, "T": ms, "s": "BTCUSDT", "t": k, "p": touch, "q": "6.000", "m": side}
         if k % 10 == 0:
-            say(at, trade)
+            say(at, trade | {"X": "MARKET"})
     path.write_text("\n".join(lines) + "\n")
     return path
 

@@ -75,8 +75,9 @@ class Stub:
             await asyncio.sleep(0.02)
             now_ms = int(asyncio.get_running_loop().time() * 1_000)
             if not book:
-                mark = {"e": "markPriceUpdate", "E": now_ms, "s": "BTCUSDT", "p": "64000.0", "i": "64001.0", "r": "0.0001"}
-                await socket.send_json({"stream": "btcusdt@markPrice@1s", "data": mark | {"T": now_ms}})
+                mark = {"e": "markPriceUpdate", "E": now_ms, "T": now_ms, "s": "BTCUSDT",
+                        "p": "64000.0", "i": "64001.0", "r": "0.0001"}  # fmt: skip
+                await socket.send_json({"stream": "btcusdt@markPrice@1s", "data": mark})
                 continue
             previous, self.last = self.last, self.last + 5
             if self.skip:
@@ -85,6 +86,12 @@ class Stub:
             delta = {"e": "depthUpdate", "E": now_ms, "T": now_ms, "s": "BTCUSDT", "U": previous + 1, "u": self.last,
                      "pu": previous, "b": [["63999.9", "3"]], "a": []}  # fmt: skip
             await socket.send_json({"stream": "btcusdt@depth@100ms", "data": delta})
+
+
+async def reached(condition):
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 state has no bell
+            await asyncio.sleep(0.02)
 
 
 async def test_books_are_bridged_from_http_and_again_after_a_gap(tmp_path):
@@ -103,16 +110,11 @@ async def test_books_are_bridged_from_http_and_again_after_a_gap(tmp_path):
     seen: list[object] = []
 
     async def until(runner):
-        async with asyncio.timeout(20):
-            market = runner.state.market
-            while not (market.books[0].usable and market.mark[0] == 64_000.0):
-                await asyncio.sleep(0.02)
-            seen.append(market.books[0].best())
-            stub.skip = True
-            while market.gaps == 0:
-                await asyncio.sleep(0.02)
-            while not market.books[0].usable:
-                await asyncio.sleep(0.02)
+        market = runner.state.market
+        await reached(lambda: market.books[0].usable and market.mark[0] == 64_000.0)
+        seen.append(market.books[0].best())
+        stub.skip = True
+        await reached(lambda: market.gaps > 0 and market.books[0].usable)
 
     finished = await trade(load(path, {}), until)
     await server.cleanup()

@@ -9,6 +9,7 @@ import re
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -126,6 +127,12 @@ def assert_nothing_left(log: Path) -> None:
                 left[record["order_id"]] = 0.0
     assert left
     assert not [order for order, amount in left.items() if amount > 1e-9]
+
+
+def recorded(state: Path) -> set[str]:
+    """Client order ids of the intents in a ledger that may be in use."""
+    with contextlib.closing(sqlite3.connect(state / "ledger.sqlite")) as db:
+        return {key for (key,) in db.execute("SELECT client_order_id FROM intents")}
 
 
 @pytest.fixture
@@ -436,6 +443,8 @@ def test_a_full_disk_stops_new_orders_and_space_lets_them_go_on(tmp_path, venue)
         unlimited = resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (4_096, resource.RLIM_INFINITY))
         wait_for(lambda: run.heard("ledger.failed"), 20, "the ledger's failure")
         time.sleep(1)
+        # What could not be recorded did not leave either.
+        assert {record["label"] for record in venue.records("order.accepted")} <= recorded(state)
         accepted, before = len(venue.records("order.accepted")), len(run.events())
         time.sleep(3)
         assert len(venue.records("order.accepted")) == accepted
@@ -606,6 +615,7 @@ def test_what_is_no_tape_is_said_to_be_none(tmp_path, tape, spoil: Callable[[byt
     assert done.returncode == 65 and re.search(told, done.stderr) and str(path) in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_a_command_started_without_its_streams_still_works(tmp_path):
     log = tmp_path / "venue.jsonl"
     demo = " ".join([*CLI, "demo", "--seconds", "1", "--json", "--log", str(log)])

@@ -1,0 +1,127 @@
+"""The heartbeat: step, record, send, in that order, and nothing new leaves unrecorded."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from dea_daemon.domain.commands import Approved, CreateOrder, Outgoing
+from dea_daemon.domain.errors import InvariantViolation, LedgerError
+from dea_daemon.domain.events import DecisionDue
+from dea_daemon.domain.instruments import Universe
+from dea_daemon.domain.orders import OrderState
+from dea_daemon.shell.ledger import Batch
+from dea_daemon.shell.runner import Runner
+from tests.house import MS, Run, creates
+
+
+class HandClock:
+    now = 0
+
+    def now_ns(self) -> int:
+        return self.now
+
+    utc_ns = now_ns
+
+
+class Disk:
+    """A ledger that remembers its intents, and is full when told so."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.broken: Exception | None = None
+        self.intents: list[str] = []
+
+    def write(self, batch: Batch, universe: Universe, now_ns: int) -> None:
+        if self.broken is not None:
+            raise self.broken
+        if self.full and batch:
+            raise LedgerError("no space left")
+        self.intents += [order.client_order_id for order in batch.intents]
+        batch.clear()
+
+
+class Desk:
+    """A Runner fed by the house's hand-made events; `sent` is what left, `recorded` what was on disk then."""
+
+    def __init__(self) -> None:
+        self.house, self.clock, self.disk = Run(), HandClock(), Disk()
+        self.sent: list[Outgoing] = []
+        self.recorded: list[tuple[str, ...]] = []
+        self.runner = Runner(self.house.started, self._send, clock=self.clock, ledger=self.disk)  # type: ignore[arg-type]
+        self.told = 0
+
+    def _send(self, command: Outgoing) -> None:
+        self.sent.append(command)
+        self.recorded.append(tuple(self.disk.intents))
+
+    def play(self) -> None:
+        """What the house has seen since, to the runner."""
+        for event in self.house.events[self.told :]:
+            self.clock.now = event.ts_recv_ns
+            self.runner.emit([event])
+        self.told = len(self.house.events)
+
+    @property
+    def orders(self) -> list[CreateOrder]:
+        return [command.order for command in self.sent if isinstance(command, Approved)]
+
+
+@pytest.fixture
+async def desk() -> Desk:
+    made = Desk()
+    made.house.settle()
+    return made
+
+
+def labels(orders: Iterable[CreateOrder]) -> list[str]:
+    return [order.client_order_id for order in orders]
+
+
+async def test_an_intent_is_on_disk_when_its_order_leaves(desk):
+    wanted = creates(desk.house.decide())
+    desk.play()
+    assert wanted and labels(desk.orders) == labels(wanted)
+    for command, recorded in zip(desk.sent, desk.recorded, strict=True):
+        assert not isinstance(command, Approved) or command.order.client_order_id in recorded
+
+
+async def test_what_cannot_be_recorded_does_not_leave_and_questions_do(desk):
+    desk.disk.full = True
+    desk.house.decide()
+    desk.play()
+    assert desk.sent and desk.orders == []
+    account = desk.runner.state.account
+    assert not account.recording
+    assert [order.state for order in account.orders.own.values()] == [OrderState.REJECTED]
+
+
+async def test_once_it_can_be_recorded_again_orders_leave(desk):
+    desk.disk.full = True
+    desk.house.decide()
+    desk.play()
+    desk.disk.full = False
+    for _ in range(3):
+        desk.clock.now = desk.house.now_ns = desk.house.now_ns + 250 * MS
+        desk.house.quote()
+        desk.play()
+        desk.runner.emit([DecisionDue(desk.clock.now, desk.clock.now, "timer")])
+    assert desk.runner.state.account.recording
+    assert len(desk.orders) == 1
+    assert desk.orders[0].client_order_id in desk.disk.intents
+
+
+async def test_a_ledger_that_contradicts_itself_ends_the_run(desk):
+    desk.disk.broken = InvariantViolation("used before")
+    desk.house.decide()
+    desk.play()
+    assert desk.orders == []
+    with pytest.raises(InvariantViolation):
+        await desk.runner.tick_forever()
+
+
+async def test_an_error_while_folding_is_the_runs_and_not_the_sockets(desk, monkeypatch):
+    monkeypatch.setattr("dea_daemon.shell.runner.step", lambda *_: 1 / 0)
+    desk.house.quote()
+    desk.play()  # does not raise
+    with pytest.raises(ZeroDivisionError):
+        await desk.runner.tick_forever()
