@@ -37,7 +37,9 @@ def observe(memory: ExecutionMemory, permit: Permit, params: ExecutionParameters
     """Start, keep or end the age of each underlying's difference."""
     wanted = differences(permit, params)
     rows = np.flatnonzero(wanted)
-    sign = np.sign(permit.view.exposure_per_lot[:, rows] @ wanted[rows]).astype(np.int64)
+    # Lots stand in where exposure is not known: what closes a position must still grow impatient.
+    x = np.nan_to_num(permit.view.exposure_per_lot[:, rows], nan=1.0)
+    sign = np.sign(x @ wanted[rows]).astype(np.int64)
     going_on = (sign == memory.sign) & (memory.since_ns > 0)
     memory.since_ns = np.where(sign == 0, 0, np.where(going_on, memory.since_ns, permit.view.now_ns))
     memory.sign = sign
@@ -68,7 +70,10 @@ def plan(permit: Permit, memory: ExecutionMemory, params: ExecutionParameters) -
     for i in rows:
         k, x = int(view.universe.underlying[i]), float(view.exposure_per_lot[view.universe.underlying[i], i])
         side = 0 if wanted[i] > 0 else 1
-        lots = min(abs(int(wanted[i])), int(max(left_usd[side, k], 0.0) / x + 1e-9)) * int(np.sign(wanted[i]))
+        room = max(left_usd[side, k], 0.0) / x
+        # Unpriced, the work of others cannot be weighed: what is still permitted then only closes positions.
+        most = int(room + 1e-9) if np.isfinite(room) else abs(int(wanted[i]))
+        lots = min(abs(int(wanted[i])), most) * int(np.sign(wanted[i]))
         create = _create(permit, i, lots, bool(crossing[i]), view.sequence + len(creates) + 1, params)
         if create is not None:
             left_usd[side, k] -= create.lots * x

@@ -93,12 +93,14 @@ class Account:
         self.agreed = [False] * accounts
         self.agreed_since_ns = [NEVER] * accounts  # when the last report that agreed was asked for
         self.reported_ns = [NEVER] * accounts
+        self.report_failing = [False] * accounts
         self.outside: list[tuple[str, ...]] = [()] * accounts  # positions in contracts that are not configured
         # Heard on the private stream itself. Orders and fills do not count: replies to requests bring them too.
         self.private_ns = [NEVER] * accounts
         self.opened_ns = [NEVER] * accounts  # since when it has been up; reports asked before miss what it missed
         self.asked_ns = [NEVER] * accounts
         self.drift: dict[int, tuple[int, int]] = {}  # row -> venue's lots, when first asked
+        self.drift_told: dict[int, int] = {}  # row -> venue's lots, so that a lasting one is told once
         self.rejects_in_a_row: IntArray = np.zeros(n, dtype=np.int64)
         self.post_only_rejects: IntArray = np.zeros(n, dtype=np.int64)
         self.last_reject_ns: IntArray = np.full(n, NEVER, dtype=np.int64)
@@ -301,12 +303,15 @@ class Account:
     def _reported(self, event: AccountReported, market: Market, effects: Effects) -> None:
         for fill in event.fills:
             self._fill_received(fill, market, effects)
-        if not event.complete:
-            effects.note("account.report_incomplete", account=event.account, why=event.why)
-            return
+        useless = event.why or "incomplete" if not event.complete else ""
         if not event.positions and any(pool.maintenance_margin > 0 for pool in event.pools):
-            effects.note("account.report_refused", account=event.account, why="no positions, yet margin is in use")
+            useless = useless or "no positions, yet margin is in use"
+        if useless:
+            if not self.report_failing[event.account]:  # told once, not every second the venue is away
+                effects.note("account.report_failed", account=event.account, why=useless)
+            self.report_failing[event.account] = True
             return
+        self.report_failing[event.account] = False
         # Only a complete answer moves it: a stream that goes on after losing a fill must not step over it.
         newest_ns = max((fill.ts_event_ns for fill in event.fills), default=0)
         self.trade_cursor_ms = max(self.trade_cursor_ms, newest_ns // NS_PER_MS)
@@ -356,6 +361,7 @@ class Account:
                 agreed = False  # moved while the question travelled: this report cannot tell
             elif theirs.get(row, 0) == self.position_lots[row]:
                 self.drift.pop(row, None)
+                self.drift_told.pop(row, None)
             else:
                 agreed = False
                 self._drifted(row, theirs.get(row, 0), bool(theirs), event, effects)
@@ -381,7 +387,9 @@ class Account:
             return
         ours = int(self.position_lots[row])
         name = self.universe.instruments[row].name
-        effects.note("account.drift_confirmed", instrument=name, ours_lots=ours, venue_lots=theirs)
+        if self.drift_told.get(row) != theirs:
+            effects.note("account.drift_confirmed", instrument=name, ours_lots=ours, venue_lots=theirs)
+        self.drift_told[row] = theirs
         del self.drift[row]
         if has_any or not self.agreed[event.account]:
             self.position_lots[row] = theirs

@@ -170,6 +170,16 @@ def test_a_closing_order_under_the_tightest_licence_is_reduce_only_at_the_venue_
     assert not creates(planned(v, {BTC_PERP: 0}))[0].reduce_only
 
 
+def test_a_position_is_closed_where_its_exposure_is_not_known():
+    """The index is stale while the operator flattens."""
+    x = view().exposure_per_lot.copy()
+    x[0] = np.nan
+    v = view(position=(900, 0, 0, 0), exposure_per_lot=x, exposure_usd=np.full(2, np.nan))
+    for since_ms, tif in ((0, TimeInForce.GTC), (6_000, TimeInForce.IOC)):
+        (order,) = creates(planned(v, {BTC_PERP: 0}, since_ms=since_ms, licence=Licence.SHRINK_POSITION))
+        assert (order.side, order.lots, order.time_in_force) == (Side.SELL, 900, tif)
+
+
 STEPPED = instrument("X", "BTC", Payoff.LINEAR, "0.001", "0.5", tick_steps=(TickStep(Decimal(1_000), Decimal(5)),))
 ONE = Universe((AccountKey("deribit", "main"),), ((0, STEPPED),))
 

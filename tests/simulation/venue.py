@@ -152,10 +152,11 @@ class FaultyVenue(PaperVenue):
                     del self.wire[order.client_order_id]
                     self._never_answered(now_ns, partial(_create_unknown, order.client_order_id))
                     return
-                if strike(c.create_unanswered):
+                late = self._seconds(0.2, 6.0) if strike(c.create_late) else 0
+                # A request that is slow on its way is often given up on before it arrives.
+                if strike(c.create_unanswered) or (late and strike(0.5)):
                     self._mute(order.client_order_id, now_ns)
                     self._never_answered(now_ns, partial(_create_unknown, order.client_order_id))
-                late = self._seconds(0.2, 6.0) if strike(c.create_late) else 0
                 self._at(now_ns + self._latency_ns + late, lambda at: self._perform(command, at))
             case CancelOrder():
                 if strike(c.cancel_lost):
@@ -308,7 +309,8 @@ class FaultyVenue(PaperVenue):
     def _never_answered(self, now_ns: int, answer: Callable[[int], AnyEvent]) -> None:
         """The request hangs: told after its timeout, or never."""
         if self.rng.random() < 0.7:
-            self._tell(now_ns + self._seconds(0.2, 12.0), lambda at: [answer(at)])
+            timeout_ns = self._seconds(0.1, 1.0) if self.rng.random() < 0.5 else self._seconds(1.0, 12.0)
+            self._tell(now_ns + timeout_ns, lambda at: [answer(at)])
 
     def _hangs(self, event: AnyEvent, at: int) -> bool:
         """A request that hangs hears nothing, a refusal included."""

@@ -334,6 +334,7 @@ def test_a_venue_that_comes_back_as_another_world_halts_trading(tmp_path, fast, 
             assert other.returncode == 0
 
 
+@pytest.mark.slow
 def test_while_the_venue_is_frozen_nothing_is_sent_and_then_it_goes_on(tmp_path, venue):
     # Narrow bands: there is always something to do.
     changes = {"band_usd": "300", "band": "0.005", "min_band_usd": "300", "cross_after_ms": "300"}
@@ -425,6 +426,7 @@ def test_a_state_directory_that_cannot_be_used_is_named(tmp_path, fast, venue):
     assert done.returncode in (75, 77) and "error: /proc/1/task/ledger.sqlite" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_tape_trading_goes_on(tmp_path, fast, venue):
     state = tmp_path / "state"
     state.mkdir()
