@@ -45,7 +45,7 @@ def observe(memory: VolatilityMemory, now_ns: int, price: FloatArray, params: Fo
         memory.cross_sum *= 0.5 ** (elapsed_ns / NS_PER_S / params.correlation_half_life_s)
         memory.cross_sum += np.outer(returns, returns)
     memory.last_ns = now_ns
-    memory.last_price = np.where(np.isfinite(price), price, memory.last_price)
+    memory.last_price = price  # after a gap the next return is unknown: its interval would be the wrong one
 
 
 def _prior(params: ForecastParameters) -> float:

@@ -145,7 +145,7 @@ class Gateway:
         Asked one after the other, open orders before history before trades: an order that moves on between
         two questions is seen by the later one.
         """
-        asked_utc_ns = self._utc_ns()
+        asked_utc_ns, asked_ns = self._utc_ns(), self._now_ns()
         label, currency = command.client_order_id, self._currency(command.row)
         labelled = {"label": label, "currency": currency}
         since_ms = command.since_ms or asked_utc_ns // NS_PER_MS - TRADES_KEPT_MS
@@ -165,7 +165,9 @@ class Gateway:
             ids = {order.venue_order_id for order in orders}
             ours = (raw for raw in trades.values() if raw.get("label") == label or raw["order_id"] in ids)
             fills += _known(self._fill(raw) for raw in ours)
-        return OrderEvidence(self._now_ns(), label, asked_utc_ns, legs.complete, orders, tuple(fills), legs.why)
+        return OrderEvidence(
+            self._now_ns(), label, asked_utc_ns, legs.complete, orders, tuple(fills), legs.why, asked_ns
+        )
 
     async def query_account(self, command: QueryAccount) -> AccountReported:
         """Trades since the cursor, then open orders, positions and pools.

@@ -256,11 +256,12 @@ class Account:
         instrument = self.universe.instruments[row]
         price = float(instrument.ticks_to_price(event.price_ticks))
         turnover = event.lots * instrument.lot_value * (1.0 if self.universe.inverse[row] else price)
-        paid_in = market.currency_price.get(event.fee_currency, float("nan"))
         if event.fee_currency in self.params.state.stable_currencies:
             paid_in = 1.0
-        elif paid_in != paid_in and event.fee_currency == instrument.underlying:
-            paid_in = price
+        elif event.fee_currency == instrument.underlying:
+            paid_in = price  # somebody paid it: an index may be missing or false, and would shut the hour's limit
+        else:
+            paid_in = market.currency_price.get(event.fee_currency, float("nan"))
         fee_usd = event.fee * paid_in
         self.turnover.add(now_ns, turnover)
         self.fees.add(now_ns, max(fee_usd, 0.0))

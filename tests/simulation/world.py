@@ -211,7 +211,7 @@ class World:
             if account.recording:
                 self.fold(RecordFailed(self.now_ns, "disk full"))
             return False
-        for key in account.orders.changed:
+        for key in sorted(account.orders.changed):  # a set of text: its order is another one in each process
             self.ledger.orders[key] = msgspec.structs.replace(account.orders.own[key])
         account.orders.changed.clear()
         for booked in account.new_fills:
@@ -316,7 +316,7 @@ class World:
     # --- the story -------------------------------------------------------------------------------
 
     def tell(self, line: str) -> None:
-        self.log.append(f"{(self.now_ns - START_NS) / NS_PER_S:9.3f} {line}")
+        self.log.append(f"{(self.now_ns - START_NS) / NS_PER_S:9.3f} {line:.600}")  # reports are long
 
     def tell_decision(self, event: AnyEvent, decision: Decision) -> None:
         """Only what a reader of a failure wants: orders, and what is not market data."""
