@@ -74,9 +74,10 @@ def diverged(view: View, params: GuardParameters) -> BoolArray:
 def in_doubt(view: View, params: GuardParameters) -> BoolArray:
     """[N] rows whose underlying's delta may be measured wrongly, so that nothing may be hedged by it: a contract
     that is held diverged, or a mark and the index they all share contradict each other (which is false cannot
-    be told)."""
+    be told). What is held counts in the delta whether its book is fresh or not."""
     held = (view.position_lots != 0) | (view.working_buy_lots != 0) | (view.working_sell_lots != 0)
-    false = diverged(view, params) & (held | _beside_shared_index(view, params))
+    beside = _beside_shared_index(view, params)
+    false = (diverged(view, params) & (held | beside)) | (held & beside)
     return np.isin(view.universe.underlying, view.universe.underlying[false])
 
 

@@ -39,6 +39,14 @@ def test_so_does_one_in_a_storm(seed):
     live(seed, 30.0, storm=4.0)
 
 
+@pytest.mark.parametrize(
+    ("seed", "seconds", "storm"),
+    [(2_057, 120.0, 1.0)],  # a held future's mark went wrong while its book was stale: its neighbours hedged it
+)
+def test_histories_that_once_ended_badly(seed, seconds, storm):
+    live(seed, seconds, storm=storm)
+
+
 def test_without_faults_it_trades_into_its_bands_and_nothing_has_to_be_corrected():
     world = live(7, 60.0, storm=0.0, scenario="default")
     assert world.oracle.creates > 0
