@@ -96,7 +96,9 @@ def _decide(state: State, due: DecisionDue, params: Parameters, effects: Effects
     target = _target(state, view, forecast, params)
     permit = guard(view, target.position_lots, params.guards)
     execution.observe(state.memory.execution, permit, params.execution)
-    planned = execution.plan(permit, state.memory.execution, params.execution)
+    planned = execution.plan(
+        permit, state.memory.execution, params.execution, order_cap_usd=params.guards.max_order_usd
+    )
     outgoing, refusals = admit(permit, planned, params.guards)
     # Folded before it leaves: what is sent is in flight, and its worst case counts from here on.
     if not in_doubt(view, params.guards).any():  # a false price must not leave a peak nobody reached

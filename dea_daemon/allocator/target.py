@@ -39,7 +39,7 @@ def volatility_targeted(
     """
     shape = weights / forecast.annual_vol
     risk = np.sqrt(shape @ forecast.covariance @ shape * DAYS_PER_YEAR)
-    if not risk > 0.0:
+    if risk == 0.0:
         return np.zeros_like(weights)
     exposure = shape * (params.annual_vol * equity_usd / risk)
     gross = float(np.abs(exposure).sum())

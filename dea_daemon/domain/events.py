@@ -50,6 +50,7 @@ class RunStarted(Event, frozen=True, tag=True, array_like=True, gc=False):
     peak_equity_usd: float = 0.0
     hour_turnover_usd: float = 0.0
     hour_fees_usd: float = 0.0
+    minute_creates: int = 0
 
 
 class DecisionDue(Event, frozen=True, tag=True, array_like=True, gc=False):

@@ -55,8 +55,11 @@ def differences(permit: Permit, params: ExecutionParameters) -> IntArray:
     return np.where(keep, difference, 0)
 
 
-def plan(permit: Permit, memory: ExecutionMemory, params: ExecutionParameters) -> list[Planned]:
-    """Cancels, creates and questions for this tick."""
+def plan(
+    permit: Permit, memory: ExecutionMemory, params: ExecutionParameters, *, order_cap_usd: float = np.inf
+) -> list[Planned]:
+    """Cancels, creates and questions for this tick. No slice is larger than `order_cap_usd` would let through."""
+    slice_usd = min(params.slice_usd, order_cap_usd)
     view = permit.view
     wanted = differences(permit, params)
     crossing = should_cross(permit, memory.since_ns, params)
@@ -74,7 +77,8 @@ def plan(permit: Permit, memory: ExecutionMemory, params: ExecutionParameters) -
         # Unpriced, the work of others cannot be weighed: what is still permitted then only closes positions.
         most = int(room + 1e-9) if np.isfinite(room) else abs(int(wanted[i]))
         lots = min(abs(int(wanted[i])), most) * int(np.sign(wanted[i]))
-        create = _create(permit, i, lots, bool(crossing[i]), view.sequence + len(creates) + 1, params)
+        sequence = view.sequence + len(creates) + 1
+        create = _create(permit, i, lots, slice_usd, bool(crossing[i]), sequence, params)
         if create is not None:
             left_usd[side, k] -= create.lots * x
             creates.append(create)
@@ -103,9 +107,16 @@ def _open_for_business(permit: Permit, row: int) -> bool:
 
 
 def _create(
-    permit: Permit, row: int, wanted: int, crossing: bool, sequence: int, params: ExecutionParameters
+    permit: Permit,
+    row: int,
+    wanted: int,
+    slice_usd: float,
+    crossing: bool,
+    sequence: int,
+    params: ExecutionParameters,
 ) -> CreateOrder | None:
-    """One order towards the permitted book, at most a slice; None where its price cannot be known."""
+    """One order towards the permitted book, at most a slice (but one the venue takes);
+    None where its price cannot be known."""
     view = permit.view
     instrument = view.universe.instruments[row]
     side = Side.BUY if wanted > 0 else Side.SELL
@@ -113,7 +124,7 @@ def _create(
     notional = float(view.notional_per_lot_usd[row])
     if ticks is None or not notional > 0.0:
         return None
-    lots = min(abs(wanted), max(int(params.slice_usd / notional), instrument.min_lots))
+    lots = min(abs(wanted), max(int(slice_usd / notional), instrument.min_lots))
     if lots < instrument.min_lots or lots * notional < params.dust_usd:
         return None
     held = int(view.position_lots[row])

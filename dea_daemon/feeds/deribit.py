@@ -158,6 +158,7 @@ class Deribit:
         client_id: str = "",
         client_secret: str = "",
         feed: str = "deribit",
+        held: Iterable[str] = (),
     ) -> None:
         self.feed = feed
         self.account = account
@@ -165,6 +166,7 @@ class Deribit:
         self.ready = False
         self._universe = universe
         self._interval = interval
+        self._held = tuple(held)
         self._client_id = client_id
         self._secret = client_secret
         self._names = {
@@ -224,7 +226,7 @@ class Deribit:
             routes[self._book_channel(row)] = (_book, self._book, row)
             routes[f"ticker.{name}.{self._interval}"] = (_ticker, self._ticker, row)
             routes[f"trades.{name}.{self._interval}"] = (_trades, self._trades, row)
-        for index, currency in _indices(self._universe, self._names):
+        for index, currency in _indices(self._universe, self._names, self._held):
             routes[f"deribit_price_index.{index}"] = (_index, self._index, currency)
         return routes
 
@@ -360,14 +362,17 @@ def _levels(entries: list[tuple[str, float, float]]) -> list[Level]:
     return [(price, 0.0 if action == "delete" else amount) for action, price, amount in entries]
 
 
-def _indices(universe: Universe, rows: Iterable[int]) -> list[tuple[str, str]]:
-    """Name and currency of each underlying's index: btc_usd, or sol_usdc if all its contracts are linear."""
+def _indices(universe: Universe, rows: Iterable[int], held: Iterable[str]) -> list[tuple[str, str]]:
+    """Name and currency of each underlying's index: btc_usd, or sol_usdc if all its contracts are linear. `held`
+    are currencies with a balance, whose worth counts although nothing is traded in them."""
     linear: dict[str, bool] = {}
     for row in rows:
         instrument = universe.instruments[row]
         linear[instrument.underlying] = linear.get(instrument.underlying, True) and (
             instrument.settle_currency == instrument.quote_currency != instrument.underlying
         )
+    for currency in held:
+        linear.setdefault(currency, False)
     return [
         (f"{currency.lower()}_{'usdc' if only_linear else 'usd'}", currency) for currency, only_linear in linear.items()
     ]
@@ -379,6 +384,7 @@ def sockets(
     client_id: str = "",
     client_secret: str = "",
     feed: str = "deribit",
+    held: Iterable[str] = (),
 ) -> list[Socket]:
     """One connection for market data and, with a key, one for the account; with a key books are raw."""
     if not client_id:
@@ -393,6 +399,7 @@ def sockets(
             client_id=client_id,
             client_secret=client_secret,
             feed=name,
+            held=held,
         )
         return Socket("", codec)
 

@@ -10,6 +10,7 @@ import numpy as np
 from dea_daemon.domain.commands import Approved, CreateOrder, Outgoing
 from dea_daemon.domain.decisions import Clip, Licence, Permit
 from dea_daemon.domain.instruments import Side
+from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.orders import Order
 from dea_daemon.domain.parameters import GuardParameters
 from dea_daemon.guards.limits import Exposed, exposed
@@ -22,29 +23,31 @@ def admit(
 ) -> tuple[tuple[Outgoing, ...], tuple[Clip, ...]]:
     """Approve or refuse each create; everything else adds no risk and passes. Returns what may leave, and refusals."""
     book = exposed(permit.view)
-    creates = 0
+    approved: list[CreateOrder] = []
     out: list[Outgoing] = []
     refusals: list[Clip] = []
     for command in commands:
         if not isinstance(command, CreateOrder):
             out.append(command)
             continue
-        refusal = _refuse(permit, book, command, creates, params)
+        refusal = _refuse(permit, book, command, approved, params)
         if refusal is None:
             (book.buys if command.side is Side.BUY else book.sells)[command.row] += command.lots
-            creates += 1
+            approved.append(command)
             out.append(Approved(command))
         else:
             refusals.append(refusal)
     return tuple(out), tuple(refusals)
 
 
-def _refuse(permit: Permit, book: Exposed, order: CreateOrder, creates: int, params: GuardParameters) -> Clip | None:
+def _refuse(
+    permit: Permit, book: Exposed, order: CreateOrder, approved: list[CreateOrder], params: GuardParameters
+) -> Clip | None:
     """The first reason against an order: validity, collar, rate, then exposure by priority."""
     return (
-        _invalid(permit, order)
+        _invalid(permit, order, approved)
         or _beyond_collar(permit, order, params)
-        or _too_much(permit, book, order, creates, params)
+        or _too_much(permit, book, order, len(approved), params)
         or _unlicensed(permit, book, order)
         or _over_exposed(permit, book, order, params)
     )
@@ -54,9 +57,10 @@ def _clip(permit: Permit, order: CreateOrder, limit: str, wanted: float, allowed
     return Clip(limit, permit.view.universe.instruments[order.row].name, wanted, allowed, why)
 
 
-def _invalid(permit: Permit, order: CreateOrder) -> Clip | None:
+def _invalid(permit: Permit, order: CreateOrder, approved: list[CreateOrder]) -> Clip | None:
     view = permit.view
     instrument = view.universe.instruments[order.row]
+    others: list[Order | CreateOrder] = [*view.orders, *approved]
     why = ""
     if not view.armed:
         why = "observing: not armed"
@@ -66,13 +70,18 @@ def _invalid(permit: Permit, order: CreateOrder) -> Clip | None:
         why = "fewer lots than the venue takes"
     elif not instrument.on_grid(order.price_ticks):
         why = "price off the tick grid"
-    elif any(_crosses(order, other) for other in view.orders):
+    elif order.valid_until_ms * NS_PER_MS <= view.utc_ns:
+        why = "its deadline has passed"
+    elif any(order.client_order_id == other.client_order_id for other in others):
+        why = "its client order id is taken"
+    elif any(_crosses(order, other) for other in others):
         why = "would trade with our own order"
     return _clip(permit, order, "validity", float(order.lots), 0.0, why) if why else None
 
 
-def _crosses(order: CreateOrder, other: Order) -> bool:
-    if other.row != order.row or other.side is order.side or other.state.is_terminal:
+def _crosses(order: CreateOrder, other: Order | CreateOrder) -> bool:
+    ended = isinstance(other, Order) and other.state.is_terminal
+    if other.row != order.row or other.side is order.side or ended:
         return False
     return (order.price_ticks - other.price_ticks) * order.side.sign >= 0
 

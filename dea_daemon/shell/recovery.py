@@ -12,6 +12,7 @@ from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S, from_steps, to_steps
 from dea_daemon.domain.orders import TERMINAL, Order, OrderState, TimeInForce
 
 _HOUR_NS = 3_600 * NS_PER_S
+_MINUTE_NS = 60 * NS_PER_S
 _FILLS_SEEN_NS = 25 * _HOUR_NS  # venues answer for 24 h; every fill a back-fill can bring must be known
 _BACKFILL_MAX_NS = 24 * _HOUR_NS
 _OVERLAP_NS = 60 * NS_PER_S  # clock differences, and trades a venue lists late
@@ -34,6 +35,7 @@ class Recovered:
     peak_equity_usd: float
     hour_turnover_usd: float
     hour_fees_usd: float
+    minute_creates: int
     orphans: tuple[str, ...]
 
 
@@ -60,6 +62,7 @@ def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovere
         peak_equity_usd=peak[0] if peak else 0.0,
         hour_turnover_usd=hour_turnover_usd,
         hour_fees_usd=hour_fees_usd,
+        minute_creates=_last_minute(db, now_ns),
         orphans=tuple(orphans),
     )
 
@@ -72,6 +75,13 @@ def _last_hour(db: sqlite3.Connection, now_ns: int) -> tuple[float, float]:
         (now_ns - _HOUR_NS,),
     ).fetchone()
     return (turnover if turnovers_known == count else math.inf, fees if fees_known == count else math.inf)
+
+
+def _last_minute(db: sqlite3.Connection, now_ns: int) -> int:
+    """Creates that may have left."""
+    since_ns = now_ns - _MINUTE_NS
+    (count,) = db.execute("SELECT count(*) FROM intents WHERE created_ns > ?", (since_ns,)).fetchone()
+    return int(count)
 
 
 def _fills_seen(db: sqlite3.Connection, accounts: dict[str, int], since_ns: int) -> Iterator[tuple[int, str]]:

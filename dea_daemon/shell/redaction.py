@@ -19,10 +19,11 @@ _WHOLE = {"key", "auth", "sign"}
 _DEPTH = 8  # of a value within values: what contains itself ends here
 _TEXT = 20  # shorter strings are names and ids: no room for a secret and what it is
 _INLINE_WORDS = ("secret", "token", "signature", "passphrase", "password", "apikey", "api_key", "authorization")
-# name=value, "name": "value" and Authorization: Bearer value in running text, such as an exception's.
+# name=value, "name": "value" and Authorization: Bearer value in running text, such as an exception's. The words our
+# own messages go on with after "client_secret:" are no secret.
 _INLINE = re.compile(
     rf"(?i)((?:{'|'.join(_INLINE_WORDS)})[\"']?\s?[=:]\s?[\"']?(?:(?:bearer|basic|deri-hmac-sha256) )?)"
-    r"([^\s&\"',;{}\[\]]+)"
+    r"(?!(?:not|may|a|must|says|missing|cannot|others|env|file)\b)([^\s&\"',;{}\[\]]+)"
 )
 
 _values: list[bytes] = []  # longest first: one may be part of another

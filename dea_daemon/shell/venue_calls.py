@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from dea_daemon.shell.ccxt_client import Client, ask, classify
 
 TRADE_SCOPE, WALLET_SCOPE = "trade:read_write", "wallet:read_write"
 CANCELS_AT_ONCE = 4
+EPOCH_ORDERS = 1_000  # newest first: the last epoch is among them
 ROUNDS_MAX = 5
 ROUND_PAUSE_S = 1.0
 
@@ -52,6 +53,7 @@ class AccountFacts:
     may_withdraw: bool | None
     margin_models: dict[str, str]
     fees: tuple[str, ...]
+    held: tuple[str, ...] = ()  # currencies with a balance
 
 
 async def check_account(
@@ -84,6 +86,7 @@ async def check_account(
             may_withdraw=None if told is None else WALLET_SCOPE in scopes,
             margin_models={s["currency"]: s.get("margin_model", "not told") for s in account["summaries"]},
             fees=tuple(_fee(fee) for summary in account["summaries"] for fee in summary.get("fees") or ()),
+            held=tuple(s["currency"] for s in account["summaries"] if s.get("equity")),
         )
     _compare(facts, margin_model, max_skew_ms, must_trade)
     return facts
@@ -170,11 +173,16 @@ async def cancel_all_own(client: Client, prefix: str = OWN_PREFIX) -> CancelledO
     return CancelledOwn(cancelled, left, why)
 
 
-async def highest_epoch(client: Client) -> int:
-    """The highest epoch among our open orders: a ledger that was lost or restored must not use it again."""
-    with _starting("reading open orders"):
-        labels = (await _own_open(client, OWN_PREFIX)).values()
-    return max((epoch_of(label) for label in labels), default=0)
+async def highest_epoch(client: Client, currencies: Iterable[str]) -> int:
+    """The highest epoch among our open and recent orders, by settlement currency: a ledger that was lost or
+    restored must not use it again. Older ones are below the clock's own minute."""
+    with _starting("reading recent orders"):
+        labels = list((await _own_open(client, OWN_PREFIX)).values())
+        for currency in currencies:
+            recent = {"currency": currency, "count": EPOCH_ORDERS, "include_unfilled": True}
+            rows = await ask(client, "private_get_get_order_history_by_currency", recent)
+            labels += [raw.get("label", "") for raw in rows]
+    return max((epoch_of(label) for label in labels if is_own(label)), default=0)
 
 
 async def _own_open(client: Client, prefix: str) -> dict[str, str]:

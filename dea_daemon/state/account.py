@@ -79,6 +79,7 @@ class Account:
         self.creates = RollingSum(60 * NS_PER_S)
         self.turnover.add(started.ts_recv_ns, started.hour_turnover_usd)
         self.fees.add(started.ts_recv_ns, started.hour_fees_usd)
+        self.creates.add(started.ts_recv_ns, float(started.minute_creates))
         self.total_fees_usd = self.total_funding_usd = 0.0
         self.mode = started.mode
         self.armed = started.armed
@@ -177,14 +178,16 @@ class Account:
                 self._rejected(order.row, event.ts_recv_ns, event.reason, effects)
             elif was is OrderState.PENDING:
                 self.rejects_in_a_row[order.row] = 0
+                self.post_only_rejects[order.row] = 0
             if order.state.is_terminal:
                 effects.wake = "order ended"
 
     def _create_refused(self, event: CreateRefused, market: Market, effects: Effects) -> None:
         if (order := self.orders.own.get(event.client_order_id)) is None:
             return
+        known = order.state is OrderState.REJECTED  # the private stream may have told it first
         self.orders.advance(order, OrderInput.CREATE_REFUSED, event.ts_recv_ns, effects, event.reason)
-        if event.sent:
+        if event.sent and not known:
             self._rejected(order.row, event.ts_recv_ns, event.reason, effects)
         effects.note("order.rejected", client_order_id=event.client_order_id, why=event.reason, sent=event.sent)
 
@@ -392,7 +395,8 @@ class Account:
             effects.note("account.drift_confirmed", instrument=name, ours_lots=ours, venue_lots=theirs)
         self.drift_told[row] = theirs
         del self.drift[row]
-        if has_any or not self.agreed[event.account]:
+        # An empty report is not taken for flat: it halts, and the operator's word (--resume) takes it over.
+        if has_any or not self.agreed[event.account] or abs(theirs - ours) <= 1:
             self.position_lots[row] = theirs
         if self.agreed[event.account] and abs(theirs - ours) > 1:
             self.set_mode(Mode.HALTED, f"unexplained position difference in {name}", effects)

@@ -164,6 +164,7 @@ def _started(settings: Settings, venues: Venues, ledger: Ledger, clock: Clock, r
         peak_equity_usd=past.peak_equity_usd,
         hour_turnover_usd=past.hour_turnover_usd,
         hour_fees_usd=past.hour_fees_usd,
+        minute_creates=past.minute_creates,
     )
 
 

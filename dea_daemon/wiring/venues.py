@@ -123,8 +123,14 @@ class Venues:
         return [msgspec.structs.replace(binance.instrument_from(info), tradable=False) for info in wanted]
 
     async def highest_epoch(self) -> int:
-        """The highest epoch any venue has an open order of."""
-        return max([await highest_epoch(traded.client) for traded in self._traded.values()], default=0)
+        """The highest epoch any venue has an open or recent order of."""
+        highest = 0
+        for number, traded in self._traded.items():
+            pools = {
+                i.settle_currency for r, i in enumerate(self.universe.instruments) if self.universe.account[r] == number
+            }
+            highest = max(highest, await highest_epoch(traded.client, sorted(pools)))
+        return highest
 
     async def cancel_all(self) -> None:
         """The last resort, without the engine: cancel every order of ours. Says what is left, never raises."""
@@ -147,7 +153,9 @@ class Venues:
                 access = section.access()
                 _, base = venue_urls(access)
                 secret = access.client_secret.get_secret_value()
-                sockets = deribit.sockets(self.universe, number, access.client_id, secret)
+                stables = self._settings.state.stable_currencies
+                held = [c for c in self._traded[number].facts.held if c not in stables]
+                sockets = deribit.sockets(self.universe, number, access.client_id, secret, held=held)
                 path = "" if urlsplit(base).path.strip("/") else "/ws/api/v2"
             else:
                 base, path = section.ws_url or BINANCE_WS, ""

@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,12 +19,14 @@ from dea_daemon.guards.admit import admit
 from dea_daemon.guards.guard import guard
 from dea_daemon.guards.limits import Exposed, exposed
 from tests.guards.views import MARK, UNIVERSE, view
-from tests.house import BTC_FUTURE, BTC_LINEAR, BTC_PERP, ETH_PERP, parameters
+from tests.house import BTC_FUTURE, BTC_LINEAR, BTC_PERP, ETH_PERP, START_NS, parameters
 
 GUARDS = parameters().guards
 # Lots worth about a thousand dollars in each contract, so that sizes compare.
 UNIT = np.array([100, 100, 125, 1_000])
 ANY = np.array([Licence.ANYTHING] * 4)
+
+DEADLINE_MS = START_NS // 1_000_000 + 2_000
 
 sizes = st.integers(0, 400)
 positions = st.tuples(*[st.integers(-400, 400)] * 4).map(lambda t: tuple(np.array(t) * UNIT))
@@ -35,7 +38,7 @@ def order(row: int, lots: int, n: int = 1, price: float | None = None, side: Sid
     side = side or (Side.BUY if lots > 0 else Side.SELL)
     instrument = UNIVERSE.instruments[row]
     ticks = instrument.price_to_ticks(float(MARK[row]) + side.sign if price is None else price)
-    return CreateOrder(f"o{n}", row, side, abs(lots), ticks, TimeInForce.IOC, False, False, 0, 1, "test")
+    return CreateOrder(f"o{n}", row, side, abs(lots), ticks, TimeInForce.IOC, False, False, DEADLINE_MS, 1, "test")
 
 
 def admitted(v, orders, params=GUARDS):
@@ -195,9 +198,21 @@ def test_validity_is_checked_whatever_is_reduced():
 
 
 def replace_ticks(o: CreateOrder, ticks: int) -> CreateOrder:
-    import msgspec
-
     return msgspec.structs.replace(o, price_ticks=ticks)
+
+
+def test_orders_of_one_batch_neither_meet_nor_share_an_id_nor_come_too_late():
+    v = view()
+    buy, sell = order(BTC_PERP, 100, 1), order(BTC_PERP, -100, 2)
+    twin = order(BTC_LINEAR, 10, 1)
+    late = msgspec.structs.replace(order(BTC_FUTURE, 100, 3), valid_until_ms=START_NS // 1_000_000)
+    let, refusals = admitted(v, [buy, sell, twin, late])
+    assert let == [buy]
+    assert [r.why for r in refusals] == [
+        "would trade with our own order",
+        "its client order id is taken",
+        "its deadline has passed",
+    ]
 
 
 def test_a_contract_that_diverged_from_its_index_is_not_increased():

@@ -373,6 +373,8 @@ def test_while_the_venue_is_frozen_nothing_is_sent_and_then_it_goes_on(tmp_path,
 def test_a_bad_wire_still_leads_to_the_target(tmp_path, fast, faults, shown):
     with opened(tmp_path, *faults) as venue, running(fast, venue.environ, tmp_path / "state") as run:
         wait_for(lambda: venue.records("order.filled") and inside_bands(run), 60, "the target")
+        if shown == "gaps":
+            wait_for(lambda: "feed.gap_found" in run.output.read_text(), 60, "a gap")
         assert run.stop() == 0, run.output.read_text()[-2_000:]
         finished = assert_json(run.output.read_text())[-1]
         assert finished["reconciled"] and finished["limits_breached"] == 0

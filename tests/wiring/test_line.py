@@ -122,3 +122,33 @@ def test_a_create_without_an_answer_makes_one_order(tmp_path, fault):
         assert daemon.finished()["unknown_outcomes"] > 0 and daemon.finished()["reconciled"]
     finally:
         venue.close()
+
+
+def test_a_balance_in_a_coin_that_is_not_traded_is_priced_and_does_not_stop_trading(tmp_path):
+    venue = Venue(tmp_path)
+    only_btc = config(tmp_path)
+    text = only_btc.read_text().replace("[BTC-*, BTC_USDC-PERPETUAL, ETH-*, ETH_USDC-PERPETUAL]", "[BTC-PERPETUAL]")
+    start = text.index("    ETH:\n")
+    end = text.index("weight", start)
+    end = text.index("\n\n", end)
+    only_btc.write_text(text[:start] + text[end + 1 :])
+    try:
+        daemon = Daemon(only_btc, venue, tmp_path / "state")
+        wait_for(lambda: venue.records("order.filled"), 30, "a fill")
+        assert daemon.stop() == 0, daemon.output.read_text()[-2_000:]
+        assert daemon.finished()["equity_usd"] > 900_000
+    finally:
+        venue.close()
+
+
+def test_a_lost_ledger_repeats_no_label(tmp_path):
+    venue = Venue(tmp_path)
+    try:
+        for life in range(3):
+            before = len(venue.records("order.accepted"))
+            daemon = Daemon(config(tmp_path, band_usd="400"), venue, tmp_path / f"state{life}")
+            wait_for(lambda seen=before: len(venue.records("order.accepted")) > seen, 30, "an order")
+            daemon.kill()
+        assert_one_order_a_label(venue)
+    finally:
+        venue.close()
