@@ -30,7 +30,6 @@ from dea_daemon.domain.parameters import Parameters
 from dea_daemon.execution import plan as execution
 from dea_daemon.forecast import volatility
 from dea_daemon.guards.admit import admit
-from dea_daemon.guards.conditions import in_doubt
 from dea_daemon.guards.guard import guard
 from dea_daemon.state.account import Account
 from dea_daemon.state.effects import Effects
@@ -101,7 +100,7 @@ def _decide(state: State, due: DecisionDue, params: Parameters, effects: Effects
     )
     outgoing, refusals = admit(permit, planned, params.guards)
     # Folded before it leaves: what is sent is in flight, and its worst case counts from here on.
-    if not in_doubt(view, params.guards).any():  # a false price must not leave a peak nobody reached
+    if not permit.doubted.any():  # a false price must not leave a peak nobody reached
         state.account.peak_equity_usd = view.peak_equity_usd
     state.memory.rebalancing = target.rebalancing
     state.account.set_mode(permit.mode, permit.mode_why, effects)

@@ -24,7 +24,7 @@ class View:
     book (or quote) and mark may be relied upon. `notional_per_lot_usd` [N] is positive and NaN where it cannot
     be known. `exposure_per_lot` is X [K, N] in USD per lot; `exposure_base_usd` is e0 [K]; `exposure_usd` [K]
     is X·position + e0. Working lots [N] are the non-negative worst sums of own and foreign orders that may
-    still fill on each side, unknown ones included. Ages are ns, huge where never seen.
+    still fill on each side, unknown ones included.
     """
 
     seq: int  # this decision's number in the run
@@ -35,14 +35,10 @@ class View:
     # market [N]
     bid_price: FloatArray
     ask_price: FloatArray
-    bid_amount: FloatArray
-    ask_amount: FloatArray
     mark_price: FloatArray
     index_price: FloatArray
     funding_rate_8h: FloatArray
     fresh: BoolArray
-    book_age_ns: IntArray
-    mark_age_ns: IntArray
     underlying_price: FloatArray  # [U] index in USD
     # account [N], [K]
     position_lots: IntArray
@@ -135,13 +131,15 @@ class Permit:
     """What guards allow at this tick: a book to move to, and the facts `admit` checks each order against.
 
     position_lots [N] is the target, cut inward; licence [N] holds Licence values. urgent [K] marks factors in
-    breach: cross at once. `mode` is the guards' proposal, `view` what all was measured on.
+    breach: cross at once. doubted [N] marks rows whose underlying may be priced wrongly. `mode` is the guards'
+    proposal, `view` what all was measured on.
     """
 
     view: View
     position_lots: IntArray
     licence: IntArray
     urgent: BoolArray
+    doubted: BoolArray
     mode: Mode
     mode_why: str
     clips: tuple[Clip, ...]

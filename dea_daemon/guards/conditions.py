@@ -12,11 +12,11 @@ from dea_daemon.guards.limits import drawdown
 BASIS_ROOM = 25.0  # a dated future may be off its index by so many times max_index_divergence
 
 
-def propose(view: View, params: GuardParameters) -> tuple[Mode, str]:
+def propose(view: View, doubted: BoolArray, params: GuardParameters) -> tuple[Mode, str]:
     """The mode the guards want, with its reason. Only an operator leads back towards normal, so prices that
     contradict each other prove no loss."""
     lost = drawdown(view)
-    if in_doubt(view, params).any():
+    if doubted.any():
         return view.mode, ""
     if view.mode < Mode.REDUCE_ONLY and view.ready and lost > params.max_drawdown:
         return Mode.REDUCE_ONLY, f"drawdown {lost:.1%} beyond {params.max_drawdown:.1%}"
@@ -71,13 +71,13 @@ def diverged(view: View, params: GuardParameters) -> BoolArray:
     return np.asarray(view.fresh & (beside_book | own_index | _beside_shared_index(view, params)), dtype=np.bool_)
 
 
-def in_doubt(view: View, params: GuardParameters) -> BoolArray:
+def in_doubt(view: View, off: BoolArray, params: GuardParameters) -> BoolArray:
     """[N] rows whose underlying's delta may be measured wrongly, so that nothing may be hedged by it: a contract
     that is held diverged, or a mark and the index they all share contradict each other (which is false cannot
-    be told). What is held counts in the delta whether its book is fresh or not."""
+    be told). What is held counts in the delta whether its book is fresh or not. `off` [N] is `diverged`."""
     held = (view.position_lots != 0) | (view.working_buy_lots != 0) | (view.working_sell_lots != 0)
     beside = _beside_shared_index(view, params)
-    false = (diverged(view, params) & (held | beside)) | (held & beside)
+    false = (off & (held | beside)) | (held & beside)
     return np.isin(view.universe.underlying, view.universe.underlying[false])
 
 
@@ -94,8 +94,10 @@ def _beside(mark: FloatArray, index: FloatArray, tolerance: FloatArray) -> BoolA
     return np.asarray(np.isfinite(index) & ~(np.abs(mark / index - 1.0) <= tolerance), dtype=np.bool_)
 
 
-def licences(view: View, mode: Mode, breached: BoolArray, params: GuardParameters) -> tuple[IntArray, str]:
-    """Licence [N] and the reason for the book-wide part of it."""
+def licences(
+    view: View, mode: Mode, breached: BoolArray, suspect: BoolArray, params: GuardParameters
+) -> tuple[IntArray, str]:
+    """Licence [N] and the reason for the book-wide part of it. `suspect` [N] rows may only shrink."""
     universe = view.universe
     if why := stopped(view):
         return np.full(len(universe), Licence.NOTHING, dtype=np.int64), why
@@ -105,7 +107,6 @@ def licences(view: View, mode: Mode, breached: BoolArray, params: GuardParameter
     elif why := bound(view, mode, breached, params):
         level = Licence.SHRINK_EXPOSURE
     licence = np.full(len(universe), level, dtype=np.int64)
-    suspect = view.quarantined | diverged(view, params) | in_doubt(view, params)
     licence[suspect] = np.minimum(licence[suspect], Licence.SHRINK_POSITION)
     alive = (universe.expiry_ns == 0) | (universe.expiry_ns > view.utc_ns)
     licence[~(universe.tradable & view.fresh & alive)] = Licence.NOTHING

@@ -6,7 +6,7 @@ from dea_daemon.domain.decisions import Clip, Licence, Permit, View
 from dea_daemon.domain.instruments import BoolArray, IntArray
 from dea_daemon.domain.parameters import GuardParameters
 from dea_daemon.guards import cuts
-from dea_daemon.guards.conditions import licences, propose
+from dea_daemon.guards.conditions import diverged, in_doubt, licences, propose
 from dea_daemon.guards.limits import exposed, uses
 
 _CUTS = (
@@ -18,9 +18,11 @@ _CUTS = (
 
 def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
     """The book the limits allow. Further from the present than `wanted_lots` [N] only to end a breach."""
-    mode, why = propose(view, params)
+    off = diverged(view, params)
+    doubted = in_doubt(view, off, params)
+    mode, why = propose(view, doubted, params)
     over_net = ~(np.abs(view.exposure_usd) <= params.max_net_usd)
-    licence, reason = licences(view, mode, _breached(view, over_net, params), params)
+    licence, reason = licences(view, mode, _breached(view, over_net, params), view.quarantined | off | doubted, params)
     clips: list[Clip] = []
     lots = cuts.by_licence(view, wanted_lots, licence)
     _tell(clips, view, "licence", wanted_lots, lots, reason or "stale, diverged, quarantined or expired")
@@ -33,6 +35,7 @@ def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
         position_lots=lots,
         licence=licence,
         urgent=over_net,
+        doubted=doubted,
         mode=mode,
         mode_why=why,
         clips=tuple(clips),

@@ -41,7 +41,6 @@ class Market:
         self.books = [Book() for _ in range(n)]
         self.has_book: BoolArray = np.zeros(n, dtype=np.bool_)
         self.bid, self.ask = np.full(n, np.nan), np.full(n, np.nan)
-        self.bid_amount, self.ask_amount = np.zeros(n), np.zeros(n)
         self.quote_ns: IntArray = np.full(n, NEVER, dtype=np.int64)
         self.mark, self.index = np.full(n, np.nan), np.full(n, np.nan)
         self.funding_8h, self.open_interest = np.full(n, np.nan), np.full(n, np.nan)
@@ -105,8 +104,7 @@ class Market:
             if self.books[row].usable and bid == event.bid and ask == event.ask:
                 self.quote_ns[row] = event.ts_recv_ns
         else:
-            self.bid[row], self.bid_amount[row] = event.bid, event.bid_amount
-            self.ask[row], self.ask_amount[row] = event.ask, event.ask_amount
+            self.bid[row], self.ask[row] = event.bid, event.ask
             self.quote_ns[row] = event.ts_recv_ns
 
     def _mark(self, event: MarkUpdated, effects: Effects) -> None:
@@ -160,7 +158,7 @@ class Market:
     def touch(self) -> None:
         """Bring bid and ask [N] up to the books; unusable books price nothing."""
         for row in np.flatnonzero(self.has_book):
-            self.bid[row], self.bid_amount[row], self.ask[row], self.ask_amount[row] = self.books[row].best()
+            self.bid[row], _, self.ask[row], _ = self.books[row].best()
 
     def fresh(self, now_ns: int) -> BoolArray:
         """[N] whether the row's prices may be relied upon: two-sided, uncrossed, recent quotes and mark."""

@@ -26,7 +26,7 @@ def permit(v, wanted, licence=Licence.ANYTHING, urgent=(False, False)):
     lots = v.position_lots.copy()
     for row, count in wanted.items():
         lots[row] = count
-    return Permit(v, lots, np.full(4, licence), np.array(urgent), v.mode, "", (), ())
+    return Permit(v, lots, np.full(4, licence), np.array(urgent), np.zeros(4, dtype=bool), v.mode, "", (), ())
 
 
 def planned(v, wanted, params=PARAMS, since_ms=0, **options):

@@ -31,9 +31,8 @@ def view(
     held = np.flatnonzero(lots)
     fields = dict(
         seq=1, now_ns=START_NS, utc_ns=START_NS, universe=UNIVERSE, factors=FACTORS,
-        bid_price=mark - 1, ask_price=mark + 1, bid_amount=np.full(n, 1e6), ask_amount=np.full(n, 1e6),
+        bid_price=mark - 1, ask_price=mark + 1,
         mark_price=mark, index_price=mark.copy(), funding_rate_8h=np.zeros(n), fresh=np.ones(n, dtype=bool),
-        book_age_ns=np.zeros(n, dtype=np.int64), mark_age_ns=np.zeros(n, dtype=np.int64),
         underlying_price=np.array([80_000.0, 3_000.0]), position_lots=lots,
         working_buy_lots=np.array(buys, dtype=np.int64), working_sell_lots=np.array(sells, dtype=np.int64),
         quarantined=np.zeros(n, dtype=bool), notional_per_lot_usd=notional_per_lot(UNIVERSE, mark),
