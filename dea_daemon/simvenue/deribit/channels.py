@@ -4,6 +4,7 @@ A channel is the same for all its subscribers. Raw ones speak at every publicati
 Source: docs.deribit.com, Subscriptions; the book's change_id chain as in recorded streams.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -49,7 +50,7 @@ def topic(event: VenueEvent) -> Topic:
     return "", ""
 
 
-class Channel:
+class Channel(ABC):
     """One stream. `absorb` events of its topics, `drain` what to say; `first` is for a newcomer."""
 
     topics: tuple[Topic, ...]
@@ -62,11 +63,13 @@ class Channel:
         """The state of things, where the venue tells it at once."""
         return []
 
+    @abstractmethod
     def absorb(self, event: VenueEvent) -> None:
-        raise NotImplementedError
+        """Take in what it says of this channel's topics."""
 
+    @abstractmethod
     def drain(self) -> list[Json]:
-        raise NotImplementedError
+        """What to say since the last time."""
 
 
 class BookChannel(Channel):
