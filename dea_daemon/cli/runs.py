@@ -1,156 +1,26 @@
-"""The command line. Each command only reads its options and hands over: the bodies are in `wiring`.
-
-Everything heavy is imported inside the commands, so that `--help` and completion answer in 50 ms.
-"""
+"""Commands that start a run, or look at a configuration or a recording. The bodies are in `wiring`."""
 
 import contextlib
-import os
 import signal
-import sys
-import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dea_daemon import __version__
-from dea_daemon.domain.errors import (
-    ConfigError,
-    DataError,
-    DeaError,
-    InvariantViolation,
-    LedgerError,
-    OutcomeUnknown,
-    RateLimited,
-    VenueError,
-)
+from dea_daemon.cli.base import FILE, cli, config_option, json_option
 
 if TYPE_CHECKING:
     from dea_daemon.shell.settings import Settings
 
-USAGE, DATA, NO_INPUT, UNAVAILABLE, INTERNAL, TEMPORARY, PERMISSION, CONFIG = 64, 65, 66, 69, 70, 75, 77, 78
-INTERRUPTED = 130
-
-
-def exit_code(error: BaseException) -> int | None:
-    """The exit code an error stands for; None for a bug. The first class that fits counts."""
-    from dea_daemon.shell.yaml_errors import ConfigForbidden, ConfigMissing
-
-    forbidden = isinstance(error.__cause__, PermissionError)
-    codes: tuple[tuple[type[BaseException], int], ...] = (
-        (ConfigMissing, NO_INPUT),
-        (ConfigForbidden, PERMISSION),
-        (ConfigError, CONFIG),
-        (RateLimited, TEMPORARY),
-        (OutcomeUnknown, TEMPORARY),
-        (VenueError, UNAVAILABLE),
-        (DataError, PERMISSION if forbidden else DATA),
-        (LedgerError, PERMISSION if forbidden else TEMPORARY),
-        (InvariantViolation, INTERNAL),
-        (FileNotFoundError, NO_INPUT),
-        (IsADirectoryError, NO_INPUT),
-        (PermissionError, PERMISSION),
-        (ConnectionError, UNAVAILABLE),
-        (OSError, TEMPORARY),  # no space left, too many files
-        (DeaError, INTERNAL),
-    )
-    return next((code for kind, code in codes if isinstance(error, kind)), None)
-
-
-class Commands(click.Group):
-    """A group that ends with the house's exit codes, and shows a traceback only for bugs."""
-
-    debug = False
-
-    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
-        kwargs["standalone_mode"] = False
-        try:
-            code = super().main(*args, **kwargs) or 0
-        except click.UsageError as error:
-            error.show()
-            code = USAGE
-        except click.ClickException as error:
-            error.show()
-            code = NO_INPUT if isinstance(error, click.FileError) else USAGE
-        except click.Abort:
-            code = INTERRUPTED
-        sys.exit(code)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.Abort, click.exceptions.Exit):
-            raise
-        except Exception as error:  # noqa: BLE001 the last place before the user
-            return report(error)
-
-
-def report(error: Exception) -> int:
-    """Tell the user what went wrong and return the exit code."""
-    told = list(_leaves(error))
-    codes = [exit_code(e) for e in told]
-    if None in codes:
-        return _report_bug(told[codes.index(None)])
-    if cli.debug:
-        _tell("".join(traceback.format_exception(error)).rstrip())
-    for one in told:
-        text = str(one)
-        placed = ": error: " in text.partition("\n")[0]  # a configuration's problems come finished
-        _tell(text if placed else f"error: {text}")
-    return codes[0] or INTERNAL
-
-
-def _report_bug(error: BaseException) -> int:
-    """A short line for the user, the traceback for the log (stderr where none is configured yet)."""
-    import logging
-
-    logging.getLogger("dea_daemon").critical("run.crashed", exc_info=error)
-    _tell(f"error: internal: {type(error).__name__}: {error} (a bug in dea-daemon)")
-    return INTERNAL
-
-
-def _tell(text: str) -> None:
-    """To stderr, without what an exception may have carried along. A reader that is gone changes no exit code."""
-    from dea_daemon.shell.redaction import clean, scrub
-
-    with contextlib.suppress(OSError):
-        click.echo(scrub(clean(text).encode("utf-8", "replace")).decode(), err=True)
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    """The errors in an exception group, or the one."""
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]
-
-
-# --- commands -----------------------------------------------------------------------------------------------
-
-FILE = click.Path(path_type=Path)
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _config(required: bool) -> Callable[[_Command], _Command]:
-    return click.option("-c", "--config", type=FILE, required=required, help="Configuration, YAML.")
-
-
-_json = click.option("--json", "json_lines", is_flag=True, help="JSON lines on stdout.")
 _seed = click.option("--seed", default=7, show_default=True, help="Seed of the simulated market.")
 _scenario = click.option("--scenario", default="default", show_default=True, help="Simulated market.")
 _tape = click.option("--tape", type=FILE, help="Record every event here, for replay.")
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def cli(debug: bool) -> None:
-    """Dynamic Exposure Allocation for crypto derivatives."""
-    cli.debug = debug
-
-
 @cli.command()
-@_config(required=True)
+@config_option(required=True)
 def check(config: Path) -> None:
     """Would `run` start with this configuration? Prints what it says."""
     from dea_daemon.shell.output import say
@@ -206,7 +76,7 @@ def schema() -> None:
 @_seed
 @_scenario
 @_tape
-@_json
+@json_option
 @click.option("--log", "venue_log", type=FILE, help="The simulated venue's own account of every order.")
 @click.option("--state-dir", type=FILE, help="Keep the ledger here; a run again goes on from it.")
 def demo(
@@ -264,10 +134,10 @@ async def _until_stopped(work: Coroutine[Any, Any, None], until_eof: bool) -> No
 
 
 @cli.command()
-@_config(required=True)
+@config_option(required=True)
 @click.option("--observe", is_flag=True, help="Send no orders, even if the configuration is armed.")
 @click.option("--resume", is_flag=True, help="Lift a halt or reduce-only left by the last run, by your word.")
-@_json
+@json_option
 def run(config: Path, observe: bool, resume: bool, json_lines: bool) -> int:
     """Trade, or observe unless the configuration is armed."""
     from dea_daemon.shell.settings import load, warnings
@@ -286,9 +156,9 @@ def run(config: Path, observe: bool, resume: bool, json_lines: bool) -> int:
 @click.option("--capture", "captures", type=FILE, multiple=True, required=True, help="Recorded stream; repeatable.")
 @click.argument("more", type=FILE, nargs=-1)
 @click.option("--venue", required=True, type=click.Choice(["binanceusdm", "deribit"]), help="Whose stream it is.")
-@_config(required=False)
+@config_option(required=False)
 @_tape
-@_json
+@json_option
 def backtest(
     captures: tuple[Path, ...],
     more: tuple[Path, ...],
@@ -309,7 +179,7 @@ def backtest(
 
 @cli.command()
 @click.argument("tape", type=FILE)
-@_json
+@json_option
 def replay(tape: Path, json_lines: bool) -> int:
     """Run a tape's events through the engine again and compare every decision."""
     _readable(tape, directory=True)
@@ -329,27 +199,3 @@ def _readable(path: Path, directory: bool = False) -> Path:
     if not (path.is_file() or (directory and path.is_dir())):
         raise FileNotFoundError(f"{path}: no such file")
     return path
-
-
-def _terminate(number: int, _: FrameType | None) -> NoReturn:
-    """SIGTERM outside a loop: unwind as Ctrl-C does."""
-    sys.exit(128 + number)
-
-
-def _fill_standard_streams() -> None:
-    """A stream we were started without is /dev/null: else the next file opened becomes it, and uvloop aborts."""
-    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        if getattr(sys, name) is None:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
-            setattr(sys, name, open(number, mode))  # noqa: SIM115 for as long as the process lives
-
-
-def main() -> None:
-    """Entry point of `dea-daemon`."""
-    _fill_standard_streams()
-    signal.signal(signal.SIGTERM, _terminate)
-    cli.main(prog_name="dea-daemon")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,3 @@
+from dea_daemon.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Commands for a daemon that runs: they speak over its control socket."""

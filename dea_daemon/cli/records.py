@@ -1,0 +1,1 @@
+"""Commands that read what a daemon wrote: ledger, statement, explanations."""
