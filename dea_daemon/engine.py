@@ -22,7 +22,7 @@ from dea_daemon.domain.decisions import (
     Target,
     View,
 )
-from dea_daemon.domain.events import AnyEvent, DecisionDue, RunStarted
+from dea_daemon.domain.events import AnyEvent, DecisionDue, ParametersReloaded, RunStarted
 from dea_daemon.domain.factors import FactorIndex
 from dea_daemon.domain.instruments import BoolArray, Universe
 from dea_daemon.domain.modes import Mode
@@ -70,6 +70,13 @@ def begin(started: RunStarted) -> tuple[State, Parameters]:
         execution=execution.ExecutionMemory(len(universe.underlyings)),
     )
     return State(Market(universe, params), Account(universe, started, params), memory, factors), params
+
+
+def reload(state: State, event: ParametersReloaded) -> Parameters:
+    """The parameters to step with from this event on (it is stepped, too)."""
+    params = Parameters.model_validate_json(event.parameters)
+    state.market.params = state.account.params = params
+    return params
 
 
 def step(state: State, event: AnyEvent, params: Parameters) -> Decision:

@@ -12,13 +12,14 @@ from dea_daemon.domain.events import (
     Operator,
     OperatorSpoke,
     OrderEvidence,
+    ParametersReloaded,
     RecordFailed,
     VenueOrderState,
 )
 from dea_daemon.domain.instruments import Side
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import OrderState
-from dea_daemon.engine import begin, step
+from dea_daemon.engine import begin, reload, step
 from tests.house import BTC_PERP, MS, Run, cancels, creates, parameters, questions
 
 OPEN, CANCELLED, FILLED = VenueOrderState.OPEN, VenueOrderState.CANCELLED, VenueOrderState.FILLED
@@ -201,6 +202,64 @@ def test_halt_cancels_what_works():
     run.seen(order, OPEN)
     run.feed(OperatorSpoke(run.now_ns, Operator.HALT, "test"))
     assert [c.client_order_id for c in cancels(run.decide())] == [order.client_order_id]
+
+
+def speak(run: Run, command: Operator, why: str = "") -> None:
+    run.feed(OperatorSpoke(run.now_ns, command, "test", why))
+
+
+@pytest.mark.parametrize("command", [Operator.PAUSE, Operator.DISARM])
+def test_pausing_and_disarming_cancel_what_works_and_send_nothing(command):
+    run = Run().settle()
+    (order,) = creates(run.decide())
+    run.seen(order, OPEN)
+    speak(run, command)
+    decision = run.decide()
+    assert [c.client_order_id for c in cancels(decision)] == [order.client_order_id]
+    assert not creates(decision)
+
+
+@pytest.mark.parametrize("before", [Operator.NORMAL, Operator.REDUCE_ONLY, Operator.FLATTEN])
+def test_a_pause_ends_where_it_began_and_keeps_the_peak(before):
+    run = Run().settle()
+    run.decide()
+    speak(run, before)
+    mode = run.state.account.mode
+    run.state.account.peak_equity_usd = 900_000.0
+    speak(run, Operator.PAUSE)
+    speak(run, Operator.PAUSE)
+    assert run.state.account.mode is Mode.PAUSED
+    speak(run, Operator.NORMAL)
+    assert run.state.account.mode is mode
+    assert run.state.account.peak_equity_usd == 900_000.0
+
+
+def test_a_halt_is_more_than_a_pause():
+    run = Run().settle()
+    speak(run, Operator.HALT, "alarm")
+    speak(run, Operator.PAUSE)
+    assert run.state.account.mode is Mode.HALTED
+    assert run.state.account.mode_why == "operator test: alarm"
+
+
+def test_a_pause_survives_a_restart_and_what_was_before_it_does():
+    run = Run(mode=Mode.PAUSED, mode_before=Mode.REDUCE_ONLY).settle()
+    assert not creates(run.decide())
+    speak(run, Operator.NORMAL)
+    assert run.state.account.mode is Mode.REDUCE_ONLY
+
+
+def test_reloaded_parameters_hold_from_the_next_decision():
+    run = Run().settle()
+    assert creates(run.decide())
+    tighter = parameters(guards={"max_order_usd": 5_000}, state={"stale_book_ms": 77}, execution={"reject_limit": 9})
+    event = ParametersReloaded(run.now_ns, tighter.model_dump_json(), "test", ("guards.max_order_usd",))
+    run.params = reload(run.state, event)
+    note, *_ = run.feed(event).notes
+    assert note.event == "parameters.reloaded"
+    assert run.params.guards.max_order_usd == 5_000
+    assert run.state.market.params.state.stale_book_ms == 77
+    assert run.state.account.params.execution.reject_limit == 9
 
 
 def test_flatten_goes_to_flat_and_never_through_it():

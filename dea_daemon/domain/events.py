@@ -33,7 +33,8 @@ class RunStarted(Event, frozen=True, tag=True, array_like=True, gc=False):
 
     `restored` are the ledger's orders without an end (they come back as UNKNOWN), `fills_seen` the ids of
     recent fills by account, `trade_cursor_ms` where a back-fill begins. `parameters` is the JSON of
-    domain.parameters.Parameters. `peak_equity_usd` and `mode` survive restarts.
+    domain.parameters.Parameters. `peak_equity_usd` and `mode` survive restarts; `mode_before` is what a
+    pause goes back to.
     """
 
     run_id: str
@@ -51,6 +52,8 @@ class RunStarted(Event, frozen=True, tag=True, array_like=True, gc=False):
     hour_turnover_usd: float = 0.0
     hour_fees_usd: float = 0.0
     minute_creates: int = 0
+    mode_why: str = ""
+    mode_before: Mode = Mode.NORMAL
 
 
 class DecisionDue(Event, frozen=True, tag=True, array_like=True, gc=False):
@@ -66,6 +69,7 @@ class Operator(StrEnum):
     DISARM = "disarm"
     NORMAL = "normal"
     REDUCE_ONLY = "reduce_only"
+    PAUSE = "pause"
     HALT = "halt"
     FLATTEN = "flatten"
     DRAIN = "drain"
@@ -75,6 +79,14 @@ class OperatorSpoke(Event, frozen=True, tag=True, array_like=True, gc=False):
     command: Operator
     who: str
     why: str = ""
+
+
+class ParametersReloaded(Event, frozen=True, tag=True, array_like=True, gc=False):
+    """From here on the core has these parameters: JSON of domain.parameters.Parameters, whole."""
+
+    parameters: str
+    who: str
+    changed: tuple[str, ...] = ()  # "guards.max_net_usd: 1000 to 2000 (looser)", for the log
 
 
 class RecordFailed(Event, frozen=True, tag=True, array_like=True, gc=False):
@@ -337,5 +349,5 @@ AccountEvent = (
     OrderSeen | CreateRefused | CreateUnknown | CancelRefused | CancelUnknown | FillReceived | PoolUpdated
     | AccountReported | OrderEvidence
 )  # fmt: skip
-RunEvent = RunStarted | DecisionDue | OperatorSpoke | RecordFailed | RecordRestored
+RunEvent = RunStarted | DecisionDue | OperatorSpoke | ParametersReloaded | RecordFailed | RecordRestored
 AnyEvent = MarketEvent | AccountEvent | RunEvent

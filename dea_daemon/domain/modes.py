@@ -4,9 +4,10 @@ from enum import IntEnum
 
 
 class Mode(IntEnum):
-    """From free to bound: where two are proposed the larger wins."""
+    """What may be sent. The numbers are on disk."""
 
     NORMAL = 0
     REDUCE_ONLY = 1  # only orders that shrink exposure
     FLATTENING = 2  # the target is zero everywhere, by the operator's word; still reduce-only
     HALTED = 3  # no new orders; cancels and queries still work
+    PAUSED = 4  # likewise, for a while: the mode before comes back with the operator's word

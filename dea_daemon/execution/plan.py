@@ -151,14 +151,14 @@ def _cancel(
 ) -> CancelOrder | None:
     """Whether an order should go, and why. Orders in doubt are cancelled only when everything must go."""
     view = permit.view
-    leaving = view.draining or view.mode is Mode.HALTED
+    leaving = view.draining or view.mode in (Mode.HALTED, Mode.PAUSED) or not view.armed
     if order.state is OrderState.UNKNOWN or (order.state is OrderState.OPEN and order.doubted):
         due = view.now_ns - order.cancel_sent_ns > params.unknown_after_ms * NS_PER_MS
         why = "leaving" if leaving and due else ""
     elif order.state is not OrderState.OPEN:
         why = ""
     elif leaving:
-        why = "draining" if view.draining else "halted"
+        why = "draining" if view.draining else view.mode.name.lower() if view.armed else "disarmed"
     else:
         why = _unwanted(permit, order, int(wanted[order.row]), bool(crossing[order.row]), params)
     return CancelOrder(order.client_order_id, order.row, order.venue_order_id, why) if why else None

@@ -29,8 +29,8 @@ def stopped(view: View) -> str:
         return "account not reconciled yet"
     if not view.recording:
         return "the ledger refuses writes"
-    if view.mode is Mode.HALTED:
-        return "halted"
+    if view.mode in (Mode.HALTED, Mode.PAUSED):
+        return view.mode.name.lower()
     if view.draining:
         return "draining"
     return ""

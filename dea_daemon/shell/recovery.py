@@ -32,6 +32,8 @@ class Recovered:
     fills_seen: tuple[tuple[int, str], ...]
     trade_cursor_ms: int
     mode: Mode
+    mode_why: str
+    mode_before: Mode
     peak_equity_usd: float
     hour_turnover_usd: float
     hour_fees_usd: float
@@ -52,13 +54,17 @@ def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovere
         else:
             restored.append(order)
     peak = db.execute("SELECT value FROM meta WHERE key = 'peak_equity_usd'").fetchone()
-    mode = db.execute("SELECT mode FROM modes ORDER BY id DESC LIMIT 1").fetchone()
+    mode = db.execute("SELECT mode, why FROM modes ORDER BY id DESC LIMIT 1").fetchone()
+    paused = (int(Mode.PAUSED),)
+    before = db.execute("SELECT mode FROM modes WHERE mode != ? ORDER BY id DESC LIMIT 1", paused).fetchone()
     hour_turnover_usd, hour_fees_usd = _last_hour(db, now_ns)
     return Recovered(
         restored=tuple(restored),
         fills_seen=tuple(_fills_seen(db, accounts, now_ns - _FILLS_SEEN_NS)),
         trade_cursor_ms=_trade_cursor_ns(db, restored, now_ns) // NS_PER_MS,
         mode=Mode(mode[0]) if mode else Mode.NORMAL,
+        mode_why=mode[1] if mode else "",
+        mode_before=Mode(before[0]) if before else Mode.NORMAL,
         peak_equity_usd=peak[0] if peak else 0.0,
         hour_turnover_usd=hour_turnover_usd,
         hour_fees_usd=hour_fees_usd,

@@ -6,30 +6,40 @@ tape, step, ledger, send.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
+
+import structlog
 
 from dea_daemon.domain.commands import Approved, Outgoing
 from dea_daemon.domain.decisions import NOTHING, Decision, DecisionRecord
 from dea_daemon.domain.errors import LedgerError
 from dea_daemon.domain.events import (
+    AccountReported,
     AnyEvent,
     CreateRefused,
     DecisionDue,
     Operator,
     OperatorSpoke,
+    ParametersReloaded,
     RecordFailed,
     RecordRestored,
     RunStarted,
 )
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_MS
-from dea_daemon.engine import begin, step
+from dea_daemon.domain.parameters import Parameters
+from dea_daemon.engine import begin, reload, step
 from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.ledger import Batch, Ledger
 from dea_daemon.shell.logs import log_decision, log_note
 from dea_daemon.shell.stats import Stats
 from dea_daemon.shell.tape import TapeWriter
+
+log = structlog.get_logger()
+# A report that said one of these moved positions without a fill: a statement must know.
+TAKEN_OVER = frozenset({"account.adopted", "account.drift_confirmed", "position.settled"})
 
 
 class Runner:
@@ -46,7 +56,6 @@ class Runner:
         clock: Clock,
         ledger: Ledger | None = None,
         tape: TapeWriter | None = None,
-        on_decision: Callable[[DecisionRecord], None] | None = None,
     ) -> None:
         self.state, self.params = begin(started)
         self.stats = Stats()
@@ -55,7 +64,7 @@ class Runner:
         self._send = send
         self._clock = clock
         self._ledger, self._tape = ledger, tape
-        self._on_decision = on_decision
+        self.listeners: list[Callable[[Decision], None]] = []  # told of a decision once it has been sent
         self._batch = Batch()
         self._inbox: deque[AnyEvent] = deque()
         self._folding = False
@@ -86,11 +95,14 @@ class Runner:
         """The operator's word, folded now."""
         self.emit([OperatorSpoke(self._clock.now_ns(), command, who, why)])
 
+    def reload(self, params: Parameters, who: str, changed: tuple[str, ...]) -> None:
+        """Step with these parameters from now on. They are in the ledger with the next decision."""
+        self.emit([ParametersReloaded(self._clock.now_ns(), params.model_dump_json(), who, changed)])
+
     async def tick_forever(self) -> None:
         """The regular DecisionDue. Raises what ended the run."""
-        period_s = self.params.decide_every_ms / 1_000
         while True:
-            done, _ = await asyncio.wait({self.failed}, timeout=period_s)
+            done, _ = await asyncio.wait({self.failed}, timeout=self.params.decide_every_ms / 1_000)
             if done:
                 self.failed.result()
             # An early tick puts the regular one off.
@@ -122,10 +134,15 @@ class Runner:
         if self._tape is not None:
             self._tape.event(event)
         before_ns = self._clock.now_ns() if isinstance(event, DecisionDue) else 0
+        if isinstance(event, ParametersReloaded):
+            self.params = reload(self.state, event)
+            self._batch.parameters = event.parameters
         decision = step(self.state, event, self.params)
         self.stats.events += 1
         if decision is NOTHING:
             return
+        if isinstance(event, AccountReported) and any(note.event in TAKEN_OVER for note in decision.notes):
+            self._batch.adopted[event.account] = event
         if self._tape is not None:
             self._tape.decision(decision)
         self.stats.observe(decision)
@@ -134,6 +151,8 @@ class Runner:
             decided_ns = self._clock.now_ns()
             sendable = self._record(decision)
             self.stats.decided(event, sendable, before_ns, decided_ns, self._clock.now_ns())
+        elif any(note.event == "mode.changed" for note in decision.notes):
+            self._record(decision)  # a halt holds after a crash, too
         for command in sendable:
             self._send(command)
         # Later, behind the orders' own first steps: to write these lines takes a tenth of a decision.
@@ -157,7 +176,8 @@ class Runner:
         for note in decision.notes:
             if note.event == "mode.changed":
                 batch.modes.append((Mode[str(note.fields["after"]).upper()], str(note.fields["why"])))
-        if batch:
+        ledger_due = self._ledger is not None and self._ledger.wants_pools(self._clock.now_ns())
+        if batch or ledger_due:
             batch.pools |= account.pools
             batch.peak_equity_usd = account.peak_equity_usd
         try:
@@ -170,6 +190,14 @@ class Runner:
         if not account.recording:
             self._inbox.append(RecordRestored(self._clock.now_ns()))
         return decision.commands
+
+    def close_books(self) -> None:
+        """The run's last figures of cash, for its statement. A ledger that fails now loses only those."""
+        self._batch.closing = True
+        self._batch.pools |= self.state.account.pools
+        if self._ledger is not None:
+            with contextlib.suppress(LedgerError):
+                self._ledger.write(self._batch, self.state.market.universe, self._clock.now_ns())
 
     def _unrecorded(self, decision: Decision, why: str) -> tuple[Outgoing, ...]:
         """The ledger failed: creates do not leave, all else does."""
@@ -196,5 +224,9 @@ class Runner:
             log_note(note)
         if decision.record is not None:
             log_decision(decision.record)
-            if self._on_decision is not None:
-                self._on_decision(decision.record)
+        for listener in tuple(self.listeners):
+            try:
+                listener(decision)
+            except Exception:
+                log.exception("listener.failed", listener=repr(listener))
+                self.listeners.remove(listener)

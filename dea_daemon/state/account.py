@@ -27,6 +27,7 @@ from dea_daemon.domain.events import (
     OperatorSpoke,
     OrderEvidence,
     OrderSeen,
+    ParametersReloaded,
     PoolReport,
     PoolUpdated,
     RecordFailed,
@@ -47,6 +48,7 @@ FILL_MEMORY = 100_000  # trade ids remembered against duplicates; the ledger rem
 _MODES = {
     Operator.NORMAL: Mode.NORMAL,
     Operator.REDUCE_ONLY: Mode.REDUCE_ONLY,
+    Operator.PAUSE: Mode.PAUSED,
     Operator.HALT: Mode.HALTED,
     Operator.FLATTEN: Mode.FLATTENING,
 }
@@ -82,6 +84,8 @@ class Account:
         self.creates.add(started.ts_recv_ns, float(started.minute_creates))
         self.total_fees_usd = self.total_funding_usd = 0.0
         self.mode = started.mode
+        self.mode_why = started.mode_why
+        self.mode_before = started.mode_before
         self.armed = started.armed
         self.draining = False
         self.recording = True
@@ -122,6 +126,7 @@ class Account:
             FeedAlive: self._feed,
             FeedClosed: self._feed_closed,
             OperatorSpoke: self._operator,
+            ParametersReloaded: self._reloaded,
             RecordFailed: self._record_failed,
             RecordRestored: self._record_restored,
         }
@@ -422,9 +427,19 @@ class Account:
         elif event.command is Operator.DRAIN:
             self.draining = True
         else:
-            if event.command is Operator.NORMAL:
-                self._reset()
-            self.set_mode(_MODES[event.command], f"operator {event.who}", effects)
+            why = f"operator {event.who}: {event.why}" if event.why else f"operator {event.who}"
+            self._operators_mode(event.command, why, effects)
+
+    def _operators_mode(self, command: Operator, why: str, effects: Effects) -> None:
+        """A pause ends where it began; anything else that ends with NORMAL ends with a reset."""
+        mode = _MODES[command]
+        if command is Operator.NORMAL and self.mode is Mode.PAUSED:
+            mode = self.mode_before
+        elif command is Operator.NORMAL:
+            self._reset()
+        elif command is Operator.PAUSE and self.mode is Mode.HALTED:
+            return  # a halt is more
+        self.set_mode(mode, why, effects)
 
     def _reset(self) -> None:
         """The operator takes the present for right: positions as the venue says, quarantines lifted."""
@@ -432,6 +447,10 @@ class Account:
         self.peak_equity_usd = 0.0
         for account in self.traded:
             self.adopted[account] = self.agreed[account] = False
+
+    def _reloaded(self, event: ParametersReloaded, market: Market, effects: Effects) -> None:
+        effects.note("parameters.reloaded", who=event.who, changed="; ".join(event.changed))
+        effects.wake = "reload"
 
     def _record_failed(self, event: RecordFailed, market: Market, effects: Effects) -> None:
         self.recording = False
@@ -445,7 +464,9 @@ class Account:
         """The only place a mode changes."""
         if mode is not self.mode:
             effects.note("mode.changed", before=self.mode.name.lower(), after=mode.name.lower(), why=why)
-            self.mode = mode
+            if mode is Mode.PAUSED:
+                self.mode_before = self.mode
+            self.mode, self.mode_why = mode, why
 
     @property
     def ready(self) -> bool:

@@ -52,7 +52,6 @@ class Market:
         self.refused = 0
         self.trades = 0
         self._woken_at: dict[str, float] = {}  # index at the last tick
-        self._wake_move = params.wake_move_bp * 1e-4
         self._fold: dict[type, Callable[[Any, Effects], None]] = {
             BookDelta: self._book,
             BookSnapshot: self._book,
@@ -128,7 +127,7 @@ class Market:
         self.currency_price[event.currency] = price
         self.currency_ns[event.currency] = event.ts_recv_ns
         since = self._woken_at.get(event.currency)
-        if since is not None and abs(price - since) > self._wake_move * since:
+        if since is not None and abs(price - since) > self.params.wake_move_bp * 1e-4 * since:
             effects.wake = f"{event.currency} moved"
 
     def _trade(self, event: TradePrinted, effects: Effects) -> None:

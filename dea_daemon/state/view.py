@@ -32,7 +32,8 @@ def working_lots(account: Account, n: int) -> tuple[IntArray, IntArray]:
     return buys, sells
 
 
-def _account_fresh(account: Account, now_ns: int) -> bool:
+def account_fresh(account: Account, now_ns: int) -> bool:
+    """Whether every traded account's report and private stream are recent."""
     state = account.params.state
     return all(
         now_ns - account.reported_ns[a] <= state.stale_account_ms * NS_PER_MS
@@ -96,7 +97,7 @@ def build_view(
         armed=account.armed,
         draining=account.draining,
         ready=account.ready,
-        account_fresh=_account_fresh(account, now_ns),
+        account_fresh=account_fresh(account, now_ns),
         recording=account.recording,
         outside=tuple(name for names in account.outside for name in names),
         orders=account.orders.live(),

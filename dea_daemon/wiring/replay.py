@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from dea_daemon.domain.events import AnyEvent, RunStarted
-from dea_daemon.engine import begin, step
+from dea_daemon.domain.events import AnyEvent, ParametersReloaded, RunStarted
+from dea_daemon.engine import begin, reload, step
 from dea_daemon.shell.progress import progress
 from dea_daemon.shell.tape import TapeError, TapeHeader, decode_decision, encode_decision
 from dea_daemon.shell.tape_reader import TapeReader, read_tape
@@ -37,6 +37,8 @@ def replay(reader: TapeReader, show: bool = False) -> dict[str, Any]:
     where: dict[str, Any] | None = None
     with progress("events", show) as advance:
         for event, recorded in steps:
+            if isinstance(event, ParametersReloaded):
+                params = reload(state, event)
             encoded = encode_decision(step(state, event, params))
             state.account.new_fills.clear()  # the shell's outboxes
             state.account.orders.changed.clear()

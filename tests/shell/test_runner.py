@@ -1,17 +1,20 @@
 """The heartbeat: step, record, send, in that order, and nothing new leaves unrecorded."""
 
+import asyncio
 from collections.abc import Iterable
 
 import pytest
 
 from dea_daemon.domain.commands import Approved, CreateOrder, Outgoing
+from dea_daemon.domain.decisions import Decision
 from dea_daemon.domain.errors import InvariantViolation, LedgerError
-from dea_daemon.domain.events import DecisionDue
+from dea_daemon.domain.events import DecisionDue, Operator
 from dea_daemon.domain.instruments import Universe
+from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import OrderState
 from dea_daemon.shell.ledger import Batch
 from dea_daemon.shell.runner import Runner
-from tests.house import MS, Run, creates
+from tests.house import MS, Run, creates, parameters
 
 
 class HandClock:
@@ -30,6 +33,11 @@ class Disk:
         self.full = False
         self.broken: Exception | None = None
         self.intents: list[str] = []
+        self.modes: list[tuple[Mode, str]] = []
+        self.parameters: list[str] = []
+
+    def wants_pools(self, now_ns: int) -> bool:
+        return False
 
     def write(self, batch: Batch, universe: Universe, now_ns: int) -> None:
         if self.broken is not None:
@@ -37,6 +45,8 @@ class Disk:
         if self.full and batch:
             raise LedgerError("no space left")
         self.intents += [order.client_order_id for order in batch.intents]
+        self.modes += batch.modes
+        self.parameters += [batch.parameters] if batch.parameters else []
         batch.clear()
 
 
@@ -125,3 +135,38 @@ async def test_an_error_while_folding_is_the_runs_and_not_the_sockets(desk, monk
     desk.play()  # does not raise
     with pytest.raises(ZeroDivisionError):
         await desk.runner.tick_forever()
+
+
+async def test_the_operators_halt_is_on_disk_before_the_call_returns(desk):
+    desk.play()
+    desk.runner.operator(Operator.HALT, "alice", "alarm")
+    assert desk.disk.modes == [(Mode.HALTED, "operator alice: alarm")]
+
+
+async def test_a_halt_the_daemon_gives_itself_is_on_disk_too(desk):
+    desk.house.positions = {0: 50}
+    desk.house.report()
+    desk.house.pass_time(10)
+    desk.house.report()
+    desk.play()
+    assert [mode for mode, _ in desk.disk.modes] == [Mode.HALTED]
+
+
+async def test_reloaded_parameters_are_used_and_recorded(desk):
+    desk.play()
+    tighter = parameters(guards={"max_order_usd": 7_000})
+    desk.runner.reload(tighter, "alice", ("guards.max_order_usd: 100000 to 7000",))
+    desk.runner.emit([DecisionDue(desk.clock.now, desk.clock.now, "timer")])
+    assert desk.runner.params.guards.max_order_usd == 7_000
+    assert desk.disk.parameters == [tighter.model_dump_json()]
+
+
+async def test_a_listener_that_fails_is_dropped_and_the_others_hear_on(desk):
+    heard: list[Decision] = []
+    desk.runner.listeners += [lambda decision: 1 / 0, heard.append]
+    for _ in range(2):
+        desk.house.decide()
+        desk.play()
+        await asyncio.sleep(0)
+    assert len(desk.runner.listeners) == 1
+    assert sum(decision.record is not None for decision in heard) == 2

@@ -39,7 +39,7 @@ GRID_NS = 100 * NS_PER_MS
 SCENARIOS = ("default", "default", "volatile", "volatile", "crash", "expiry", "funding")
 OPERATORS = (
     Operator.HALT, Operator.REDUCE_ONLY, Operator.NORMAL, Operator.NORMAL, Operator.FLATTEN, Operator.DRAIN,
-    Operator.DISARM, Operator.ARM,
+    Operator.DISARM, Operator.ARM, Operator.PAUSE,
 )  # fmt: skip
 
 
@@ -277,9 +277,14 @@ class World:
                 self.ledger_broken = False
             case "normal" if self.up:
                 self.operator(Operator.ARM)
-                self.operator(Operator.NORMAL)
+                self.resume()
             case "restart" if self.up and self.state.account.draining:
                 self.crash()
+
+    def resume(self) -> None:
+        if self.state.account.mode is Mode.PAUSED:  # goes back to what was before
+            self.operator(Operator.NORMAL)
+        self.operator(Operator.NORMAL)
 
     def operator(self, command: Operator) -> None:
         self.fold(OperatorSpoke(self.now_ns, command, "test"))
@@ -309,7 +314,7 @@ class World:
         self.venue.cancel_by_hand(self.now_ns)
         self.run(1.0)
         self.operator(Operator.ARM)
-        self.operator(Operator.NORMAL)
+        self.resume()
         self.run(seconds)
         self.oracle.settled()
 
