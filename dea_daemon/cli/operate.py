@@ -1,1 +1,275 @@
-"""Commands for a daemon that runs: they speak over its control socket."""
+"""Commands for a daemon that runs: they speak over its control socket.
+
+The modes can be set while none runs, too: the next run starts so.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from dea_daemon.cli.base import FILE, UNAVAILABLE, cli, config_option, json_option
+
+if TYPE_CHECKING:
+    from dea_daemon.shell.control_client import NotRunning, Place
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def where(command: _Command) -> _Command:
+    """-c FILE or --socket PATH; $RUNTIME_DIRECTORY without either."""
+    at = click.option("--socket", "at", type=FILE, help="Its control socket, if not where FILE says.")
+    return config_option(required=False)(at(command))
+
+
+_why = click.option("--why", default="", metavar="TEXT", help="For the log and the ledger.")
+
+
+def _place(config: Path | None, at: Path | None) -> "Place":
+    from dea_daemon.shell.control_client import find
+
+    place = find(config, at)
+    if place is None:
+        raise click.UsageError("which daemon? Give -c FILE or --socket PATH, or set $RUNTIME_DIRECTORY.")
+    return place
+
+
+def _say(lines: Iterable[str]) -> None:
+    """Venues' words are among them: nothing a terminal would obey."""
+    from dea_daemon.shell.output import say
+
+    say(*("".join(c if c.isprintable() else " " for c in line) for line in lines))
+
+
+def _say_json(fields: Any) -> None:
+    import json
+
+    from dea_daemon.shell.output import say
+
+    say(json.dumps(fields, separators=(",", ":")))
+
+
+# --- looking --------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@where
+@json_option
+@click.option("--health", is_flag=True, help="One line; exit code 0 if healthy, 1 if not.")
+def status(config: Path | None, at: Path | None, json_lines: bool, health: bool) -> int:
+    """What a running daemon does; what is left of one that is gone."""
+    from dea_daemon.cli.status_text import status_lines
+    from dea_daemon.shell.control_client import NotRunning, get
+
+    place = _place(config, at)
+    if health:
+        told = get(place, "/health")
+        _say(["healthy" if told["healthy"] else "unhealthy: " + "; ".join(told["unhealthy"])])
+        return 0 if told["healthy"] else 1
+    try:
+        found = get(place, "/status")
+    except NotRunning as error:
+        return _gone(place, error, json_lines)
+    if json_lines:
+        _say_json(found)
+    else:
+        _say(status_lines(found))
+    return 0
+
+
+def _gone(place: "Place", error: "NotRunning", json_lines: bool) -> int:
+    """What the ledger still tells."""
+    from dea_daemon.cli.status_text import last_words_lines
+    from dea_daemon.shell.control_client import last_words
+
+    told = last_words(place)
+    if json_lines:
+        _say_json({"running": False, "crashed": error.crashed, "ledger": told})
+    if told is None or json_lines:
+        raise error
+    click.echo(f"error: {error}", err=True)
+    _say(last_words_lines(told))
+    return UNAVAILABLE
+
+
+@cli.command()
+@where
+def top(config: Path | None, at: Path | None) -> int:
+    """Watch a running daemon in the terminal."""
+    from dea_daemon.shell.control_client import get
+
+    place = _place(config, at)
+    get(place, "/health")  # says what is wrong before the screen is taken
+    from dea_daemon.wiring.top import run_top
+
+    return run_top(lambda: get(place, "/status"))
+
+
+@cli.command()
+@click.argument("seq", default="last", metavar="[SEQ|last]")
+@where
+@json_option
+def explain(seq: str, config: Path | None, at: Path | None, json_lines: bool) -> None:
+    """One decision: what was seen, wanted, cut and why, and sent."""
+    if seq != "last" and not seq.isdecimal():
+        raise click.UsageError(f"{seq!r} is no decision's number; numbers, or 'last'.")
+    record = _decision(_place(config, at), None if seq == "last" else int(seq))
+    if record is None:
+        raise FileNotFoundError("no decision is recorded" if seq == "last" else f"decision {seq} is not recorded")
+    if json_lines:
+        return _say_json(record)
+    from dea_daemon.shell.explain import render
+
+    return _say(render(record).splitlines())
+
+
+def _decision(place: "Place", seq: int | None) -> dict[str, Any] | None:
+    """From the daemon, which knows more, or from its ledger."""
+    from dea_daemon.shell.control_client import Refused, get
+    from dea_daemon.shell.explain import from_ledger
+
+    try:
+        found: dict[str, Any] = get(place, "/decision" if seq is None else f"/decision?seq={seq}")
+        return found
+    except Refused as error:
+        if error.status != 404:
+            raise
+        return None
+    except (ConnectionError, TimeoutError) as error:
+        if not place.ledger.exists():
+            raise
+        click.echo(f"from the ledger: {error}", err=True)
+    return from_ledger(place.ledger, seq)
+
+
+# --- commanding -----------------------------------------------------------------------------------------------
+
+
+def _command(place: "Place", command: str, why: str) -> None:
+    """Ask, and print the state after it."""
+    from dea_daemon.cli.status_text import after_command
+    from dea_daemon.shell.control_client import post
+
+    _say([after_command(post(place, "/operator", command=command, why=why))])
+
+
+def _switch(place: "Place", command: str, why: str) -> None:
+    """arm, disarm: these are a run's, so not for one that has not begun."""
+    from dea_daemon.shell.control_client import NotRunning
+
+    try:
+        _command(place, command, why)
+    except NotRunning as error:
+        raise NotRunning(f"{error}; whether the next one is armed says `armed:` in its configuration") from error
+
+
+def _set_mode(place: "Place", command: str, mode: str, why: str) -> None:
+    """Ask the daemon, or where none runs write the mode for the next one."""
+    from dea_daemon.shell.control_client import NotRunning
+
+    try:
+        return _command(place, command, why)
+    except NotRunning as error:
+        gone = error
+    from dea_daemon.domain.modes import Mode
+    from dea_daemon.shell.control_client import set_mode_at_rest
+
+    found = set_mode_at_rest(place, Mode[mode], f"operator {_user()}" + (f": {why}" if why else ""))
+    return _say([f"{gone}; the next one starts {found.name.lower().replace('_', '-')}"])
+
+
+def _user() -> str:
+    """As the daemon names one: "uid 1000 (alice)"."""
+    import os
+    import pwd
+
+    uid = os.getuid()
+    try:
+        return f"uid {uid} ({pwd.getpwuid(uid).pw_name})"
+    except KeyError:
+        return f"uid {uid}"
+
+
+@cli.command()
+@where
+@_why
+def arm(config: Path | None, at: Path | None, why: str) -> None:
+    """Send orders from now on."""
+    _switch(_place(config, at), "arm", why)
+
+
+@cli.command()
+@where
+@_why
+def disarm(config: Path | None, at: Path | None, why: str) -> None:
+    """Send no orders from now on; go on deciding."""
+    _switch(_place(config, at), "disarm", why)
+
+
+@cli.command()
+@where
+@_why
+def pause(config: Path | None, at: Path | None, why: str) -> None:
+    """Send no orders until `resume`, which goes back to the mode before."""
+    _set_mode(_place(config, at), "pause", "PAUSED", why)
+
+
+@cli.command()
+@where
+@_why
+def resume(config: Path | None, at: Path | None, why: str) -> None:
+    """End a pause; or lift a halt, reduce-only or flatten, and take the present for right."""
+    _set_mode(_place(config, at), "normal", "NORMAL", why)
+
+
+@cli.command()
+@where
+@_why
+def reduce_only(config: Path | None, at: Path | None, why: str) -> None:
+    """Send only orders that shrink exposure."""
+    _set_mode(_place(config, at), "reduce_only", "REDUCE_ONLY", why)
+
+
+@cli.command()
+@where
+@_why
+def halt(config: Path | None, at: Path | None, why: str) -> None:
+    """Send no new orders, and cancel those working."""
+    _set_mode(_place(config, at), "halt", "HALTED", why)
+
+
+@cli.command()
+@where
+@_why
+@click.option("--confirm", is_flag=True, help="Yes, trade until nothing is held.")
+def flatten(config: Path | None, at: Path | None, why: str, confirm: bool) -> None:
+    """Trade until no exposure is left."""
+    place = _place(config, at)
+    if not confirm:
+        raise click.UsageError(f"flatten trades until nothing is held: say so with --confirm.{_held(place)}")
+    _set_mode(place, "flatten", "FLATTENING", why)
+
+
+def _held(place: "Place") -> str:
+    """What would be closed, where a daemon tells."""
+    from dea_daemon.cli.status_text import positions
+    from dea_daemon.shell.control_client import get
+
+    try:
+        return f" Held now: {positions(get(place, '/status'))}."
+    except OSError:
+        return ""
+
+
+@cli.command()
+@where
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--allow-loosen", is_flag=True, help="Limits may be loosened.")
+def reload(config: Path | None, at: Path | None, dry_run: bool, allow_loosen: bool) -> None:
+    """Let a running daemon read its configuration again. Where that is wrong, the old one stays."""
+    from dea_daemon.cli.status_text import change_lines
+    from dea_daemon.shell.control_client import post
+
+    place = _place(config, at)
+    _say(change_lines(post(place, "/reload", dry_run=dry_run, allow_loosen=allow_loosen), dry_run))

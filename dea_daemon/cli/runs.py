@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 _seed = click.option("--seed", default=7, show_default=True, help="Seed of the simulated market.")
 _scenario = click.option("--scenario", default="default", show_default=True, help="Simulated market.")
 _tape = click.option("--tape", type=FILE, help="Record every event here, for replay.")
+_view = click.option(
+    "--view/--no-view",
+    default=None,
+    help="The live view, by default on a terminal; the log goes to dea-daemon.log in the state directory meanwhile.",
+)
 
 
 @cli.command()
@@ -79,6 +84,7 @@ def schema() -> None:
 @json_option
 @click.option("--log", "venue_log", type=FILE, help="The simulated venue's own account of every order.")
 @click.option("--state-dir", type=FILE, help="Keep the ledger here; a run again goes on from it.")
+@_view
 def demo(
     seconds: float,
     seed: int,
@@ -87,6 +93,7 @@ def demo(
     json_lines: bool,
     venue_log: Path | None,
     state_dir: Path | None,
+    view: bool | None,
 ) -> int:
     """Trade against a simulated venue over real sockets."""
     from dea_daemon.wiring.demo import run_demo
@@ -99,7 +106,19 @@ def demo(
         json_lines=json_lines,
         venue_log=venue_log,
         state_dir=state_dir,
+        view=_wants_view(view, json_lines),
     )
+
+
+def _wants_view(view: bool | None, json_lines: bool) -> bool:
+    """As asked; unasked, where a person sits at a terminal."""
+    if json_lines:
+        if view:
+            raise click.UsageError("--view draws, --json writes lines: not both.")
+        return False
+    from dea_daemon.shell.screen import usable
+
+    return usable() if view is None else view
 
 
 @cli.command()
@@ -138,7 +157,8 @@ async def _until_stopped(work: Coroutine[Any, Any, None], until_eof: bool) -> No
 @click.option("--observe", is_flag=True, help="Send no orders, even if the configuration is armed.")
 @click.option("--resume", is_flag=True, help="Lift a halt or reduce-only left by the last run, by your word.")
 @json_option
-def run(config: Path, observe: bool, resume: bool, json_lines: bool) -> int:
+@_view
+def run(config: Path, observe: bool, resume: bool, json_lines: bool, view: bool | None) -> int:
     """Trade, or observe unless the configuration is armed."""
     from dea_daemon.shell.settings import load, warnings
 
@@ -149,7 +169,7 @@ def run(config: Path, observe: bool, resume: bool, json_lines: bool) -> int:
         click.echo(f"warning: {warning}", err=True)
     from dea_daemon.wiring.live import run_live  # after the settings: their errors come without ccxt's delay
 
-    return run_live(settings, json_lines, resume)
+    return run_live(settings, json_lines, resume, config, _wants_view(view, json_lines))
 
 
 @cli.command()

@@ -147,6 +147,7 @@ class Binance:
     """
 
     private = False
+    heartbeat = None
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ class Codec(Protocol):
 
     `rows` are those whose books this socket carries; `private` says it is the account's own stream. `ready`
     turns True when the venue has confirmed the subscriptions (decode then emits FeedOpened), and False in
-    `hello`.
+    `hello`. `heartbeat` is what the venue wants to hear every half minute, or None.
     """
 
     @property
@@ -26,6 +26,8 @@ class Codec(Protocol):
     def rows(self) -> tuple[int, ...]: ...
     @property
     def ready(self) -> bool: ...
+    @property
+    def heartbeat(self) -> bytes | None: ...
 
     def hello(self, utc_ms: int, nonce: str) -> list[bytes]:
         """Messages to send on a new connection, in order: heartbeat, authentication, subscriptions."""

@@ -148,6 +148,8 @@ class Deribit:
     With a key it authenticates first; `interval` raw needs that.
     """
 
+    heartbeat = None  # the venue asks, and decode answers
+
     def __init__(
         self,
         universe: Universe,

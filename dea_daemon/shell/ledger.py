@@ -19,11 +19,13 @@ import msgspec
 from dea_daemon import __version__
 from dea_daemon.domain.decisions import DecisionRecord
 from dea_daemon.domain.errors import InvariantViolation, LedgerError
-from dea_daemon.domain.events import PoolReport
+from dea_daemon.domain.events import AccountReported, PoolReport
 from dea_daemon.domain.instruments import Universe
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import Order, epoch_of
-from dea_daemon.shell.ledger_schema import migrate
+from dea_daemon.shell.ledger_care import backup
+from dea_daemon.shell.ledger_history import History
+from dea_daemon.shell.ledger_schema import MIGRATIONS, is_outdated, migrate
 from dea_daemon.shell.lock import InstanceLock
 from dea_daemon.shell.plain import plain
 from dea_daemon.shell.recovery import Recovered, recover
@@ -51,14 +53,16 @@ class Batch:
     peak_equity_usd: float = 0.0  # 0: unchanged
     parameters: str = ""  # JSON, after a reload
     checkpoints: dict[str, bytes] = field(default_factory=dict)
+    adopted: dict[int, AccountReported] = field(default_factory=dict)  # by account: positions taken over as reported
+    closing: bool = False  # the run's last: its pools are kept however young the last ones are
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__slots__)
 
     def clear(self) -> None:
-        for name in ("intents", "orders", "fills", "pools", "decisions", "modes", "checkpoints"):
+        for name in ("intents", "orders", "fills", "pools", "decisions", "modes", "checkpoints", "adopted"):
             getattr(self, name).clear()
-        self.peak_equity_usd, self.parameters = 0.0, ""
+        self.peak_equity_usd, self.parameters, self.closing = 0.0, "", False
 
 
 class Ledger:
@@ -69,6 +73,7 @@ class Ledger:
         self.torn = torn  # not empty: the last run's unfinished tail was dropped, and this says how much
         self._db = connection
         self._lock = lock
+        self._history = History()
         self._encode = msgspec.json.Encoder(enc_hook=plain).encode
         found = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
         self._epoch: int = found[0] if found else 0
@@ -89,6 +94,10 @@ class Ledger:
             claimed = _claimed_frames(path.with_name(path.name + "-wal"))
             connection = _connect(path)
             _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if is_outdated(connection):
+                before = path.with_name(f"{path.name}.before-{len(MIGRATIONS)}")
+                if not before.exists():  # the way back, should the new release not please
+                    backup(path, before)
             migrate(connection)
             lost = max(0, claimed - max(0, frames))
             torn = f"{lost} unfinished pages after the last whole transaction were dropped" if lost else ""
@@ -158,6 +167,7 @@ class Ledger:
                         for (account, currency), p in batch.pools.items()
                     ],
                 )  # fmt: skip
+                history = self._history.put(db, batch, universe, now_ns)
                 db.executemany(
                     "INSERT OR REPLACE INTO decisions VALUES (?, ?, ?, ?)",
                     [(self._epoch, d.seq, d.ts_recv_ns, self._encode(d).decode()) for d in batch.decisions],
@@ -178,7 +188,12 @@ class Ledger:
         except LedgerError:
             batch.decisions.clear()
             raise
+        self._history = history
         batch.clear()
+
+    def wants_pools(self, now_ns: int) -> bool:
+        """Whether the pools should be written even if nothing else happened: once a minute, and at a day's turn."""
+        return self._history.is_due(now_ns)
 
     def checkpoint(self, key: str) -> bytes | None:
         """The last checkpoint saved under `key`."""
@@ -200,21 +215,7 @@ class Ledger:
 
     def backup(self, to: Path) -> None:
         """One consistent copy, 0600, replacing `to` only when whole. From any thread, while writes go on."""
-        part = to.with_name(to.name + ".part")
-        try:
-            part.unlink(missing_ok=True)
-            os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            source, copy = sqlite3.connect(self.path), sqlite3.connect(part)
-            try:
-                source.backup(copy)
-                copy.execute("PRAGMA journal_mode = DELETE").fetchone()
-            finally:
-                copy.close()
-                source.close()
-            part.replace(to)
-        except (OSError, sqlite3.Error) as error:
-            part.unlink(missing_ok=True)
-            raise LedgerError(f"backup to {to}: {error}") from error
+        backup(self.path, to)
 
     def tidy(self) -> None:
         """Copy the log back into the file, so that no write has to. From any thread, every minute or so."""

@@ -3,6 +3,7 @@
 A released step is never edited: a change is a new step at the end. `PRAGMA user_version` counts the steps a
 file has seen. Accounts are "venue/account" and instruments their names, as row numbers mean something in one
 run only; lots and ticks stand beside the sizes they count. Times are ns UTC. A float that was NaN is NULL.
+`adoptions.positions` is JSON: {instrument: [amount as text, entry price]}; what it does not name is flat.
 """
 
 import sqlite3
@@ -51,7 +52,28 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE checkpoints (
             key TEXT PRIMARY KEY, ts_ns INTEGER NOT NULL, data BLOB NOT NULL) STRICT, WITHOUT ROWID""",
     ),
+    (  # 2: what a statement needs: contracts' terms, cash over time, positions that no fill explains
+        """CREATE TABLE instruments (
+            account TEXT NOT NULL, instrument TEXT NOT NULL, kind TEXT NOT NULL, payoff TEXT NOT NULL,
+            underlying TEXT NOT NULL, quote_currency TEXT NOT NULL, settle_currency TEXT NOT NULL,
+            contract_size TEXT NOT NULL, lot_size TEXT NOT NULL, tick_size TEXT NOT NULL,
+            expiry_ns INTEGER NOT NULL, PRIMARY KEY (account, instrument)) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE pool_history (
+            ts_ns INTEGER NOT NULL, account TEXT NOT NULL, currency TEXT NOT NULL, equity REAL, cash REAL,
+            session_funding REAL, PRIMARY KEY (ts_ns, account, currency)) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE adoptions (
+            account TEXT NOT NULL, ts_ns INTEGER NOT NULL, positions TEXT NOT NULL,
+            PRIMARY KEY (account, ts_ns)) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX fills_by_receipt ON fills (ts_recv_ns)",
+    ),
 )
+
+
+def is_outdated(connection: sqlite3.Connection) -> bool:
+    """Whether this is a ledger of ours that an earlier release wrote, so that `migrate` will change it."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    return bool(application == APPLICATION_ID and version < len(MIGRATIONS))
 
 
 def migrate(connection: sqlite3.Connection, steps: tuple[tuple[str, ...], ...] = MIGRATIONS) -> None:

@@ -9,18 +9,29 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from dea_daemon.domain.errors import VenueError
-from dea_daemon.domain.events import AnyEvent, FeedClosed, MessageRefused
+from dea_daemon.domain.events import AnyEvent, BookSnapshot, FeedClosed, MessageRefused
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.feeds.codec import Codec
+from dea_daemon.shell.socket_health import SocketHealth
 
 Fetch = Callable[[str], Awaitable[bytes]]  # path and query in, body out; VenueError or OSError where it fails
 
 MESSAGE_BYTES_MAX = 2**23
+
+
+class Tap(Protocol):
+    """What a recorder wants of a socket: each message as it came, each that was sent, each connection. Must not
+    block. Times are ns of the receipt clock."""
+
+    def __call__(self, raw: bytes | str, ts_recv_ns: int) -> None: ...
+    def sent(self, url: str, message: bytes, ts_ns: int) -> None: ...
+    def connected(self, url: str, ts_ns: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +46,7 @@ class SocketLimits:
     ready_s: float = 10.0
     idle_s: float = 25.0
     ping_s: float = 10.0
-
-
-@dataclass(slots=True)
-class SocketHealth:
-    """Counters of one socket since start. `last_recv_ns` is our clock, 0 before the first message."""
-
-    connects: int = 0
-    messages: int = 0
-    bytes: int = 0
-    refused: int = 0
-    last_recv_ns: int = 0
-    last_error: str = ""
+    heartbeat_s: float = 15.0  # a codec's own heartbeat is sent so often
 
 
 class VenueSocket:
@@ -54,7 +54,7 @@ class VenueSocket:
 
     `emit` takes the events of one message and must not block. `now_ns` stamps receipt (UTC at start plus
     monotonic), `utc_ms` signs. `rng` jitters the backoff. `fetch` gets a path over HTTP, for venues whose books
-    need it.
+    need it. `tap` is told everything that passes.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class VenueSocket:
         rng: random.Random,
         fetch: Fetch | None = None,
         limits: SocketLimits | None = None,
+        tap: Tap | None = None,
     ) -> None:
         self.url = url
         self.codec = codec
@@ -78,14 +79,21 @@ class VenueSocket:
         self._rng = rng
         self._fetch = fetch
         self._limits = limits or SocketLimits()
+        self._tap = tap
         self._connection: ClientConnection | None = None
         self._fetching: set[int] = set()  # rows whose book is on its way over HTTP
+        self._booked: set[int] = set()  # rows whose book came on this connection
         self._healthy = False  # the last connection earned a fresh backoff
 
     @property
     def ready(self) -> bool:
         """Connected, and the venue confirmed the subscriptions."""
         return self._connection is not None and self.codec.ready
+
+    def health_line(self, now_ns: int) -> dict[str, Any]:
+        """The socket's health as JSON; see SocketHealth.line for units."""
+        codec = self.codec
+        return {"feed": codec.feed, "private": codec.private, "ready": self.ready, **self.health.line(now_ns)}
 
     async def run(self) -> None:
         """Keep the socket open until cancelled. Raises only what `emit` raises."""
@@ -113,13 +121,16 @@ class VenueSocket:
         connection = self._connection
         if connection is None or row in self._fetching:
             return False
+        if row in self._booked:  # asked for again, not for the first time
+            self._booked.discard(row)
+            self.health.gaps += 1
         path = self.codec.snapshot_path(row)
         try:
             if path is not None and self._fetch is not None:
                 return await self._fetch_book(row, path, self._fetch)
             messages = self.codec.resubscribe(row)
             for message in messages:
-                await connection.send(message, text=True)
+                await self._send(connection, message)
             return bool(messages)
         except (OSError, VenueError, WebSocketException) as error:
             self.health.last_error = f"{type(error).__name__}: {error}"
@@ -156,41 +167,63 @@ class VenueSocket:
             proxy=None,
         ) as connection:
             nonce = f"{self._rng.getrandbits(64):016x}"
+            if self._tap is not None:
+                self._tap.connected(self.url, self._now_ns())
+            self._booked.clear()
             for message in self.codec.hello(self._utc_ms(), nonce):
-                await connection.send(message, text=True)
+                await self._send(connection, message)
             self._connection = connection
             opened_ns = self._now_ns()
-            watch = asyncio.create_task(self._watch(connection))
+            beside = [asyncio.create_task(self._watch(connection)), asyncio.create_task(self._beat(connection))]
             try:
                 await self._read(connection)
             finally:
-                watch.cancel()
+                for task in beside:
+                    task.cancel()
                 self._connection = None
                 up_ns = self._now_ns() - opened_ns
                 self._healthy = self.codec.ready and up_ns >= limits.healthy_s * NS_PER_S
 
     async def _read(self, connection: ClientConnection) -> None:
         """Decode each message as it comes. Ends only by an exception: closed, cut or cancelled."""
-        decode, now_ns, health = self.codec.decode, self._now_ns, self.health
+        decode, now_ns, health, tap = self.codec.decode, self._now_ns, self.health, self._tap
         while True:
             raw = await connection.recv(decode=False)
             ts_recv_ns = now_ns()
             health.messages += 1
             health.bytes += len(raw)
             health.last_recv_ns = ts_recv_ns
+            if tap is not None:
+                tap(raw, ts_recv_ns)
             out: list[AnyEvent] = []
             reply = decode(raw, ts_recv_ns, out)
             if reply is not None:
-                await connection.send(reply, text=True)
+                await self._send(connection, reply)
             self._hand_on(out)
             # recv does not yield while messages are queued, and an order just decided waits for its turn.
             await asyncio.sleep(0)
 
     def _hand_on(self, out: list[AnyEvent]) -> None:
         if out:
-            if isinstance(out[-1], MessageRefused):
+            last = self.health.last_event = out[-1]
+            if isinstance(last, MessageRefused):
                 self.health.refused += 1
+            elif isinstance(last, BookSnapshot):
+                self._booked.add(last.row)
             self._emit(out)
+
+    async def _send(self, connection: ClientConnection, message: bytes) -> None:
+        if self._tap is not None:
+            self._tap.sent(self.url, message, self._now_ns())
+        await connection.send(message, text=True)
+
+    async def _beat(self, connection: ClientConnection) -> None:
+        """Send the heartbeat of a venue that wants one from us. Its failure is the reader's to notice."""
+        message = self.codec.heartbeat
+        with contextlib.suppress(OSError, WebSocketException):
+            while message is not None:
+                await asyncio.sleep(self._limits.heartbeat_s)
+                await connection.send(message, text=True)
 
     async def _watch(self, connection: ClientConnection) -> None:
         """Cut a connection that is never ready, or that has gone silent: half-open TCP says nothing else."""
@@ -198,6 +231,7 @@ class VenueSocket:
         while True:
             await asyncio.sleep(min(1.0, limits.idle_s / 4, limits.ready_s / 4))
             now_ns = self._now_ns()
+            self.health.look(now_ns)
             silent_ns = now_ns - max(self.health.last_recv_ns, opened_ns)
             unready = not self.codec.ready and now_ns - opened_ns > limits.ready_s * NS_PER_S
             if unready or silent_ns > limits.idle_s * NS_PER_S:

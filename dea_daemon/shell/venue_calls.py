@@ -43,7 +43,8 @@ class AccountFacts:
     """What the venue says of the clock, the key and the account.
 
     clock_skew_ms is the venue's clock minus ours, known to half the round trip. `may_withdraw` is None where
-    the venue does not tell. `margin_models` is by currency; `fees` in words, only where they are special.
+    the venue does not tell. `margin_models` is by currency. `fees` are the account's own rates in words and
+    `fee_group` its discount level: Deribit tells them only where they differ from the contracts' own rates.
     """
 
     clock_skew_ms: float
@@ -54,6 +55,7 @@ class AccountFacts:
     margin_models: dict[str, str]
     fees: tuple[str, ...]
     held: tuple[str, ...] = ()  # currencies with a balance
+    fee_group: str = ""
 
 
 async def check_account(
@@ -87,6 +89,9 @@ async def check_account(
             margin_models={s["currency"]: s.get("margin_model", "not told") for s in account["summaries"]},
             fees=tuple(_fee(fee) for summary in account["summaries"] for fee in summary.get("fees") or ()),
             held=tuple(s["currency"] for s in account["summaries"] if s.get("equity")),
+            fee_group=", ".join(
+                sorted({s["fee_group"] for s in (account, *account["summaries"]) if s.get("fee_group")})
+            ),
         )
     _compare(facts, margin_model, max_skew_ms, must_trade)
     return facts
@@ -109,6 +114,14 @@ def _signed_grant(client: Client, utc_ms: int) -> dict[str, Any]:
 def _fee(fee: dict[str, Any]) -> str:
     names = ("currency", "instrument_type", "fee_type", "maker_fee", "taker_fee")
     return " ".join(str(fee.get(name, "?")) for name in names)
+
+
+def contract_fees(instruments: Iterable[Instrument]) -> list[str]:
+    """The contracts' own rates, fractions of notional, in words: one text for all that pay the same."""
+    same: dict[str, list[str]] = {}
+    for i in instruments:
+        same.setdefault(f"maker {i.maker_fee:g} taker {i.taker_fee:g}", []).append(i.name)
+    return [f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {rate}" for rate, names in same.items()]
 
 
 def _compare(facts: AccountFacts, margin_model: str | None, max_skew_ms: float, must_trade: bool) -> None:
@@ -148,15 +161,15 @@ class CancelledOwn:
     why: str = ""
 
 
-async def cancel_all_own(client: Client, prefix: str = OWN_PREFIX) -> CancelledOwn:
+async def cancel_all_own(client: Client, prefix: str = OWN_PREFIX, looks: int = ROUNDS_MAX) -> CancelledOwn:
     """Cancel the open orders whose label has the shape of ours (and starts with `prefix`), and no others.
 
     For the watchdog and for `dea-daemon cancel-all`. Looks again until none is left, so an order still on its
-    way at the first look is found by a later one; gives up after ROUNDS_MAX looks. Never raises VenueError.
+    way at the first look is found by a later one; gives up after so many `looks`. Never raises VenueError.
     """
     cancelled, why = 0, ""
     left: tuple[str, ...] = ()
-    for look in range(ROUNDS_MAX):
+    for look in range(looks):
         if look:
             await asyncio.sleep(ROUND_PAUSE_S)
         try:

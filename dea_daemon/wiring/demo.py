@@ -34,11 +34,12 @@ def run_demo(
     json_lines: bool,
     venue_log: Path | None,
     state_dir: Path | None,
+    view: bool = False,
 ) -> int:
     """0 if the demo ended reconciled, inside its bands and without open orders; else 1. Of one that a signal cut
     short the bands are not asked; 130 if it had not begun."""
     with tempfile.TemporaryDirectory(prefix="dea-demo-") as scratch:
-        demo = _demo(seconds, seed, scenario, tape, venue_log, state_dir or Path(scratch), json_lines)
+        demo = _demo(seconds, seed, scenario, tape, venue_log, state_dir or Path(scratch), json_lines, view)
         try:
             finished, whole = uvloop.run(demo)
         except asyncio.CancelledError:
@@ -61,6 +62,7 @@ async def _demo(
     venue_log: Path | None,
     state_dir: Path,
     json_lines: bool,
+    view: bool,
 ) -> tuple[dict[str, Any], bool]:
     """What `run.finished` says, and whether the demo had all its time."""
     cancelled_by_signals()
@@ -71,7 +73,7 @@ async def _demo(
         environ = {**os.environ, "STATE_DIRECTORY": str(state_dir), **venue_environment(listening)}
         settings = load(config_file(CONFIG), environ)
         start_logs(settings, json_lines)
-        if not json_lines:
+        if not (json_lines or view):
             from dea_daemon.wiring.tables import introduce
 
             introduce(scenario, seed, seconds)
@@ -90,7 +92,7 @@ async def _demo(
                     while not at_rest(runner):  # noqa: ASYNC110 the runner has no bell for it
                         await asyncio.sleep(POLL_S)
 
-        return await trade(settings, until, tape), whole
+        return await trade(settings, until, tape, view=view), whole
 
 
 def at_rest(runner: Runner) -> bool:

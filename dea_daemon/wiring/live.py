@@ -24,6 +24,7 @@ from dea_daemon.shell.settings import DeribitSection, Settings
 from dea_daemon.shell.tape import TapeError, TapeHeader, TapeWriter
 from dea_daemon.wiring.summary import summary
 from dea_daemon.wiring.venues import Venues
+from dea_daemon.wiring.watch import watching
 
 log = structlog.get_logger()
 DRAIN_S = 30.0
@@ -33,7 +34,9 @@ TIDY_S = 60.0
 Stop = Callable[[Runner], Awaitable[None]]
 
 
-def run_live(settings: Settings, json_lines: bool, resume: bool = False) -> int:
+def run_live(
+    settings: Settings, json_lines: bool, resume: bool = False, config: Path | None = None, view: bool = False
+) -> int:
     """Trade until SIGTERM or SIGINT, then drain. Exit code 0, or 75 where draining found no end.
 
     `resume` is the operator's word that a halt or reduce-only left by the last run is over.
@@ -41,7 +44,7 @@ def run_live(settings: Settings, json_lines: bool, resume: bool = False) -> int:
     """
     start_logs(settings, json_lines)
     try:
-        finished = uvloop.run(_live(settings, resume))
+        finished = uvloop.run(_live(settings, resume, config, view))
     except asyncio.CancelledError:
         log.info("run.stopped_early", why="signal")
         return 0
@@ -69,7 +72,7 @@ def finish(finished: dict[str, Any]) -> None:
     emit(finished)
 
 
-async def _live(settings: Settings, resume: bool) -> dict[str, Any]:
+async def _live(settings: Settings, resume: bool, config: Path | None, view: bool) -> dict[str, Any]:
     cancelled_by_signals()
     # The terminal it was started from may go: the positions stay.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, log.warning, "run.hangup_ignored")
@@ -79,7 +82,7 @@ async def _live(settings: Settings, resume: bool) -> dict[str, Any]:
             runner.operator(Operator.NORMAL, "command line", "--resume")
         await until_signalled(runner)
 
-    return await trade(settings, until)
+    return await trade(settings, until, config=config, view=view)
 
 
 def on_signals(call: Callable[[], object]) -> None:
@@ -103,7 +106,9 @@ async def until_signalled(runner: Runner) -> None:
     log.info("run.stopping", why="signal")
 
 
-async def trade(settings: Settings, until: Stop, tape_file: Path | None = None) -> dict[str, Any]:
+async def trade(
+    settings: Settings, until: Stop, tape_file: Path | None = None, config: Path | None = None, view: bool = False
+) -> dict[str, Any]:
     """One run: open everything, trade until `until` returns, drain, close. Returns `run.finished`.
 
     Raises what ended the run early: ConfigError, VenueError, LedgerError at start; InvariantViolation or a bug
@@ -130,10 +135,11 @@ async def trade(settings: Settings, until: Stop, tape_file: Path | None = None) 
             gc.freeze()  # what is here now lives as long as the run: the collector need not walk it again
             log.info("run.started", armed=settings.armed, epoch=started.epoch, contracts=len(venues.universe))
             try:
-                drained = await _run(runner, venues, ledger, until, clock)
+                drained = await _watched(runner, venues, ledger, settings, run_id, config, until, clock, view)
             except Exception:
                 await venues.cancel_all()
                 raise
+            runner.close_books()
             finished = summary(runner.state, runner.stats, venues.universe, drained)
     log.info("run.ended", drained=drained, armed=finished["armed"], orders_sent=finished["orders_sent"])
     return finished
@@ -161,6 +167,8 @@ def _started(settings: Settings, venues: Venues, ledger: Ledger, clock: Clock, r
         fills_seen=past.fills_seen,
         trade_cursor_ms=past.trade_cursor_ms,
         mode=past.mode,
+        mode_why=past.mode_why,
+        mode_before=past.mode_before,
         peak_equity_usd=past.peak_equity_usd,
         hour_turnover_usd=past.hour_turnover_usd,
         hour_fees_usd=past.hour_fees_usd,
@@ -180,6 +188,27 @@ def _tape(settings: Settings, file: Path | None, run_id: str) -> TapeWriter | No
     except TapeError as error:  # one asked for by name must be there; this one is for study
         log.error("tape.failed", why=str(error))
         return None
+
+
+async def _watched(
+    runner: Runner,
+    venues: Venues,
+    ledger: Ledger,
+    settings: Settings,
+    run_id: str,
+    config: Path | None,
+    until: Stop,
+    clock: Clock,
+    view: bool,
+) -> bool:
+    """The run, with all that watches it. Whether it drained."""
+    around = watching(runner, venues, settings, run_id=run_id, config=config, now_ns=clock.now_ns, utc_ns=clock.utc_ns)
+    async with around as monitor, contextlib.AsyncExitStack() as shown:
+        if view:
+            from dea_daemon.wiring.view import viewed
+
+            await shown.enter_async_context(viewed(monitor.status, settings))
+        return await _run(runner, venues, ledger, until, clock)
 
 
 async def _run(runner: Runner, venues: Venues, ledger: Ledger, until: Stop, clock: Clock) -> bool:

@@ -27,7 +27,14 @@ from dea_daemon.shell.settings import BinanceUsdmSection, DeribitSection, Settin
 from dea_daemon.shell.snapshots import HttpFetch
 from dea_daemon.shell.sockets import VenueSocket
 from dea_daemon.shell.throttle import Dispatcher, Pool
-from dea_daemon.shell.venue_calls import AccountFacts, cancel_all_own, check_account, highest_epoch, load_instruments
+from dea_daemon.shell.venue_calls import (
+    AccountFacts,
+    cancel_all_own,
+    check_account,
+    contract_fees,
+    highest_epoch,
+    load_instruments,
+)
 
 log = structlog.get_logger()
 BINANCE_HTTP, BINANCE_WS = "https://fapi.binance.com", "wss://fstream.binance.com"
@@ -107,9 +114,17 @@ class Venues:
             raise ConfigError(
                 "the key may withdraw, or the venue does not say: use one without, or set acknowledge_withdraw_scope"
             )
-        log.info("venue.checked", venue=section.venue, skew_ms=round(facts.clock_skew_ms, 1), fees=list(facts.fees))
         self._traded[number] = Traded(section, client, facts)
-        return await load_instruments(client, lambda name: any(fnmatchcase(name, w) for w in section.instruments))
+        listed = await load_instruments(client, lambda name: any(fnmatchcase(name, w) for w in section.instruments))
+        log.info(
+            "venue.checked",
+            venue=section.venue,
+            skew_ms=round(facts.clock_skew_ms, 1),
+            scopes=sorted(facts.scopes),
+            fees=[*facts.fees, *contract_fees(section.select(listed))],
+            fee_group=facts.fee_group or "none",
+        )
+        return listed
 
     async def _open_binance(self, number: int, section: BinanceUsdmSection) -> list[Instrument]:
         session = await self._stack.enter_async_context(aiohttp.ClientSession())

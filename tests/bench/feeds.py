@@ -3,6 +3,8 @@
 ccxt.pro gets each message through its own websocket client (`handle_message`: its JSON parser, its dispatch), with
 the REST snapshot handed to it as its own code asks for it. Nobody awaits its futures, which spares it that cost.
 Runs are interleaved in one process, medians taken, and the two books compared at the end of each.
+
+OKX: ours verifies every checksum. ccxt.pro no longer does, so it is measured as it is, and with the check it had.
 """
 
 import asyncio
@@ -28,6 +30,9 @@ from dea_daemon.feeds.binance import Binance
 from dea_daemon.feeds.codec import Codec
 from dea_daemon.feeds.deribit import Deribit
 from dea_daemon.feeds.observed import contracts_in, trade_stream
+from dea_daemon.feeds.okx import Okx
+from dea_daemon.feeds.okx_checksum import Words, checksum
+from dea_daemon.feeds.okx_mapping import instruments_from
 from dea_daemon.shell import captures
 from dea_daemon.shell.tape import TapeHeader, TapeWriter
 from dea_daemon.state.books import Book
@@ -35,6 +40,11 @@ from dea_daemon.state.books import Book
 ROUNDS = 5
 MESSAGES_MAX = 30_000
 Best = tuple[float | None, float | None]
+URLS = {
+    "binanceusdm": "wss://fstream.binance.com/public/ws/0",
+    "deribit": "wss://www.deribit.com/ws/api/v2",
+    "okx": "wss://ws.okx.com:8443/ws/v5/public",
+}
 
 
 class Stream(NamedTuple):
@@ -44,6 +54,8 @@ class Stream(NamedTuple):
     venue: str
     frames: list[tuple[bool, bytes]]
     repeat: int
+    contracts: tuple[Instrument, ...] = ()  # where the messages do not show them
+    peer_verifies: bool = False
 
 
 def rows() -> list[dict[str, Any]]:
@@ -53,7 +65,7 @@ def rows() -> list[dict[str, Any]]:
 
 async def _rows() -> list[dict[str, Any]]:
     table = []
-    for stream in (_binance_stream(), _deribit_stream()):
+    for stream in (_binance_stream(), _deribit_stream(), *_okx_streams()):
         ours, taped, peer = await _measure(stream)
         for name, cost in ((stream.name, ours), (f"{stream.name}, with the tape", taped)):
             table.append(
@@ -93,10 +105,12 @@ async def _measure(stream: Stream) -> tuple[float, float, float]:
 
 def _ours(stream: Stream) -> tuple[Universe, Callable[[], Codec]]:
     sample = [body for _, body in stream.frames[:3_000]]
-    contracts = tuple((0, contract) for contract in contracts_in(sample, stream.venue))
+    contracts = tuple((0, contract) for contract in stream.contracts or contracts_in(sample, stream.venue))
     universe = Universe((AccountKey(stream.venue, "main"),), contracts)
     if stream.venue == "deribit":
         return universe, lambda: Deribit(universe, 0, interval="raw")
+    if stream.venue == "okx":
+        return universe, lambda: Okx(universe, 0)
     return universe, lambda: Binance(universe, 0, trades=trade_stream(sample))
 
 
@@ -132,11 +146,13 @@ def _run_ours(
 
 async def _run_ccxt(stream: Stream, universe: Universe) -> tuple[list[Best], float]:
     linear = stream.venue == "binanceusdm"
-    venue = ccxt.pro.binanceusdm() if linear else ccxt.pro.deribit()
+    venue = OkxVerifying() if stream.peer_verifies else getattr(ccxt.pro, stream.venue)()
     venue.set_markets([_market(contract) for contract in universe.instruments])
     symbols = [_symbol(contract) for contract in universe.instruments]
-    url = "wss://fstream.binance.com/public/ws/0" if linear else "wss://www.deribit.com/ws/api/v2"
+    url = URLS[stream.venue]
     client = Client(url, venue.handle_message, None, None, None, {"asyncio_loop": asyncio.get_running_loop()})
+    if stream.venue == "okx":
+        client.subscriptions |= {f"books:{symbol}": {} for symbol in symbols}
     if linear:
         _subscribe(venue, client, symbols)
     # What aiohttp hands to ccxt: text, already decoded.
@@ -158,6 +174,24 @@ async def _run_ccxt(stream: Stream, universe: Universe) -> tuple[list[Best], flo
     tops = [_best(venue.orderbooks[symbol]) for symbol in symbols]
     await venue.close()
     return tops, cost_us
+
+
+class OkxVerifying(ccxt.pro.okx):  # type: ignore[misc]
+    """With the checksum ccxt.pro verified until OKX began to send 0, in ccxt's own words and helpers."""
+
+    def handle_order_book_message(
+        self, client: Any, message: Any, orderbook: Any, messageHash: str, market: Any = None
+    ) -> Any:
+        super().handle_order_book_message(client, message, orderbook, messageHash, market)
+        bids, asks, words = orderbook["bids"], orderbook["asks"], []
+        for i in range(25):
+            for side in (bids, asks):
+                if i < len(side):
+                    words.append(self.number_to_string(side[i][0]))
+                    words.append(self.number_to_string(side[i][1]))
+        if self.crc32(":".join(words), True) != self.safe_integer(message, "checksum"):
+            raise RuntimeError("ccxt.pro's book does not match its checksum")
+        return orderbook
 
 
 def _subscribe(venue: Any, client: Any, symbols: list[str]) -> None:
@@ -243,6 +277,22 @@ def _deribit_stream() -> Stream:
     return Stream("feed to best price, Deribit capture", "deribit", books, 40)
 
 
+def _okx_streams() -> list[Stream]:
+    """The same messages twice: against ccxt.pro as it is, and verifying."""
+    recorded, listing = _recorded("ws/OKX.ws.1.0.gz"), _recorded("ws/OKX.0.gz")
+    if recorded is None or listing is None:
+        name, frames, contracts = "OKX (generated)", _generated_okx(), _generated_contracts()
+    else:
+        listed = {c.name: c for _, body in listing for c in instruments_from(body)}
+        names = dict.fromkeys(json.loads(body).get("arg", {}).get("instId") for _, body in recorded)
+        name, contracts = "OKX capture", tuple(listed[name] for name in names)
+        frames = [frame for frame in recorded if b'"event":' not in frame[1]]  # without the answers to subscribe
+    return [
+        Stream(f"feed to best price, {name}{what}", "okx", frames, 10, contracts, verifies)
+        for what, verifies in ((", both verifying", True), (", ours verifying", False))
+    ]
+
+
 def _ladder(rng: random.Random, levels: int) -> tuple[list[list[str]], list[list[str]]]:
     """Random amounts at random steps on either side of 60,000; the touch itself is never removed."""
 
@@ -294,6 +344,27 @@ def _generated_deribit(messages: int = 5_000) -> list[tuple[bool, bytes]]:
             params = {"channel": f"{channel}.BTC-PERPETUAL.raw", "data": data}
             message = {"jsonrpc": "2.0", "method": "subscription", "params": params}
             frames.append((False, json.dumps(message, separators=(",", ":")).encode()))
+    return frames
+
+
+def _generated_contracts() -> tuple[Instrument, ...]:
+    contract = {"instId": "BTC-USD-SWAP", "instType": "SWAP", "lotSz": "1", "tickSz": "0.1", "minSz": "1"}
+    money = {"uly": "BTC-USD", "settleCcy": "BTC", "ctVal": "100", "ctMult": "1", "ctType": "inverse"}
+    return tuple(instruments_from(json.dumps({"code": "0", "data": [contract | money]}).encode()))
+
+
+def _generated_okx(messages: int = 400) -> list[tuple[bool, bytes]]:
+    """A snapshot of 400 levels a side, then updates of some ten, each with its checksum."""
+    rng, frames, words = random.Random(7), [], (Words(1.0), Words(-1.0))
+    for i in range(messages):
+        sides = [[[p, f"{float(a) * 1_000:g}", "0", "1"] for p, a in side] for side in _ladder(rng, 10 if i else 400)]
+        for side, levels in zip(words, sides, strict=True):
+            for price, amount, *_ in levels:
+                side.put(float(price), float(amount), f"{price}:{amount}")
+        data = {"asks": sides[1], "bids": sides[0], "ts": str(i), "checksum": checksum(*words)}
+        action = "update" if i else "snapshot"
+        message = {"arg": {"channel": "books", "instId": "BTC-USD-SWAP"}, "action": action, "data": [data]}
+        frames.append((False, json.dumps(message, separators=(",", ":")).encode()))
     return frames
 
 

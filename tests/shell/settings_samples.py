@@ -11,6 +11,8 @@ ENVIRON = {
     "DEA_SIMVENUE_CLIENT_SECRET": "hush-hush",
     "DERIBIT_TESTNET_CLIENT_ID": "test-id",
     "DERIBIT_TESTNET_CLIENT_SECRET": "test-secret",
+    "DEA_WEBHOOK_URL": "http://127.0.0.1:9000/hook",
+    "DEA_TELEGRAM_TOKEN": "123:hush-hush",
 }
 
 GUARDS = """\

@@ -415,7 +415,7 @@ def test_a_migration_that_fails_changes_nothing(path):
     steps = (*MIGRATIONS, ("ALTER TABLE intents ADD COLUMN strategy TEXT", "ALTER TABLE nowhere ADD COLUMN x"))
     with pytest.raises(sqlite3.OperationalError):
         migrate(db, steps)
-    assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    assert db.execute("PRAGMA user_version").fetchone() == (1,)
     assert "strategy" not in [row[1] for row in db.execute("PRAGMA table_info(intents)")]
     db.close()
 

@@ -1,0 +1,172 @@
+"""`status` for people: what a daemon says of itself, or its ledger once it is gone, as a few aligned lines."""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+Told = dict[str, Any]
+SHOWN = 12  # orders and limits
+
+MODES = {
+    "normal": "normal: orders are sent",
+    "reduce_only": "reduce-only: only orders that shrink exposure",
+    "flattening": "flattening: the target is zero everywhere, orders only shrink exposure",
+    "halted": "halted: no new orders",
+    "paused": "paused: no new orders until `resume`",
+}
+
+
+def after_command(state: Told) -> str:
+    """One line: {armed, mode, orders: how many are live}."""
+    text = MODES.get(state["mode"], str(state["mode"]))
+    if state["mode"] in ("halted", "paused"):
+        left = state["orders"]
+        return f"{text}; " + (f"working orders are being cancelled ({left} left)" if left else "none is working")
+    if not state["armed"]:
+        return f"{text.partition(':')[0]}, but disarmed: decisions are recorded, nothing is sent"
+    return text
+
+
+def change_lines(result: Told, dry_run: bool) -> Iterator[str]:
+    """What a reload changed, or would."""
+    for change in result["changed"]:
+        loosens = " (loosens a limit)" if change["loosens"] else ""
+        yield f"{change['option']}: {change['before']} to {change['after']}{loosens}"
+    if not result["changed"]:
+        yield "nothing has changed"
+    else:
+        yield "reloaded" if result["applied"] else f"nothing was changed{': a dry run' if dry_run else ''}"
+
+
+def status_lines(status: Told) -> Iterator[str]:
+    """A running daemon."""
+    yield from _columns(_head(status))
+    yield from _table("exposure", ("", "actual USD", "target", "band", "price"), _factors(status["factors"]))
+    yield from _table("positions", ("", "lots", "USD", "mark"), _positions(status["instruments"]))
+    yield from _table("limits", ("", "used", "allowed", ""), _limits(status["limits"]))
+    yield from _table("orders", ("", "", "lots", "filled", "price", "state"), _orders(status["orders"]))
+    yield from _table("feeds", ("", "", "age s", "per s", "gaps", "ms off", ""), _feeds(status["feeds"]))
+
+
+def last_words_lines(told: Told) -> Iterator[str]:
+    """A daemon that is gone: what `control_client.last_words` found."""
+    run, mode, decision, fill = (told[name] for name in ("run", "mode", "decision", "fill"))
+    lines = [("last run", f"{run['run_id']}, started {_time(run['started_utc_ns'])}" if run else "none")]
+    why = f" ({mode['why']}, {_time(mode['ts_ns'])})" if mode else ""
+    lines.append(("mode", f"{mode['mode'] if mode else 'normal'}{why}; the next run starts so"))
+    lines.append(("orders", f"{told['open_orders']} without a known end: see cancel-all"))
+    if decision:
+        lines.append(("decision", f"{decision['seq']}, the last one kept, {_time(decision['ts_ns'])}"))
+    if fill:
+        lines.append(("fill", f"{fill['side']} {fill['lots']} lots {fill['instrument']}, {_time(fill['ts_ns'])}"))
+    yield from _columns(lines)
+
+
+def positions(status: Told) -> str:
+    """What flattening would close, in words."""
+    held = [f"{i['position_lots']:+d} lots {i['instrument']} ({_usd(i['notional_usd'])} USD)" for i in _held(status)]
+    return "; ".join(held) or "nothing is held in the configured contracts"
+
+
+def _head(status: Told) -> Iterator[tuple[str, str]]:
+    why = f" ({status['mode_why']})" if status["mode_why"] else ""
+    yield "mode", f"{status['mode']}{why}, {'armed' if status['armed'] else 'disarmed: nothing is sent'}"
+    yield "health", "healthy" if status["healthy"] else "UNHEALTHY: " + "; ".join(status["unhealthy"])
+    yield "running", f"{_age(status['uptime_s'])}, process {status['pid']}, run {status['run_id']}, {status['version']}"
+    yield "decision", f"{status['seq']}, {_number(status['decision_age_s'], '.1f')} s ago"
+    drawdown = _number(status["drawdown"], ".2%")
+    yield "equity", f"{_usd(status['equity_usd'])} USD, {drawdown} below its peak of {_usd(status['peak_equity_usd'])}"
+    counts = status["counts"]
+    told = ("orders_sent", "cancels_sent", "fills", "rejects", "unknown_outcomes", "gaps")
+    yield "counts", ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in told)
+    for clip in status["clips"][:SHOWN]:
+        allowed = f"{_usd(clip['wanted'])} to {_usd(clip['allowed'])}"
+        yield "clipped", f"{clip['limit']} {clip['subject']}: {allowed} ({clip['why']})"
+
+
+def _factors(factors: Iterable[Told]) -> Iterator[tuple[str, ...]]:
+    for line in factors:
+        band = "" if line["band_usd"] is None else f"± {_usd(line['band_usd'])}"
+        yield line["factor"], _usd(line["actual_usd"]), _usd(line["target_usd"]), band, _usd(line["price"])
+
+
+def _held(status: Told) -> list[Told]:
+    return [line for line in status["instruments"] if line["position_lots"]]
+
+
+def _positions(instruments: Iterable[Told]) -> Iterator[tuple[str, ...]]:
+    for line in instruments:
+        if line["position_lots"]:
+            lots, usd = f"{line['position_lots']:+d}", _usd(line["notional_usd"])
+            yield line["instrument"], lots, usd, _number(line["mark"], ",.10g") + ("" if line["fresh"] else " (stale)")
+
+
+def _limits(limits: list[Told]) -> Iterator[tuple[str, ...]]:
+    """The tightest first."""
+    for line in sorted(limits, key=_share, reverse=True)[:SHOWN]:
+        share = _share(line)
+        told = f"{share:.0%}" if share != float("inf") else "?"
+        yield f"{line['limit']} {line['subject']}".strip(), _usd(line["used"]), _usd(line["allowed"]), told
+
+
+def _share(line: Told) -> float:
+    if line["used"] is None or not line["allowed"]:
+        return float("inf")
+    return abs(float(line["used"])) / float(line["allowed"])
+
+
+def _orders(orders: list[Told]) -> Iterator[tuple[str, ...]]:
+    for line in orders[:SHOWN]:
+        what = (line["instrument"], line["side"], str(line["lots"]), str(line["filled_lots"]))
+        yield *what, line["price"], f"{line['state']}, {_age(line['age_s'])}"
+    if len(orders) > SHOWN:
+        yield f"and {len(orders) - SHOWN} more", *[""] * 5
+
+
+def _feeds(feeds: Iterable[Told]) -> Iterator[tuple[str, ...]]:
+    for line in feeds:
+        numbers = (line["age_s"], ".1f"), (line["rate_per_s"], ".0f"), (line["gaps"], "d"), (line["offset_ms"], ".0f")
+        error = "" if line["ready"] else f"  {line['last_error'] or ''}"
+        told = (_number(value, how) for value, how in numbers)
+        yield line["feed"], "ready" if line["ready"] else "DOWN", *told, error
+
+
+# --- words ----------------------------------------------------------------------------------------------------
+
+
+def _number(value: float | None, how: str) -> str:
+    return "?" if value is None else format(value, how)
+
+
+def _usd(value: float | None) -> str:
+    return _number(value, ",.0f" if value is not None and abs(value) >= 100 else ",.6g")
+
+
+def _age(seconds: float) -> str:
+    whole = int(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    return f"{whole // 60} min" if whole < 7_200 else f"{whole // 3_600} h"
+
+
+def _time(utc_ns: int) -> str:
+    return datetime.fromtimestamp(utc_ns // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _columns(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for name, text in pairs:
+        yield f"{name:<10}{text}"
+
+
+def _table(title: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Aligned columns, the first one left; nothing where there are no rows."""
+    found = list(rows)
+    if not found:
+        return
+    lines = [(title, *head[1:]), *(("  " + row[0], *row[1:]) for row in found)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    for line in lines:
+        cells = [line[0].ljust(widths[0])] + [
+            cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)
+        ]
+        yield "  ".join(cells).rstrip()

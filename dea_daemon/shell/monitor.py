@@ -1,0 +1,279 @@
+"""What a running daemon shows of itself: one status, and the recent past, for whoever watches.
+
+Everything here is plain JSON (not-a-number is None), read from the core's state between two events, and bounded.
+"""
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dea_daemon import __version__
+from dea_daemon.domain.decisions import Decision, DecisionRecord, Note, OrderLine
+from dea_daemon.domain.numbers import NS_PER_S
+from dea_daemon.engine import State
+from dea_daemon.pricing.exposure import notional_per_lot
+from dea_daemon.shell.plain import plain
+from dea_daemon.shell.runner import Runner
+from dea_daemon.shell.sockets import VenueSocket
+from dea_daemon.state.view import account_fresh
+
+SCHEMA = 1
+POINTS, DECISIONS, ACTED, FILLS, NOTES = 3_600, 2_000, 500, 500, 100  # how much of the past is kept
+POINT_EVERY_NS = NS_PER_S
+RECENT = 20
+SILENT_S = 5.0  # without a decision for this long, something is wrong
+
+
+class Monitor:
+    """Listens to a runner's decisions. `utc_ns` is the wall clock, `now_ns` the receipt clock."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        sockets: list[VenueSocket],
+        *,
+        now_ns: Callable[[], int],
+        utc_ns: Callable[[], int],
+        state_dir: Path,
+        config: Path | None,
+        run_id: str,
+        stored: Callable[[int | None], dict[str, Any] | None] = lambda seq: None,
+    ) -> None:
+        self._runner, self._sockets = runner, sockets
+        self._now_ns, self._utc_ns = now_ns, utc_ns
+        self._stored = stored  # decisions older than those in memory
+        self._facts = {
+            "schema": SCHEMA,
+            "version": __version__,
+            "pid": os.getpid(),
+            "run_id": run_id,
+            "config": str(config) if config else None,
+            "state_dir": str(state_dir),
+            "started_utc_ns": utc_ns(),
+        }
+        self._started_ns = now_ns()
+        self._records: deque[DecisionRecord] = deque(maxlen=DECISIONS)
+        self._acted: deque[DecisionRecord] = deque(maxlen=ACTED)
+        self._orders: deque[tuple[DecisionRecord, OrderLine]] = deque(maxlen=RECENT)
+        self._points: deque[dict[str, Any]] = deque(maxlen=POINTS)
+        self._fills: deque[dict[str, Any]] = deque(maxlen=FILLS)
+        self._notes: deque[dict[str, Any]] = deque(maxlen=NOTES)
+        self._filled = 0
+        self._next_point_ns = 0
+        self._told: frozenset[tuple[str, str]] = frozenset()
+        self._latency: tuple[int, dict[str, Any]] = (-POINT_EVERY_NS, {})
+        runner.listeners.append(self.observe)
+
+    # --- in --------------------------------------------------------------------------------------
+
+    def observe(self, decision: Decision) -> None:
+        """Remember a decision and what was noted."""
+        for note in decision.notes:
+            self._note(note)
+        record = decision.record
+        if record is None:
+            return
+        self._records.append(record)
+        clips = frozenset((clip.limit, clip.subject) for clip in record.clips)
+        if record.orders or record.notes or clips != self._told:
+            self._acted.append(record)
+        self._told = clips
+        self._orders.extend((record, line) for line in record.orders)
+        if record.ts_recv_ns >= self._next_point_ns:
+            self._next_point_ns = record.ts_recv_ns + POINT_EVERY_NS
+            self._points.append(_point(record, self._runner.state.account.peak_equity_usd))
+
+    def _note(self, note: Note) -> None:
+        utc_ns = self._utc_ns()
+        if note.event == "order.filled":
+            self._filled += 1
+            self._fills.append({"n": self._filled, "utc_ns": utc_ns, **note.fields})
+        text = "  ".join(f"{name}={value}" for name, value in note.fields.items())
+        self._notes.append({"utc_ns": utc_ns, "event": note.event, "text": text[:500]})
+
+    # --- the recent past --------------------------------------------------------------------------
+
+    def points(self, after: int) -> list[dict[str, Any]]:
+        """For charts, one a second: seq, time, equity, drawdown, factors [actual, target, band], limits used."""
+        return [point for point in self._points if point["seq"] > after]
+
+    def decisions(self, after: int) -> list[dict[str, Any]]:
+        """Those that acted, noted something, or were clipped in a way the one before was not."""
+        return [_json(record) for record in self._acted if record.seq > after]
+
+    def fills(self, after: int) -> list[dict[str, Any]]:
+        """Fills numbered from 1, those after a number."""
+        return [_json(fill) for fill in self._fills if fill["n"] > after]
+
+    def decision(self, seq: int | None) -> dict[str, Any] | None:
+        """One decision's record; None asks for the last, and is the answer where it is not known."""
+        if not self._records:
+            return None if seq is None else self._stored(seq)
+        first, last = self._records[0].seq, self._records[-1].seq
+        if seq is not None and not first <= seq <= last:
+            return self._stored(seq)
+        told: dict[str, Any] = _json(self._records[(last if seq is None else seq) - first])
+        return told
+
+    # --- now --------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Everything there is to see, about a millisecond's work."""
+        state, stats = self._runner.state, self._runner.stats
+        account, last, now_ns = state.account, stats.last, self._now_ns()
+        age_s = (now_ns - (last.ts_recv_ns if last else self._started_ns)) / NS_PER_S
+        feeds = [self._feed(socket, now_ns) for socket in self._sockets]
+        unhealthy = list(_unhealthy(state, now_ns, age_s, feeds))
+        status = self._facts | {
+            "now_utc_ns": self._utc_ns(),
+            "uptime_s": (now_ns - self._started_ns) / NS_PER_S,
+            "armed": account.armed,
+            "mode": account.mode.name.lower(),
+            "mode_why": account.mode_why,
+            "ready": account.ready,
+            "recording": account.recording,
+            "draining": account.draining,
+            "healthy": not unhealthy,
+            "unhealthy": unhealthy,
+            "seq": state.seq,
+            "decision_age_s": age_s,
+            "equity_usd": last.equity_usd if last else math.nan,
+            "peak_equity_usd": account.peak_equity_usd,
+            "drawdown": _drawdown(last.equity_usd if last else math.nan, account.peak_equity_usd),
+            "fees_usd": account.total_fees_usd,
+            "funding_usd": account.total_funding_usd,
+            "turnover_hour_usd": account.turnover.total,
+            "fees_hour_usd": account.fees.total,
+            "counts": {
+                "decisions": stats.decisions,
+                "events": stats.events,
+                "orders_sent": stats.orders_sent,
+                "cancels_sent": stats.cancels_sent,
+                "fills": stats.fills,
+                "rejects": stats.notes["order.rejected"],
+                "unknown_outcomes": stats.notes["order.outcome_unknown"],
+                "limits_breached": stats.limits_breached,
+                "gaps": state.market.gaps,
+            },
+            "factors": last.factors if last else (),
+            "limits": last.uses if last else (),
+            "clips": last.clips if last else (),
+            "instruments": list(_instruments(state, now_ns)),
+            "orders": list(_orders(state, now_ns)),
+            "recent_orders": [_order(record, line) for record, line in self._orders],
+            "recent_fills": list(islice(reversed(self._fills), RECENT))[::-1],
+            "recent_notes": list(islice(reversed(self._notes), 30))[::-1],
+            "feeds": feeds,
+            "pools": list(_pools(state)),
+            "latency": self._latencies(now_ns),
+        }
+        told: dict[str, Any] = _json(status)
+        return told
+
+    def _feed(self, socket: VenueSocket, now_ns: int) -> dict[str, Any]:
+        account = self._runner.state.account.universe.accounts[socket.codec.account]
+        return {"account": str(account), **socket.health_line(now_ns)}
+
+    def _latencies(self, now_ns: int) -> dict[str, Any]:
+        """Percentiles over 100,000 samples take milliseconds, so they are at most a second old."""
+        if now_ns - self._latency[0] >= POINT_EVERY_NS:
+            self._latency = (now_ns, self._runner.stats.latencies())
+        return self._latency[1]
+
+
+def _json(value: Any) -> Any:
+    """Through JSON and back: numpy's scalars become plain, NaN becomes None, tuples lists."""
+    return msgspec.json.decode(msgspec.json.encode(value, enc_hook=plain))
+
+
+def _unhealthy(state: State, now_ns: int, age_s: float, feeds: Iterable[dict[str, Any]]) -> Iterable[str]:
+    """Why the daemon cannot do its work; a mode an operator chose is no illness."""
+    if age_s > SILENT_S:
+        yield f"no decision for {age_s:.0f} s"
+    if not state.account.recording:
+        yield "the ledger refuses writes"
+    if not state.account.ready:
+        yield "account not reconciled yet"
+    elif not account_fresh(state.account, now_ns):
+        yield "account stream or report is stale"
+    for feed in feeds:
+        if not feed["ready"]:
+            yield f"feed {feed['feed']} is not connected"
+
+
+def _drawdown(equity_usd: float, peak_usd: float) -> float:
+    return 1.0 - equity_usd / peak_usd if peak_usd > 0.0 else math.nan
+
+
+def _point(record: DecisionRecord, peak_usd: float) -> dict[str, Any]:
+    limits = {
+        f"{use.limit} {use.subject}".strip(): abs(use.used) / use.allowed if use.allowed else None
+        for use in record.uses
+    }
+    point = {
+        "seq": record.seq,
+        "utc_ns": record.utc_ns,
+        "equity_usd": record.equity_usd,
+        "drawdown": _drawdown(record.equity_usd, peak_usd),
+        "mode": record.mode.name.lower(),
+        "factors": {line.factor: [line.actual_usd, line.target_usd, line.band_usd] for line in record.factors},
+        "limits": limits,
+    }
+    found: dict[str, Any] = _json(point)
+    return found
+
+
+def _instruments(state: State, now_ns: int) -> Iterable[dict[str, Any]]:
+    market, account = state.market, state.account
+    fresh = market.fresh(now_ns)
+    per_lot = notional_per_lot(account.universe, market.mark)
+    for i, instrument in enumerate(account.universe.instruments):
+        lots = int(account.position_lots[i])
+        yield {
+            "instrument": instrument.name,
+            "account": str(account.universe.accounts[account.universe.account[i]]),
+            "bid": market.bid[i],  # of the last decision, as are the asks
+            "ask": market.ask[i],
+            "mark": market.mark[i],
+            "index": market.index[i],
+            "position_lots": lots,
+            "notional_usd": lots * per_lot[i] if lots else 0.0,
+            "fresh": bool(fresh[i]),
+        }
+
+
+def _orders(state: State, now_ns: int) -> Iterable[dict[str, Any]]:
+    for order in state.account.orders.live():
+        instrument = state.account.universe.instruments[order.row]
+        yield {
+            "client_order_id": order.client_order_id,
+            "instrument": instrument.name,
+            "side": order.side.value,
+            "lots": order.lots,
+            "filled_lots": order.filled_lots,
+            "price": str(instrument.ticks_to_price(order.price_ticks)),
+            "state": order.state.value,
+            "age_s": (now_ns - order.created_ns) / NS_PER_S,
+        }
+
+
+def _order(record: DecisionRecord, line: OrderLine) -> dict[str, Any]:
+    return {"seq": record.seq, "utc_ns": record.utc_ns, **msgspec.structs.asdict(line)}
+
+
+def _pools(state: State) -> Iterable[dict[str, Any]]:
+    for (account, currency), pool in state.account.pools.items():
+        yield {
+            "account": str(state.account.universe.accounts[account]),
+            "currency": currency,
+            "equity": pool.equity,
+            "cash": pool.cash,
+            "initial_margin": pool.initial_margin,
+            "maintenance_margin": pool.maintenance_margin,
+        }

@@ -1,0 +1,73 @@
+"""A running daemon's status, by hand: what `Monitor.status` gives, and a monitor that gives it."""
+
+from typing import Any, cast
+
+from dea_daemon.shell.monitor import Monitor
+
+LATENCY = {"p50": 1_800.0, "p99": 4_100.0}
+STAGES_US = ("decision_us", "event_to_order_us", "wait_us", "decide_us", "commit_us", "send_us")
+
+
+def instrument(name: str, **other: Any) -> dict[str, Any]:
+    row = dict(
+        instrument=name, account="deribit/main", bid=79_999.5, ask=80_000.0, mark=80_000.0, index=80_001.0,
+        position_lots=-12, notional_usd=-120.0, fresh=True,
+    )  # fmt: skip
+    return row | other
+
+
+def status(**other: Any) -> dict[str, Any]:
+    """Schema 1, in good health."""
+    sample: dict[str, Any] = dict(
+        schema=1, version="0.1.0", pid=7, run_id="ab12", config="/etc/dea.yaml", state_dir="state",
+        started_utc_ns=1_790_000_000_000_000_000, now_utc_ns=1_790_000_060_000_000_000, uptime_s=60.0,
+        armed=True, mode="normal", mode_why="", ready=True, recording=True, draining=False, healthy=True,
+        unhealthy=[], seq=600, decision_age_s=0.05, equity_usd=500_000.0, peak_equity_usd=510_000.0,
+        drawdown=0.0196, fees_usd=3.5, funding_usd=-0.25, turnover_hour_usd=40_000.0, fees_hour_usd=3.5,
+        counts=dict(
+            decisions=600, events=9_000, orders_sent=40, cancels_sent=30, fills=12, rejects=1, unknown_outcomes=0,
+            limits_breached=0, gaps=2,
+        ),
+        factors=[
+            dict(factor="delta:BTC", price=80_000.0, annual_vol=0.5, actual_usd=9.8e4, target_usd=1e5, band_usd=5e3),
+            dict(factor="delta:ETH", price=3_000.0, annual_vol=0.6, actual_usd=0.0, target_usd=None, band_usd=None),
+        ],
+        limits=[
+            dict(limit="net", subject="delta:BTC", used=95_000.0, allowed=400_000.0),
+            dict(limit="instrument", subject="BTC-PERPETUAL", used=120.0, allowed=300_000.0),
+            dict(limit="gross", subject="book", used=120.0, allowed=1e6),
+            dict(limit="fees", subject="hour", used=3.5, allowed=5_000.0),
+            dict(limit="drawdown", subject="book", used=0.0196, allowed=0.1),
+        ],
+        clips=[dict(limit="net", subject="delta:BTC", wanted=5e5, allowed=4e5, why="too much")],
+        instruments=[instrument("BTC-PERPETUAL"), instrument("ETH-PERPETUAL", position_lots=0, notional_usd=0.0)],
+        orders=[], recent_orders=[], recent_fills=[], recent_notes=[],
+        feeds=[
+            dict(
+                feed="deribit-main-books", account="deribit/main", private=False, ready=True, age_s=0.2, messages=900,
+                bytes=90_000, rate_per_s=15.0, connects=1, refused=0, gaps=2, offset_ms=12.5, last_error="",
+            )
+        ],
+        pools=[
+            dict(
+                account="deribit/main", currency="BTC", equity=6.25, cash=6.2, initial_margin=0.5,
+                maintenance_margin=0.25,
+            )
+        ],
+        latency=dict.fromkeys(STAGES_US, LATENCY),
+    )  # fmt: skip
+    return sample | other
+
+
+class StillMonitor:
+    """A monitor whose daemon never changes."""
+
+    def __init__(self, **other: Any) -> None:
+        self.now = status(**other)
+
+    def status(self) -> dict[str, Any]:
+        return self.now
+
+
+def still_monitor(**other: Any) -> Monitor:
+    return cast(Monitor, StillMonitor(**other))

@@ -1,0 +1,132 @@
+"""A decision told to a person, and found in a ledger of a daemon that runs or was killed."""
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from dea_daemon.domain.decisions import Clip, FactorLine, LimitUse, OrderLine
+from dea_daemon.domain.errors import LedgerError
+from dea_daemon.shell.explain import from_ledger, neighbours, render
+from dea_daemon.shell.ledger import Batch, Ledger
+from tests.shell.ledger_samples import NOW, UNIVERSE, record
+
+BTC = FactorLine("delta:BTC", 65_000.0, 0.6, 260_000.0, 250_000.0, 5_000.0)
+SENT = OrderLine("create", "BTC-PERPETUAL", "d1", "sell", 1_000, "65000.5", "post", 10_000.0)
+CANCELLED = OrderLine("cancel", "BTC-PERPETUAL", "d0", "", 0, "", "left behind by the touch")
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    opened = Ledger.open(tmp_path / "ledger.sqlite")
+    opened.next_epoch()
+    opened.start_run("first", NOW, "{}")
+    yield opened
+    opened.close()
+
+
+def kept(ledger, *records):
+    """The last record as it comes back."""
+    ledger.write(Batch(decisions=list(records)), UNIVERSE, NOW)
+    return from_ledger(ledger.path, records[-1].seq)
+
+
+def told(ledger, **more):
+    return render(kept(ledger, record(7, **{"factors": (BTC,), "notes": ()} | more)))
+
+
+def test_a_decision_tells_what_was_seen_wanted_cut_and_sent(ledger):
+    text = told(
+        ledger,
+        cause="fill",
+        clips=(Clip("instrument", "BTC-PERPETUAL", 9_000.0, 4_000.0, "above max_instrument_usd"),),
+        uses=(LimitUse("net", "delta:BTC", 260_000.0, 400_000.0), LimitUse("orders", "minute", 3, 120)),
+        orders=(CANCELLED, SENT),
+        notes=("mode.changed",),
+    )
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[0].startswith("decision 7, 2026-02-02 02:40:00.000 UTC")
+    assert "because an order was filled" in lines and "equity 100,000 USD" in lines
+    assert "delta:BTC 65,000.00 60% 260,000 250,000 ±5,000 10,000 too high" in lines
+    assert "net delta:BTC #############....... 65% 260,000 of 400,000" in lines
+    assert "instrument BTC-PERPETUAL: from 9,000 to 4,000: above max_instrument_usd" in lines
+    assert "sell BTC-PERPETUAL 1,000 lots at 65000.5 (10,000 USD) d1: post" in lines
+    assert "cancel BTC-PERPETUAL d0: left behind by the touch" in lines
+    assert lines[-1] == "mode.changed"
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"mode": 3}, "halted"),
+        ({"mode": 4}, "paused by the operator"),
+        ({"armed": False}, "it only observes"),
+        ({"clips": (Clip("licence", "X", 1.0, 0.0, "account not reconciled yet"),)}, "account not reconciled yet"),
+        ({"clips": (Clip("gross", "book", 2.0, 1.0, "above max_gross_usd"),)}, "limits left nothing to do"),
+        ({"factors": ()}, "there is no target"),
+        ({"factors": (FactorLine("delta:BTC", 1.0, 0.6, 9.0, 10.0, 2.0),)}, "every exposure is inside its band"),
+        ({}, "delta:BTC outside the band, but orders are working"),
+    ],
+)
+def test_a_decision_that_sent_nothing_says_why(ledger, more, why):
+    assert f"nothing sent: {why}" in told(ledger, **more)
+
+
+def test_what_was_not_known_is_a_question_mark(ledger):
+    nan = float("nan")
+    text = told(
+        ledger, equity_usd=nan, factors=(FactorLine("delta:BTC", nan, nan, nan, nan, nan),),
+        uses=(LimitUse("drawdown", "book", nan, 0.5),), clips=(Clip("net", "delta:BTC", nan, 0.0, "unpriced"),),
+    )  # fmt: skip
+    assert "equity   ? USD" in text and "no target" in text and "not known" in text and "from ? to 0" in text
+
+
+def test_the_last_decision_and_any_kept_one_are_found_and_one_not_kept_has_neighbours(ledger):
+    kept(ledger, record(3), record(8), record(20))
+    assert from_ledger(ledger.path, None)["seq"] == 20
+    assert from_ledger(ledger.path, 8)["seq"] == 8
+    assert from_ledger(ledger.path, 9) is None
+    assert neighbours(ledger.path, 9) == (8, 20)
+    assert neighbours(ledger.path, 2) == (None, 3) and neighbours(ledger.path, 21) == (20, None)
+
+
+def test_the_newest_run_is_meant_unless_another_is_named(ledger):
+    kept(ledger, record(3))
+    ledger.next_epoch()
+    ledger.start_run("second", NOW, "{}")
+    assert from_ledger(ledger.path, None) is None
+    kept(ledger, record(1))
+    assert from_ledger(ledger.path, None)["seq"] == 1
+    assert from_ledger(ledger.path, None, run="first")["seq"] == 3
+    assert from_ledger(ledger.path, None, run="none such") is None
+
+
+def test_a_killed_daemons_ledger_is_read_with_the_log_it_left(ledger, tmp_path):
+    kept(ledger, record(5))
+    left = tmp_path / "left"
+    left.mkdir()
+    for suffix in ("", "-wal"):  # as after a power cut: no shared memory
+        shutil.copy(ledger.path.with_name(ledger.path.name + suffix), left / f"ledger.sqlite{suffix}")
+    assert from_ledger(left / "ledger.sqlite", None)["seq"] == 5
+
+
+def test_reading_changes_nothing_and_says_what_cannot_be_read(ledger, tmp_path):
+    kept(ledger, record(5))
+    with pytest.raises(FileNotFoundError):
+        from_ledger(tmp_path / "none.sqlite", None)
+    assert not (tmp_path / "none.sqlite").exists()
+    (tmp_path / "junk.sqlite").write_bytes(b"x" * 5_000)
+    with pytest.raises(LedgerError, match="not a database"):
+        from_ledger(tmp_path / "junk.sqlite", None)
+    sqlite3.connect(tmp_path / "empty.sqlite").execute("CREATE TABLE t (x)").connection.close()
+    with pytest.raises(LedgerError, match="no such table"):
+        from_ledger(tmp_path / "empty.sqlite", None)
+
+
+def test_it_needs_the_standard_library_alone():
+    heavy = "{'numpy', 'msgspec', 'pydantic', 'yaml', 'click', 'structlog'}"
+    code = f"import sys, dea_daemon.shell.explain; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

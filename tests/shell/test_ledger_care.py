@@ -1,0 +1,248 @@
+"""Copying, checking and shrinking a ledger, and taking over one that the first release wrote."""
+
+import sqlite3
+import threading
+
+import pytest
+from click.testing import CliRunner
+
+from dea_daemon.cli import cli
+from dea_daemon.domain.errors import DataError, LedgerError
+from dea_daemon.domain.modes import Mode
+from dea_daemon.shell import ledger_care
+from dea_daemon.shell.ledger import Batch, Ledger
+from dea_daemon.shell.ledger_care import backup, check, vacuum
+from dea_daemon.shell.statement import statement
+from tests.shell.ledger_samples import HOUR, NOW, UNIVERSE, booked, order, record
+
+# What release 0.1.0 made, word for word: never edited, whatever becomes of ledger_schema.
+RELEASE_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE runs (
+    epoch INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, started_utc_ns INTEGER NOT NULL,
+    version TEXT NOT NULL) STRICT;
+CREATE TABLE parameters (
+    id INTEGER PRIMARY KEY, ts_ns INTEGER NOT NULL, hash TEXT NOT NULL, json TEXT NOT NULL) STRICT;
+CREATE TABLE intents (
+    client_order_id TEXT PRIMARY KEY, epoch INTEGER NOT NULL, cause_seq INTEGER NOT NULL,
+    account TEXT NOT NULL, instrument TEXT NOT NULL, lot_size TEXT NOT NULL, tick_size TEXT NOT NULL,
+    side TEXT NOT NULL, lots INTEGER NOT NULL, price_ticks INTEGER NOT NULL,
+    time_in_force TEXT NOT NULL, post_only INTEGER NOT NULL, reduce_only INTEGER NOT NULL,
+    valid_until_ms INTEGER NOT NULL, created_ns INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE order_states (
+    client_order_id TEXT PRIMARY KEY REFERENCES intents, state TEXT NOT NULL,
+    venue_order_id TEXT NOT NULL, filled_lots INTEGER NOT NULL, venue_filled_lots INTEGER NOT NULL,
+    reason TEXT NOT NULL, settled INTEGER NOT NULL, ts_ns INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX orders_unsettled ON order_states (client_order_id) WHERE settled = 0;
+CREATE TABLE fills (
+    account TEXT NOT NULL, trade_id TEXT NOT NULL, ts_ns INTEGER NOT NULL,
+    ts_recv_ns INTEGER NOT NULL, instrument TEXT NOT NULL, lot_size TEXT NOT NULL,
+    tick_size TEXT NOT NULL, venue_order_id TEXT NOT NULL, client_order_id TEXT NOT NULL,
+    side TEXT NOT NULL, lots INTEGER NOT NULL, price_ticks INTEGER NOT NULL, fee REAL,
+    fee_currency TEXT NOT NULL, is_maker INTEGER NOT NULL, turnover_usd REAL, fee_usd REAL,
+    PRIMARY KEY (account, trade_id)) STRICT, WITHOUT ROWID;
+CREATE INDEX fills_by_time ON fills (ts_ns);
+CREATE TABLE pools (
+    account TEXT NOT NULL, currency TEXT NOT NULL, ts_ns INTEGER NOT NULL, equity REAL, cash REAL,
+    initial_margin REAL, maintenance_margin REAL,
+    PRIMARY KEY (account, currency)) STRICT, WITHOUT ROWID;
+CREATE TABLE modes (
+    id INTEGER PRIMARY KEY, ts_ns INTEGER NOT NULL, mode INTEGER NOT NULL,
+    why TEXT NOT NULL) STRICT;
+CREATE TABLE decisions (
+    epoch INTEGER NOT NULL, seq INTEGER NOT NULL, ts_ns INTEGER NOT NULL, json TEXT NOT NULL,
+    PRIMARY KEY (epoch, seq)) STRICT;
+CREATE TABLE checkpoints (
+    key TEXT PRIMARY KEY, ts_ns INTEGER NOT NULL, data BLOB NOT NULL) STRICT, WITHOUT ROWID;
+PRAGMA application_id = 233485024;
+PRAGMA user_version = 1;
+"""
+ROWS_1 = (
+    "INSERT INTO meta VALUES ('epoch', 7), ('peak_equity_usd', 1234.5)",
+    "INSERT INTO runs VALUES (7, 'ab12', 5, '0.1.0')",
+    "INSERT INTO intents VALUES ('d0000007000000a1', 7, 1, 'deribit/main', 'BTC-PERPETUAL', '10', '0.5',"
+    f" 'buy', 10, 100001, 'gtc', 1, 0, {NOW // 10**6}, {NOW})",
+    f"INSERT INTO order_states VALUES ('d0000007000000a1', 'open', 'v1', 2, 3, '', 0, {NOW})",
+    f"INSERT INTO fills VALUES ('deribit/main', 't1', {NOW}, {NOW}, 'BTC-PERPETUAL', '10', '0.5', 'v1', 'd1', 'buy',"
+    " 2, 100000, 0.1, 'BTC', 1, 20.0, 0.5)",
+    "INSERT INTO modes VALUES (1, 4, 3, 'operator: unsure')",
+    "INSERT INTO decisions VALUES (7, 1, 5, '{}')",
+)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    opened = Ledger.open(tmp_path / "ledger.sqlite")
+    opened.write(Batch(intents=[order(1)], decisions=[record(1)], fills=[booked("t1")]), UNIVERSE, NOW)
+    yield opened
+    opened.close()
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, ["ledger", *map(str, arguments)])
+
+
+def mode_of(path):
+    return oct(path.stat().st_mode & 0o777)
+
+
+# --- copying ------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_whole_though_another_thread_writes_all_the_while(ledger, tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger_care, "PAGES_AT_ONCE", 1)
+    ledger.write(Batch(intents=[order(n, reason="x" * 400) for n in range(2, 2_000)]), UNIVERSE, NOW)
+    told, copied = [], []
+
+    def copy():
+        backup(ledger.path, tmp_path / "copy.sqlite", told.append)
+        copied.append(True)
+
+    thread = threading.Thread(target=copy)
+    thread.start()
+    number = 2_000
+    while thread.is_alive():
+        ledger.write(Batch(intents=[order(number)]), UNIVERSE, NOW)
+        number += 1
+    thread.join()
+    assert copied and number > 2_010
+    assert sum(told) > 100
+    found = check(tmp_path / "copy.sqlite")
+    assert 1_999 <= found.rows["intents"] <= number - 1
+    assert mode_of(tmp_path / "copy.sqlite") == "0o600"
+
+
+def test_a_copy_onto_the_ledger_itself_is_refused(ledger):
+    with pytest.raises(LedgerError, match="the ledger itself"):
+        backup(ledger.path, ledger.path.parent / "." / "ledger.sqlite")
+    assert check(ledger.path).rows["intents"] == 1
+
+
+def test_a_copy_of_nothing_leaves_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        backup(tmp_path / "none.sqlite", tmp_path / "copy.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_copies_beside_a_running_daemon_into_a_directory(ledger, tmp_path):
+    (tmp_path / "backups").mkdir()
+    done = run("backup", "--ledger", tmp_path, tmp_path / "backups")
+    assert done.exit_code == 0, done.output
+    (copy,) = (tmp_path / "backups").iterdir()
+    assert copy.name.startswith("ledger-20") and "a whole copy" in done.output
+    restored = Ledger.open(copy)
+    assert len(restored.recover(UNIVERSE, NOW).restored) == 1
+    restored.close()
+
+
+# --- checking -----------------------------------------------------------------------------------------------
+
+
+def test_a_whole_ledger_is_told_by_table_while_it_is_held(ledger, tmp_path):
+    done = run("check", "--ledger", ledger.path)
+    assert done.exit_code == 0 and "whole" in done.output
+    assert any(line.split() == ["fills", "1"] for line in done.output.splitlines())
+
+
+def test_a_damaged_ledger_is_exit_65(ledger):
+    ledger.write(Batch(intents=[order(n, reason="x" * 400) for n in range(2, 200)]), UNIVERSE, NOW)
+    ledger.close()
+    data = bytearray(ledger.path.read_bytes())
+    data[3 * 4096 : 20 * 4096] = bytes(17 * 4096)
+    ledger.path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged"):
+        check(ledger.path)
+    assert run("check", "--ledger", ledger.path).exit_code == 65
+
+
+def test_what_is_no_ledger_is_said_to_be_none(tmp_path):
+    assert run("check", "--ledger", tmp_path / "none.sqlite").exit_code == 66
+    assert run("check").exit_code == 64
+    sqlite3.connect(tmp_path / "other.sqlite").execute("CREATE TABLE t (x)").connection.close()
+    done = run("check", "--ledger", tmp_path / "other.sqlite")
+    assert done.exit_code == 65 and "not a ledger" in done.output
+
+
+# --- shrinking ----------------------------------------------------------------------------------------------
+
+
+def test_shrinking_waits_for_the_daemon_to_end(ledger):
+    done = run("vacuum", "--ledger", ledger.path)
+    assert done.exit_code == 75 and "held by process" in done.output
+    ledger.close()
+    assert run("vacuum", "--ledger", ledger.path).exit_code == 0
+
+
+def test_shrinking_forgets_old_decisions_but_the_last_and_nothing_else(ledger):
+    old = [record(n, ts_recv_ns=NOW, notes=("x" * 2_000,)) for n in range(2, 500)]
+    ledger.write(Batch(decisions=old), UNIVERSE, NOW)
+    ledger.close()
+    kept = vacuum(ledger.path, None)
+    assert kept.pruned == 0
+    done = vacuum(ledger.path, 1.0)
+    assert done.pruned == 498 and done.after < done.before / 3
+    rows = check(ledger.path).rows
+    assert (rows["decisions"], rows["intents"], rows["fills"]) == (1, 1, 1)
+    Ledger.open(ledger.path).close()  # the lock was let go
+
+
+# --- a ledger of the first release --------------------------------------------------------------------------
+
+
+def released(path):
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.executescript(RELEASE_1)
+    for row in ROWS_1:
+        db.execute(row)
+    db.close()
+    return path
+
+
+def test_a_ledger_of_the_first_release_opens_with_all_it_held(tmp_path):
+    path = released(tmp_path / "ledger.sqlite")
+    ledger = Ledger.open(path)
+    found = ledger.recover(UNIVERSE, NOW + HOUR // 2)
+    (restored,) = found.restored
+    assert (restored.venue_order_id, restored.lots, restored.filled_lots) == ("v1", 10, 2)
+    assert (found.mode, found.mode_why, found.peak_equity_usd) == (Mode.HALTED, "operator: unsure", 1234.5)
+    assert found.fills_seen == ((0, "t1"),) and found.hour_turnover_usd == 20.0
+    assert ledger.next_epoch() > 7
+    ledger.write(Batch(intents=[order(9)], fills=[booked("t2")]), UNIVERSE, NOW)
+    ledger.close()
+    assert check(path).rows["fills"] == 2
+
+
+def test_before_a_migration_the_old_ledger_is_set_aside_once(tmp_path):
+    path = released(tmp_path / "ledger.sqlite")
+    Ledger.open(path).close()
+    aside = tmp_path / "ledger.sqlite.before-2"
+    assert check(aside).schema == 1 and check(aside).rows["intents"] == 1
+    assert mode_of(aside) == "0o600"
+    before = aside.read_bytes()
+    Ledger.open(path).close()
+    assert aside.read_bytes() == before
+    assert not any(".part" in file.name for file in tmp_path.iterdir())
+
+
+def test_a_new_ledger_sets_nothing_aside(ledger):
+    assert not any("before" in file.name for file in ledger.path.parent.iterdir())
+
+
+def test_a_newer_ledger_is_refused_by_every_reader_that_would_change_it(ledger):
+    ledger.close()
+    with sqlite3.connect(ledger.path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(LedgerError, match="newer release"):
+        Ledger.open(ledger.path)
+    with pytest.raises(DataError, match="newer release"):
+        vacuum(ledger.path, None)
+
+
+def test_a_ledger_not_migrated_yet_still_tells_what_it_can(tmp_path):
+    from datetime import date
+
+    path = released(tmp_path / "ledger.sqlite")
+    assert "begin with the next run" in statement(path, date(2026, 2, 2)).notes[0]
+    assert check(path).schema == 1

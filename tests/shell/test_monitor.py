@@ -1,0 +1,112 @@
+"""What a running daemon shows of itself."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from dea_daemon.domain.events import Operator
+from dea_daemon.shell.monitor import SILENT_S, Monitor
+from dea_daemon.shell.runner import Runner
+from tests.house import MS, Run, creates
+
+
+class Watched:
+    """A Runner over hand-made events, with a Monitor."""
+
+    def __init__(self) -> None:
+        self.house = Run()
+        self.now = self.house.now_ns
+        self.runner = Runner(self.house.started, lambda command: None, clock=self)  # type: ignore[arg-type]
+        self.monitor = Monitor(
+            self.runner,
+            [],
+            now_ns=self.now_ns,
+            utc_ns=self.now_ns,
+            state_dir=Path("var"),
+            config=None,
+            run_id="test",
+            stored=lambda seq: {"seq": seq, "from": "ledger"},
+        )
+        self.told = 0
+
+    def now_ns(self) -> int:
+        return self.now
+
+    utc_ns = now_ns
+
+    async def play(self) -> None:
+        for event in self.house.events[self.told :]:
+            self.now = event.ts_recv_ns
+            self.runner.emit([event])
+        self.told = len(self.house.events)
+        await asyncio.sleep(0)  # listeners are told later
+
+
+@pytest.fixture
+async def watched() -> Watched:
+    made = Watched()
+    made.house.settle()
+    made.house.decide()
+    await made.play()
+    return made
+
+
+def test_the_status_is_plain_json_whatever_is_not_known(watched):
+    status = watched.monitor.status()
+    assert json.loads(json.dumps(status, allow_nan=False)) == status
+
+
+def test_it_tells_what_is_held_wanted_limited_and_working(watched):
+    status = watched.monitor.status()
+    btc = next(line for line in status["factors"] if line["factor"] == "delta:BTC")
+    assert (btc["target_usd"], btc["band_usd"]) == (100_000, 5_000)
+    assert {"net", "gross"} <= {use["limit"] for use in status["limits"]}
+    (order,) = status["orders"]
+    assert order["side"] == "buy" and order["lots"] > 0
+    assert [line["client_order_id"] for line in status["recent_orders"]] == [order["client_order_id"]]
+    fresh = {line["instrument"]: line["fresh"] for line in status["instruments"]}
+    assert fresh["BTC-PERPETUAL"] is True
+
+
+async def test_a_fill_is_numbered_and_told_with_its_position(watched):
+    (order,) = creates(watched.house.decisions[-1])
+    watched.house.fill(order, order.lots)
+    await watched.play()
+    (fill,) = watched.monitor.fills(0)
+    assert (fill["n"], fill["lots"]) == (1, order.lots)
+    assert watched.monitor.fills(1) == []
+
+
+def test_a_healthy_daemon_says_so_and_a_silent_one_does_not(watched):
+    assert watched.monitor.status()["unhealthy"] == []
+    watched.now += int((SILENT_S + 1) * 1_000) * MS
+    status = watched.monitor.status()
+    assert not status["healthy"]
+    assert "no decision" in status["unhealthy"][0]
+
+
+def test_an_operators_halt_is_a_mode_and_no_illness(watched):
+    watched.runner.operator(Operator.HALT, "alice", "alarm")
+    status = watched.monitor.status()
+    assert (status["mode"], status["mode_why"]) == ("halted", "operator alice: alarm")
+    assert status["healthy"]
+
+
+async def test_points_come_once_a_second_and_only_those_not_seen_yet(watched):
+    for _ in range(30):
+        watched.house.decide()
+        await watched.play()
+    points = watched.monitor.points(0)
+    assert len(points) == 4  # decisions are 100 ms apart: three seconds, and the first
+    assert watched.monitor.points(points[1]["seq"]) == points[2:]
+    assert points[0]["factors"]["delta:BTC"][1] == 100_000
+
+
+def test_decisions_are_found_by_number_in_memory_and_then_in_the_ledger(watched):
+    last = watched.monitor.decision(None)
+    assert last is not None
+    assert watched.monitor.decision(last["seq"]) == last
+    assert watched.monitor.decision(999) == {"seq": 999, "from": "ledger"}
+    assert [record["seq"] for record in watched.monitor.decisions(0)] == [last["seq"]]

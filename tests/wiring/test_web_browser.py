@@ -1,0 +1,169 @@
+"""The page in a real browser: headless Chromium, spoken to over its own protocol."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import time
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+import websockets
+
+from dea_daemon.shell.web import WebServer
+from tests.shell.watched import Watched
+
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
+    "--window-size=1400,1800",
+)  # fmt: skip
+PLOTTED = "(document.querySelector('#equity').data || [{x: []}])[0].x.length"
+EXPOSURES = "[...document.querySelectorAll('#exposures .chart')].map((c) => (c.data || [{x: []}])[0].x.length)"
+TEXT = "document.querySelector({!r}).textContent"
+
+
+class Page:
+    """One tab."""
+
+    def __init__(self, socket: websockets.ClientConnection) -> None:
+        self._socket, self._number = socket, 0
+        self.complaints: list[str] = []  # errors of scripts and of the content policy
+
+    async def call(self, method, **params):
+        self._number += 1
+        await self._socket.send(json.dumps({"id": self._number, "method": method, "params": params}))
+        while True:
+            message = json.loads(await asyncio.wait_for(self._socket.recv(), 20))
+            self._note(message)
+            if message.get("id") == self._number:
+                assert "error" not in message, message
+                return message["result"]
+
+    def _note(self, message):
+        params = message.get("params", {})
+        if message.get("method") == "Runtime.exceptionThrown":
+            self.complaints.append(str(params["exceptionDetails"]))
+        entry = params.get("entry", {})
+        if message.get("method") == "Log.entryAdded" and entry["level"] == "error" and entry["source"] != "network":
+            self.complaints.append(entry["text"])
+
+    async def open(self, url):
+        for domain in ("Runtime", "Log", "Page"):
+            await self.call(domain + ".enable")
+        await self.call("Page.navigate", url=url)
+
+    async def value(self, expression):
+        result = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        return result["result"].get("value")
+
+    async def until(self, expression, wanted):
+        deadline = time.monotonic() + 20
+        while (found := await self.value(expression)) != wanted:
+            assert time.monotonic() < deadline, f"{expression} is {found!r}, not {wanted!r}; {self.complaints}"
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def browser(folder):
+    chromium = shutil.which("chromium")
+    assert chromium, "chromium is missing: apt-get install chromium"
+    command = [chromium, *FLAGS, f"--user-data-dir={folder}", "about:blank"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        port = await _port(folder / "DevToolsActivePort", process)
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/json/list") as reply:
+            tab = next(target for target in await reply.json() if target["type"] == "page")
+        async with websockets.connect(tab["webSocketDebuggerUrl"], max_size=None) as socket:
+            yield Page(socket)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def _port(file, process):
+    async with asyncio.timeout(30):
+        while not (file.exists() and file.read_text().count("\n")):
+            assert process.returncode is None, f"chromium ended with {process.returncode}"
+            await asyncio.sleep(0.05)
+    return file.read_text().splitlines()[0]
+
+
+@pytest.fixture
+async def page(tmp_path):
+    async with browser(tmp_path / "chromium") as page:
+        yield page
+        assert not page.complaints
+
+
+def serving(monitor, port=0):
+    return WebServer("127.0.0.1", port, monitor, lambda: b"")
+
+
+def cut(server):
+    """Every connection ends as if the wire had gone."""
+    for handler in server._runner.server.connections:
+        handler.transport.abort()
+
+
+async def test_a_stream_that_broke_and_came_back_doubles_no_point(page):
+    monitor = Watched(points=120)
+    async with serving(monitor) as server:
+        await page.open(server.url)
+        await page.until(PLOTTED, 120)
+        assert await page.value(EXPOSURES) == [120, 120]
+        await page.value("window.witness = 1")
+        for _ in range(2):
+            cut(server)
+            monitor.grow(15)
+            await page.until(PLOTTED, len(monitor.points(0)))
+            await page.until(TEXT.format("#link"), "live")
+        assert await page.value(EXPOSURES) == [150, 150]
+        assert await page.value("new Set(document.querySelector('#equity').data[0].x).size") == 150
+        assert await page.value("document.querySelectorAll('#decisions tbody tr').length") == 30
+        assert await page.value("document.querySelectorAll('#fills tbody tr').length") == 30
+        assert await page.value("window.witness") == 1  # the page itself was not loaded again
+
+
+async def test_a_page_whose_daemon_ended_says_so_and_begins_anew_with_the_next(page):
+    monitor = Watched(points=50)
+    async with serving(monitor) as server:
+        await page.open(server.url)
+        await page.until(PLOTTED, 50)
+        assert await page.value("document.body.className") == ""
+        port = server.port
+    await page.until("document.body.className", "lost")
+    assert "connection lost" in await page.value(TEXT.format("#link"))
+    async with serving(Watched("run2", points=7), port):
+        await page.until(PLOTTED, 7)
+        await page.until("document.body.dataset.run", "run2")
+        await page.until("document.querySelectorAll('#decisions tbody tr').length", 1)
+
+
+async def test_a_click_on_a_decision_tells_all_of_it_and_runs_nothing(page):
+    async with serving(Watched(points=10)) as server:
+        await page.open(server.url)
+        await page.until("document.querySelectorAll('#decisions tbody tr').length", 2)
+        await page.value("document.querySelector('#decisions tbody tr').click()")
+        await page.until(TEXT.format("#record h2"), "Decision 40")
+        await page.until("document.querySelectorAll('#record table').length", 4)
+        told = await page.value(TEXT.format("#record"))
+        for words in ("$90,000", "$100,000", "one order's most", "BTC-PERPETUAL", "80000.5", "<b>BTC</b>"):
+            assert words in told
+        assert await page.value("document.querySelectorAll('#record b').length") == 0
+        assert await page.value("document.querySelector('#detail').open") is True
+
+
+async def test_the_head_of_the_page_says_how_the_daemon_is(page):
+    why = ["feed books is not connected"]
+    sick: dict[str, Any] = dict(mode="halted", mode_why="drawdown", healthy=False, unhealthy=why)
+    monitor = Watched(points=3, **sick)
+    async with serving(monitor) as server:
+        await page.open(server.url)
+        await page.until(TEXT.format("#mode"), "halted")
+        assert await page.value(TEXT.format("#health")) == "unhealthy"
+        assert await page.value(TEXT.format("#why")) == "drawdown · feed books is not connected"
+        assert await page.value("document.querySelectorAll('#instruments tbody tr').length") == 2
+        assert await page.value("document.querySelectorAll('#limits .bar').length") == 5
