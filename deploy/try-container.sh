@@ -44,7 +44,8 @@ check "the Dockerfile builds" buildah "${store[@]}" bud --isolation chroot --for
 [ $failed = 0 ] || exit 1
 
 podman "${store[@]}" run -d --name "$name" --read-only --user 10001:10001 --cap-drop all --network none \
-    --security-opt no-new-privileges --cgroups disabled --log-driver k8s-file --log-opt "path=$work/log" \
+    --security-opt no-new-privileges --cgroups disabled --health-interval disable \
+    --ulimit nofile=4096:4096 --ulimit nproc=1024:1024 --log-driver k8s-file --log-opt "path=$work/log" \
     --tmpfs /tmp:mode=1777,noexec,nosuid,nodev --tmpfs /state:mode=1777 \
     --tmpfs /run/dea-daemon:mode=1777,noexec,nosuid,nodev \
     localhost/dea-daemon:latest demo --seconds 600 --json >/dev/null

@@ -1,6 +1,5 @@
 """Commands that read what a daemon wrote: ledger and statement. All but `ledger vacuum` work while it runs."""
 
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +36,13 @@ def ledger() -> None:
 @click.argument("to", type=FILE)
 def backup(config: Path | None, ledger_file: Path | None, to: Path) -> None:
     """Copy the ledger TO a file, or into a directory under a name with the time. The daemon may run."""
-    from dea_daemon.shell.ledger_care import backup, size_of
+    from dea_daemon.shell.ledger_care import backup, dated_name, size_of
     from dea_daemon.shell.output import say
     from dea_daemon.shell.progress import progress
 
     path = ledger_path(config, ledger_file)
     if to.is_dir():
-        to = to / f"ledger-{datetime.now(UTC):%Y%m%d-%H%M%S}.sqlite"
+        to = to / dated_name()
     with progress("copying pages", show=True) as advance:
         backup(path, to, advance)
     say(f"{to}: {_mb(size_of(to))}, a whole copy of {path}")
@@ -99,7 +98,9 @@ def statement(config: Path | None, ledger_file: Path | None, day: str, json_line
 
     if json_lines and as_csv:
         raise click.UsageError("give one of --json and --csv")
-    path, wanted = ledger_path(config, ledger_file), _day(day)
+    path, wanted = ledger_path(config, ledger_file), statement.day_of(day)
+    if wanted is None:
+        raise click.UsageError(f"--day {day}: not a day such as 2026-01-31, nor today")
     found = statement.statement(path, wanted)
     if not found.pools and not found.contracts and day != "today":
         kept = statement.days(path)
@@ -114,15 +115,6 @@ def statement(config: Path | None, ledger_file: Path | None, day: str, json_line
     else:
         say(*statement_text.lines(found))
     return None
-
-
-def _day(text: str) -> date:
-    if text == "today":
-        return datetime.now(UTC).date()
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise click.UsageError(f"--day {text}: not a day such as 2026-01-31, nor today") from None
 
 
 def _mb(size: int) -> str:

@@ -84,6 +84,7 @@ def schema() -> None:
 @json_option
 @click.option("--log", "venue_log", type=FILE, help="The simulated venue's own account of every order.")
 @click.option("--state-dir", type=FILE, help="Keep the ledger here; a run again goes on from it.")
+@click.option("--http", "http_port", type=click.IntRange(0, 65_535), help="Serve the web view on this port.")
 @_view
 def demo(
     seconds: float,
@@ -93,6 +94,7 @@ def demo(
     json_lines: bool,
     venue_log: Path | None,
     state_dir: Path | None,
+    http_port: int | None,
     view: bool | None,
 ) -> int:
     """Trade against a simulated venue over real sockets."""
@@ -106,6 +108,7 @@ def demo(
         json_lines=json_lines,
         venue_log=venue_log,
         state_dir=state_dir,
+        http_port=http_port,
         view=_wants_view(view, json_lines),
     )
 

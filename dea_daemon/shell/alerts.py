@@ -37,7 +37,7 @@ class Kind:
 
 KINDS = {
     "run.started": Kind("warning", "started, armed: {armed}"),
-    "run.ended": Kind("warning", "ended, drained: {drained}"),
+    "run.ended": Kind("warning", "ended"),
     "run.failed": Kind("critical", "ended by an error: {why}"),
     "mode.changed": Kind("critical", "mode is {after}, was {before}: {why}", "after", "mode"),
     "operator.spoke": Kind("warning", "operator {who}: {command} {why}", "command"),

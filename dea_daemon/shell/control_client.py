@@ -147,7 +147,7 @@ def get(place: Place, path: str) -> Any:
 
 
 def post(place: Place, path: str, **asked: Any) -> Any:
-    """The answer to a command. The daemon does not obey it (but for halting and the like) once we have gone."""
+    """The answer to a command. One the daemon finds once we have gone is lost, or refused unless it is a halt."""
     asked["valid_until_ns"] = time.monotonic_ns() + int((CONNECT_S + ANSWER_S) * 1e9)
     return _ask(place, "POST", path, json.dumps(asked).encode())
 
@@ -200,7 +200,10 @@ def _silent(pid: int, place: Place) -> str:
         _state(pid), "exists, hung"
     )
     who = f"process {pid} {state}?" if pid and Path(f"/proc/{pid}").exists() else "which process is not known"
-    return f"the daemon at {place.socket} does not answer ({who}). Its orders may rest at the venue: see cancel-all"
+    return (
+        f"the daemon at {place.socket} does not answer ({who}). A command may be lost: ask again, or end the process. "
+        "Its orders may rest at the venue: see cancel-all"
+    )
 
 
 def _state(pid: int) -> str:

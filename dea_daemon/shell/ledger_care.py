@@ -48,6 +48,11 @@ def backup(path: Path, to: Path, advance: Advance = lambda pages: None) -> None:
         raise LedgerError(f"backup to {to}: {error}") from error
 
 
+def dated_name() -> str:
+    """A name for a copy made now."""
+    return time.strftime("ledger-%Y%m%d-%H%M%S.sqlite", time.gmtime())
+
+
 def _copy(source: sqlite3.Connection, copy: sqlite3.Connection, advance: Advance) -> None:
     done = 0
 

@@ -50,7 +50,7 @@ class History:
         if settled and self.seen_ns > self.kept_ns:  # what was pending until then
             _put_pools(db, self.seen, universe, self.seen_ns)
         if settled or batch.closing or self.is_due(now_ns):
-            _put_pools(db, batch.pools, universe, now_ns)
+            _put_pools(db, batch.pools, universe, now_ns, batch.closing)
             after = replace(after, kept_ns=now_ns)
         return replace(after, seen_ns=now_ns, seen=dict(batch.pools))
 
@@ -75,11 +75,11 @@ def _put_instruments(db: sqlite3.Connection, universe: Universe) -> None:
     )  # fmt: skip
 
 
-def _put_pools(db: sqlite3.Connection, pools: Pools, universe: Universe, ts_ns: int) -> None:
+def _put_pools(db: sqlite3.Connection, pools: Pools, universe: Universe, ts_ns: int, closing: bool = False) -> None:
     db.executemany(
-        "INSERT OR REPLACE INTO pool_history VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO pool_history VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
-            (ts_ns, str(universe.accounts[account]), currency, pool.equity, pool.cash, pool.session_funding)
+            (ts_ns, str(universe.accounts[account]), currency, pool.equity, pool.cash, pool.session_funding, closing)
             for (account, currency), pool in pools.items()
         ],
     )

@@ -27,6 +27,7 @@ SCHEMA = 1
 POINTS, DECISIONS, ACTED, FILLS, NOTES = 3_600, 2_000, 500, 500, 100  # how much of the past is kept
 POINT_EVERY_NS = NS_PER_S
 RECENT = 20
+LATENCIES = 1_000  # samples
 SILENT_S = 5.0  # without a decision for this long, something is wrong
 
 
@@ -59,7 +60,7 @@ class Monitor:
         }
         self._started_ns = now_ns()
         self._records: deque[DecisionRecord] = deque(maxlen=DECISIONS)
-        self._acted: deque[DecisionRecord] = deque(maxlen=ACTED)
+        self._acted: deque[dict[str, Any]] = deque(maxlen=ACTED)
         self._orders: deque[tuple[DecisionRecord, OrderLine]] = deque(maxlen=RECENT)
         self._points: deque[dict[str, Any]] = deque(maxlen=POINTS)
         self._fills: deque[dict[str, Any]] = deque(maxlen=FILLS)
@@ -82,7 +83,7 @@ class Monitor:
         self._records.append(record)
         clips = frozenset((clip.limit, clip.subject) for clip in record.clips)
         if record.orders or record.notes or clips != self._told:
-            self._acted.append(record)
+            self._acted.append(_json(record))
         self._told = clips
         self._orders.extend((record, line) for line in record.orders)
         if record.ts_recv_ns >= self._next_point_ns:
@@ -105,7 +106,7 @@ class Monitor:
 
     def decisions(self, after: int) -> list[dict[str, Any]]:
         """Those that acted, noted something, or were clipped in a way the one before was not."""
-        return [_json(record) for record in self._acted if record.seq > after]
+        return [record for record in self._acted if record["seq"] > after]
 
     def fills(self, after: int) -> list[dict[str, Any]]:
         """Fills numbered from 1, those after a number."""
@@ -181,9 +182,9 @@ class Monitor:
         return {"account": str(account), **socket.health_line(now_ns)}
 
     def _latencies(self, now_ns: int) -> dict[str, Any]:
-        """Percentiles over 100,000 samples take milliseconds, so they are at most a second old."""
+        """Percentiles of what is recent, reckoned once a second."""
         if now_ns - self._latency[0] >= POINT_EVERY_NS:
-            self._latency = (now_ns, self._runner.stats.latencies())
+            self._latency = (now_ns, self._runner.stats.latencies(LATENCIES))
         return self._latency[1]
 
 

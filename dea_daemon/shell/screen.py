@@ -32,12 +32,17 @@ def usable() -> bool:
         return False
 
 
+def terminal() -> str:
+    """The path of the terminal that stdout is. OSError where it is none."""
+    return os.ttyname(sys.stdout.fileno())
+
+
 class Screen:
     """The terminal on stdout. Raises OSError where it cannot be had, and from `paint` where it is gone."""
 
     def __init__(self) -> None:
         # A description of its own: what it shares with stdin and stderr stays as it was, and blocking.
-        self._fd = os.open(os.ttyname(sys.stdout.fileno()), os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        self._fd = os.open(terminal(), os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             self._before = termios.tcgetattr(self._fd)
             # From the background our last words would stop us.
@@ -57,7 +62,7 @@ class Screen:
         if not self._drained():
             return
         size = os.get_terminal_size(self._fd)
-        width, height = max(size.columns, 20), max(size.lines, 3)
+        width, height = size.columns or 80, size.lines or 24  # a terminal without a size: what most have
         self._console.size = ConsoleDimensions(width, height)
         with self._console.capture() as capture:
             self._console.print(picture, end="", soft_wrap=True)

@@ -95,7 +95,7 @@ def show_exposure(status: Status, width: int) -> Section:
 
 def show_limits(status: Status, width: int) -> Section:
     columns = [Column("", 12), Column("of", 19), Column("", 0), Column("", 6, True), Column("used / allowed", 21, True)]
-    uses = sorted(listed(status, "limits"), key=lambda use: -int(20 * share(use)))  # in steps, so that rows stay put
+    uses = sorted(listed(status, "limits"), key=lambda use: -round(100 * share(use)))  # in steps, so that rows stay put
     rows: list[list[Cell]] = []
     for use in uses:
         of = f"{amount(use['used'])} / {amount(use['allowed'])}"

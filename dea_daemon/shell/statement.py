@@ -157,6 +157,16 @@ def statement(path: Path, day: date) -> Statement:
         return _Books(db, day, start_ns).close()
 
 
+def day_of(text: str) -> date | None:
+    """2026-01-31, or today (UTC); None for anything else."""
+    if text == "today":
+        return datetime.now(UTC).date()
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
 def days(path: Path) -> list[date]:
     """The days the ledger has cash figures of."""
     with reading(path) as db:
@@ -191,14 +201,16 @@ class _Books:
 
     def _cut(self, at_ns: int) -> int | None:
         """The last cash figures at or before `at_ns` that no fill was just changing."""
-        times = [ts for (ts,) in self.db.execute(
-            "SELECT DISTINCT ts_ns FROM pool_history WHERE ts_ns <= ? ORDER BY ts_ns DESC LIMIT 10", (at_ns,)
-        )]  # fmt: skip
-        for ts_ns in times:
+        query = (
+            "SELECT ts_ns, max(closing) FROM pool_history WHERE ts_ns <= ? GROUP BY ts_ns ORDER BY ts_ns DESC LIMIT 10"
+        )
+        found = self.db.execute(query, (at_ns,)).fetchall()
+        for ts_ns, closing in found:
             near = "SELECT 1 FROM fills WHERE ts_recv_ns > ? AND ts_recv_ns <= ? LIMIT 1"
-            if not self.db.execute(near, (ts_ns - QUIET_NS, ts_ns)).fetchone():
+            # A run's last figures were reported after its last order had ended.
+            if closing or not self.db.execute(near, (ts_ns - QUIET_NS, ts_ns)).fetchone():
                 return int(ts_ns)
-        return int(times[0]) if times else None
+        return int(found[0][0]) if found else None
 
     def _first_cut(self, from_ns: int) -> int | None:
         """The first cash figures of a day before which there are none."""

@@ -46,7 +46,9 @@ def lines(statement: Statement) -> Iterator[str]:
 
 
 def _contracts(contracts: list[ContractLine]) -> Iterator[str]:
-    rows = [("contract", "fills", "bought", "sold", "held", "turnover USD", "realised", "", "fees", "")]
+    rows: list[tuple[str, ...]] = [
+        ("contract", "fills", "bought", "sold", "held", "turnover USD", "realised", "", "fees", "")
+    ]
     rows += [_contract(line) for line in contracts]
     turnover, fees = sum(line.turnover_usd for line in contracts), sum(line.fees_usd for line in contracts)
     fills = sum(line.fills for line in contracts)

@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -63,12 +63,13 @@ class Stats:
             wait, decide, commit, send = (later - earlier for earlier, later in pairwise(marks))
             self.stages_ns.append((wait, decide, commit, send))
 
-    def latencies(self) -> dict[str, dict[str, float]]:
-        """p50 and p99 in µs of a decision, of trigger to bytes, and of each stage in between."""
-        stages = np.array(self.stages_ns, dtype=np.float64).reshape(-1, 4)
+    def latencies(self, last: int = SAMPLES) -> dict[str, dict[str, float]]:
+        """p50 and p99 in µs of a decision, of trigger to bytes, and of each stage in between; of the last so many."""
+        stages = np.array(list(islice(reversed(self.stages_ns), last)), dtype=np.float64).reshape(-1, 4)
+        decisions = np.array(list(islice(reversed(self.decision_ns), last)), dtype=np.float64)
         names = ("wait_us", "decide_us", "commit_us", "send_us")
         return {
-            "decision_us": percentiles(np.array(self.decision_ns, dtype=np.float64)),
+            "decision_us": percentiles(decisions),
             "event_to_order_us": percentiles(stages.sum(axis=1)),
             **{name: percentiles(stages[:, k]) for k, name in enumerate(names)},
         }

@@ -15,8 +15,10 @@ import structlog
 import uvloop
 
 from dea_daemon.domain.errors import ConfigError, VenueError
+from dea_daemon.shell.control_client import control_path
 from dea_daemon.shell.runner import Runner
 from dea_daemon.shell.settings import load
+from dea_daemon.shell.watch_settings import HttpSettings
 from dea_daemon.wiring.live import POLL_S, cancelled_by_signals, finish, start_logs, trade, until_signalled
 from dea_daemon.wiring.summary import within_bands
 
@@ -34,12 +36,13 @@ def run_demo(
     json_lines: bool,
     venue_log: Path | None,
     state_dir: Path | None,
+    http_port: int | None = None,
     view: bool = False,
 ) -> int:
     """0 if the demo ended reconciled, inside its bands and without open orders; else 1. Of one that a signal cut
     short the bands are not asked; 130 if it had not begun."""
     with tempfile.TemporaryDirectory(prefix="dea-demo-") as scratch:
-        demo = _demo(seconds, seed, scenario, tape, venue_log, state_dir or Path(scratch), json_lines, view)
+        demo = _demo(seconds, seed, scenario, tape, venue_log, state_dir or Path(scratch), json_lines, http_port, view)
         try:
             finished, whole = uvloop.run(demo)
         except asyncio.CancelledError:
@@ -62,6 +65,7 @@ async def _demo(
     venue_log: Path | None,
     state_dir: Path,
     json_lines: bool,
+    http_port: int | None,
     view: bool,
 ) -> tuple[dict[str, Any], bool]:
     """What `run.finished` says, and whether the demo had all its time."""
@@ -72,11 +76,13 @@ async def _demo(
     async with _venue(arguments) as listening:
         environ = {**os.environ, "STATE_DIRECTORY": str(state_dir), **venue_environment(listening)}
         settings = load(config_file(CONFIG), environ)
+        if http_port is not None:
+            settings = settings.model_copy(update={"http": HttpSettings(enabled=True, port=http_port)})
         start_logs(settings, json_lines)
         if not (json_lines or view):
             from dea_daemon.wiring.tables import introduce
 
-            introduce(scenario, seed, seconds)
+            introduce(scenario, seed, seconds, control_path(state_dir, environ))
 
         whole = False
 

@@ -1,6 +1,7 @@
 """What a person reads before and after a run."""
 
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,14 +13,16 @@ _EXPOSURE = ("underlying", "held", "wanted", "± band", "")
 _INTRODUCTION = """\
 A simulated Deribit on this machine (scenario {scenario}, seed {seed}); the daemon trades there for {seconds:g} s.
 Each decision shows, in USD, exposure held → wanted ± band, and below it the orders it sent.
+From another terminal: dea-daemon status --socket {socket}    (top, explain, pause, resume, halt, …)
 """
 
 
-def introduce(scenario: str, seed: int, seconds: float) -> None:
+def introduce(scenario: str, seed: int, seconds: float, socket: Path) -> None:
     """What a demo is about to show, to stderr, before its log; nothing where nobody looks."""
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:
-        console.print(_INTRODUCTION.format(scenario=scenario, seed=seed, seconds=seconds), soft_wrap=True)
+        told = _INTRODUCTION.format(scenario=scenario, seed=seed, seconds=seconds, socket=socket)
+        console.print(told, soft_wrap=True)
 
 
 def show(finished: dict[str, Any]) -> None:

@@ -3,14 +3,17 @@ trading up: each listens after a decision was sent, and answers between two even
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from dea_daemon.domain.decisions import Note
 from dea_daemon.domain.errors import ConfigError
 from dea_daemon.domain.events import Operator
 from dea_daemon.shell.alerts import Alerts
@@ -102,14 +105,22 @@ async def watching(
             web = await stack.enter_async_context(http)
             log.info("web.listening", url=web.url)
         if settings.alerts.webhook or settings.alerts.telegram:
-            alerts = Alerts(settings.alerts, run_id)
+            alerts = Alerts(settings.alerts, f"{socket.gethostname()} {config.stem if config else 'demo'}")
             runner.listeners.append(alerts.tell)
             tasks.append(asyncio.create_task(alerts.run()))
             stack.push_async_callback(alerts.close)
+            alerts.note(Note("run.started", {"armed": settings.armed}))
+            stack.push(partial(_ended, alerts))
         tasks.append(asyncio.create_task(notifier.feed(lambda: runner.stats.decisions)))
         notifier.ready("trading" if settings.armed else "observing")
         stack.callback(notifier.stopping)
         yield monitor
+
+
+def _ended(alerts: Alerts, _: object, error: BaseException | None, __: object) -> None:
+    """The run's end, as an alert."""
+    failed = isinstance(error, Exception)
+    alerts.note(Note("run.failed", {"why": str(error)}) if failed else Note("run.ended", {}))
 
 
 async def _stopped(tasks: list[asyncio.Task[Any]]) -> None:

@@ -357,7 +357,10 @@ def _generated_okx(messages: int = 400) -> list[tuple[bool, bytes]]:
     """A snapshot of 400 levels a side, then updates of some ten, each with its checksum."""
     rng, frames, words = random.Random(7), [], (Words(1.0), Words(-1.0))
     for i in range(messages):
-        sides = [[[p, f"{float(a) * 1_000:g}", "0", "1"] for p, a in side] for side in _ladder(rng, 10 if i else 400)]
+        sides = [
+            [[f"{float(p):.10g}", f"{float(a) * 1_000:g}", "0", "1"] for p, a in side]
+            for side in _ladder(rng, 10 if i else 400)
+        ]
         for side, levels in zip(words, sides, strict=True):
             for price, amount, *_ in levels:
                 side.put(float(price), float(amount), f"{price}:{amount}")

@@ -347,3 +347,23 @@ async def test_closing_gives_up_on_a_dead_sink_at_once():
         alerts.tell(noted(HALTED, NORMAL))
         before_s = time.perf_counter()
     assert time.perf_counter() - before_s < 1.0
+
+
+async def test_an_alert_on_its_way_when_the_task_was_ended_is_tried_again(place):
+    place.answers = [0.15]
+    alerts = Alerts(settings(place.url), "desk-1")
+    task = asyncio.create_task(alerts.run())
+    alerts.note(HALTED)
+    await place.received(1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await alerts.close()
+    assert len(place.got) == 2
+
+
+async def test_a_redirect_is_not_followed(place):
+    place.answers = [web.Response(status=307, headers={"Location": "/elsewhere"})]
+    async with running(settings(place.url)) as alerts:
+        alerts.tell(noted(HALTED))
+        await place.received(1)
+    assert place.paths == [f"/{SECRET}"]

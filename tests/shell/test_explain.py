@@ -27,6 +27,11 @@ def ledger(tmp_path):
     opened.close()
 
 
+def seq_of(path, seq=None, run=None) -> int | None:
+    found = from_ledger(path, seq, run)
+    return None if found is None else found["seq"]
+
+
 def kept(ledger, *records):
     """The last record as it comes back."""
     ledger.write(Batch(decisions=list(records)), UNIVERSE, NOW)
@@ -85,8 +90,8 @@ def test_what_was_not_known_is_a_question_mark(ledger):
 
 def test_the_last_decision_and_any_kept_one_are_found_and_one_not_kept_has_neighbours(ledger):
     kept(ledger, record(3), record(8), record(20))
-    assert from_ledger(ledger.path, None)["seq"] == 20
-    assert from_ledger(ledger.path, 8)["seq"] == 8
+    assert seq_of(ledger.path, None) == 20
+    assert seq_of(ledger.path, 8) == 8
     assert from_ledger(ledger.path, 9) is None
     assert neighbours(ledger.path, 9) == (8, 20)
     assert neighbours(ledger.path, 2) == (None, 3) and neighbours(ledger.path, 21) == (20, None)
@@ -98,8 +103,8 @@ def test_the_newest_run_is_meant_unless_another_is_named(ledger):
     ledger.start_run("second", NOW, "{}")
     assert from_ledger(ledger.path, None) is None
     kept(ledger, record(1))
-    assert from_ledger(ledger.path, None)["seq"] == 1
-    assert from_ledger(ledger.path, None, run="first")["seq"] == 3
+    assert seq_of(ledger.path, None) == 1
+    assert seq_of(ledger.path, None, run="first") == 3
     assert from_ledger(ledger.path, None, run="none such") is None
 
 
@@ -109,7 +114,7 @@ def test_a_killed_daemons_ledger_is_read_with_the_log_it_left(ledger, tmp_path):
     left.mkdir()
     for suffix in ("", "-wal"):  # as after a power cut: no shared memory
         shutil.copy(ledger.path.with_name(ledger.path.name + suffix), left / f"ledger.sqlite{suffix}")
-    assert from_ledger(left / "ledger.sqlite", None)["seq"] == 5
+    assert seq_of(left / "ledger.sqlite", None) == 5
 
 
 def test_reading_changes_nothing_and_says_what_cannot_be_read(ledger, tmp_path):

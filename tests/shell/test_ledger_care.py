@@ -54,20 +54,20 @@ CREATE TABLE decisions (
     PRIMARY KEY (epoch, seq)) STRICT;
 CREATE TABLE checkpoints (
     key TEXT PRIMARY KEY, ts_ns INTEGER NOT NULL, data BLOB NOT NULL) STRICT, WITHOUT ROWID;
-PRAGMA application_id = 233485024;
+PRAGMA application_id = 233495264;
 PRAGMA user_version = 1;
 """
-ROWS_1 = (
-    "INSERT INTO meta VALUES ('epoch', 7), ('peak_equity_usd', 1234.5)",
-    "INSERT INTO runs VALUES (7, 'ab12', 5, '0.1.0')",
-    "INSERT INTO intents VALUES ('d0000007000000a1', 7, 1, 'deribit/main', 'BTC-PERPETUAL', '10', '0.5',"
-    f" 'buy', 10, 100001, 'gtc', 1, 0, {NOW // 10**6}, {NOW})",
-    f"INSERT INTO order_states VALUES ('d0000007000000a1', 'open', 'v1', 2, 3, '', 0, {NOW})",
-    f"INSERT INTO fills VALUES ('deribit/main', 't1', {NOW}, {NOW}, 'BTC-PERPETUAL', '10', '0.5', 'v1', 'd1', 'buy',"
-    " 2, 100000, 0.1, 'BTC', 1, 20.0, 0.5)",
-    "INSERT INTO modes VALUES (1, 4, 3, 'operator: unsure')",
-    "INSERT INTO decisions VALUES (7, 1, 5, '{}')",
-)
+ROWS_1 = """
+INSERT INTO meta VALUES ('epoch', 7), ('peak_equity_usd', 1234.5);
+INSERT INTO runs VALUES (7, 'ab12', 5, '0.1.0');
+INSERT INTO intents VALUES ('d0000007000000a1', 7, 1, 'deribit/main', 'BTC-PERPETUAL', '10', '0.5',
+    'buy', 10, 100001, 'gtc', 1, 0, 1770000000000, @NOW);
+INSERT INTO order_states VALUES ('d0000007000000a1', 'open', 'v1', 2, 3, '', 0, @NOW);
+INSERT INTO fills VALUES ('deribit/main', 't1', @NOW, @NOW, 'BTC-PERPETUAL', '10', '0.5', 'v1', 'd1', 'buy',
+    2, 100000, 0.1, 'BTC', 1, 20.0, 0.5);
+INSERT INTO modes VALUES (1, 4, 3, 'operator: unsure');
+INSERT INTO decisions VALUES (7, 1, 5, '{}');
+""".replace("@NOW", str(NOW))
 
 
 @pytest.fixture
@@ -92,7 +92,8 @@ def mode_of(path):
 def test_a_copy_is_whole_though_another_thread_writes_all_the_while(ledger, tmp_path, monkeypatch):
     monkeypatch.setattr(ledger_care, "PAGES_AT_ONCE", 1)
     ledger.write(Batch(intents=[order(n, reason="x" * 400) for n in range(2, 2_000)]), UNIVERSE, NOW)
-    told, copied = [], []
+    told: list[int] = []
+    copied: list[bool] = []
 
     def copy():
         backup(ledger.path, tmp_path / "copy.sqlite", told.append)
@@ -193,8 +194,7 @@ def released(path):
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
     db.executescript(RELEASE_1)
-    for row in ROWS_1:
-        db.execute(row)
+    db.executescript(ROWS_1)
     db.close()
     return path
 

@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from dea_daemon.domain.decisions import Decision, DecisionRecord, Note
 from dea_daemon.domain.modes import Mode
 from dea_daemon.shell.metrics import CONTRACTS, NOTES, Metrics
-from tests.shell.status_sample import instrument, still_monitor
+from tests.shell.status_sample import instrument, status, still_monitor
+from tests.shell.test_monitor import Watched
 
 STATE = Path(__file__).parents[2] / "dea_daemon" / "state"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -107,6 +108,26 @@ def test_two_runs_in_one_process_do_not_share_counters():
     first, second = Metrics(still_monitor()), Metrics(still_monitor())
     first.decided(Decision(notes=(Note("mode.changed", {}),)))
     assert value(samples(second), "dea_notes_total", event="mode.changed") == 0
+
+
+async def test_a_real_monitor_can_be_told_of():
+    watched = Watched()
+    metrics = Metrics(watched.monitor, utc_ns=lambda: watched.now)
+    watched.runner.listeners.append(metrics.decided)
+    assert samples(metrics)["dea_decisions_total", frozenset()] == 0  # before anything was decided, too
+    watched.house.settle()
+    watched.house.decide()
+    await watched.play()
+    read = samples(metrics)
+    assert value(read, "dea_decision_seconds_count") == value(read, "dea_decisions_total") > 0
+    assert value(read, "dea_notes_total", event="account.adopted") == 1
+    assert value(read, "dea_limit_allowed", limit="net", subject="delta:BTC") == 400_000
+    told = watched.monitor.status()
+    assert status().keys() == told.keys()  # the sample these tests use looks as the real one does
+    for part in ("counts", "latency"):
+        assert status()[part].keys() == told[part].keys()
+    for table in ("factors", "limits", "instruments", "pools"):
+        assert status()[table][0].keys() == told[table][0].keys(), table
 
 
 # --- bounds -------------------------------------------------------------------------------------------------

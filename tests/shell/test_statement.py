@@ -196,7 +196,7 @@ def test_a_fill_whose_cash_has_not_been_told_yet_is_in_the_next_books(day):
     day.write(100)
     closed_ns = day.now_ns
     day.trade(1, 1_000, 60_000, 1.5)
-    day.write(0.5, closing=True)  # too soon after the fill to be trusted
+    day.write(0.5)  # too soon after the fill to be trusted
     assert day.of().to_ns == closed_ns
     day.write(60)
     assert day.of().to_ns == day.now_ns and pool(day.of(), "USDC").fees == Decimal("1.5")

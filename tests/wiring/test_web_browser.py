@@ -22,6 +22,7 @@ FLAGS = (
 )  # fmt: skip
 PLOTTED = "(document.querySelector('#equity').data || [{x: []}])[0].x.length"
 EXPOSURES = "[...document.querySelectorAll('#exposures .chart')].map((c) => (c.data || [{x: []}])[0].x.length)"
+TOO_WIDE = "[...document.querySelectorAll('.chart')].filter((c) => c.scrollWidth > c.clientWidth + 1).length"
 TEXT = "document.querySelector({!r}).textContent"
 
 
@@ -114,6 +115,7 @@ async def test_a_stream_that_broke_and_came_back_doubles_no_point(page):
         await page.open(server.url)
         await page.until(PLOTTED, 120)
         assert await page.value(EXPOSURES) == [120, 120]
+        await page.until(TOO_WIDE, 0)
         await page.value("window.witness = 1")
         for _ in range(2):
             cut(server)

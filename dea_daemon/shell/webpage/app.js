@@ -72,6 +72,7 @@ const number = (x, digits = 2) =>
 const usd = (x) => (known(x) ? (x < 0 ? "−$" : "$") + number(Math.abs(x), Math.abs(x) < 100 ? 2 : 0) : "–");
 const percent = (x, digits = 1) => (known(x) ? number(100 * x, digits) + " %" : "–");
 const iso = (ns) => new Date(ns / 1e6).toISOString();
+const milliseconds = (us) => (known(us) ? number(us / 1000, 1) + " ms" : "–");
 const clock = (ns) => iso(ns).slice(11, 19);
 const word = (x) => String(x ?? "").replaceAll("_", " ");
 const mode = (x) => (typeof x === "number" ? MODES[x] ?? String(x) : x);
@@ -141,8 +142,8 @@ function showStatus(s) {
   const tiles = [
     ["equity", usd(s.equity_usd)], ["drawdown", percent(s.drawdown, 2)], ["last decision", age(s.decision_age_s)],
     ["decisions", number(s.counts.decisions)], ["orders sent", number(s.counts.orders_sent)],
-    ["fills", number(s.counts.fills)], ["fees", usd(s.fees_usd)], ["turnover, last hour", usd(s.turnover_hour_usd)],
-    ["event to order p99", number(s.latency?.event_to_order_us?.p99, 0) + " µs"],
+    ["fills", number(s.counts.fills)], ["fees", usd(s.fees_usd)], ["turnover in 1 h", usd(s.turnover_hour_usd)],
+    ["event to order, p99", milliseconds(s.latency?.event_to_order_us?.p99)],
     ["limits breached", number(s.counts.limits_breached)],
   ];
   $("tiles").replaceChildren(...tiles.map(([name, value]) => {
@@ -171,7 +172,7 @@ function showMarkets(s) {
   table($("feeds"), [
     ["feed", (f) => f.feed], ["age", (f) => age(f.age_s), "num"], ["per s", (f) => number(f.rate_per_s, 0), "num"],
     ["messages", (f) => number(f.messages, 0), "num"], ["connects", (f) => number(f.connects), "num"],
-    ["gaps", (f) => number(f.gaps), "num"], ["offset", (f) => number(f.offset_ms, 1) + " ms", "num"],
+    ["gaps", (f) => number(f.gaps), "num"], ["offset", (f) => known(f.offset_ms) ? number(f.offset_ms, 1) + " ms" : "–", "num"],
     ["", (f) => (f.ready ? "ready" : f.last_error || "not connected"), (f) => (f.ready ? "" : "bad-text wrap")],
   ], s.feeds, { row: (line, f) => faint(line, f.ready) });
   const time = ["time", (x) => clock(x.utc_ns), "dim"];
@@ -194,13 +195,17 @@ function draw(into, traces, more = {}) {
   const axis = { gridcolor: "#222933", zerolinecolor: "#394350", linecolor: "#262d37" };
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: GREY, size: 11 }, uirevision: "same",
-    margin: { l: 62, r: 14, t: 6, b: 28 }, hovermode: "x unified", hoverlabel: { bgcolor: "#0e1116" },
+    margin: { l: 62, r: 14, t: 6, b: 38 }, hovermode: "x unified", hoverlabel: { bgcolor: "#0e1116" },
     legend: { orientation: "h", y: 1.12, x: 1, xanchor: "right" }, ...more,
   };
   layout.xaxis = { ...axis, type: "date" };
   layout.yaxis = { ...axis, tickformat: "~s", ...more.yaxis };
-  Plotly.react(into, traces, layout, { displayModeBar: false, responsive: true });
+  Plotly.react(into, traces, layout, { displayModeBar: false });
 }
+
+const sizes = new ResizeObserver((entries) => {
+  for (const { target } of entries) if (target.data) Plotly.Plots.resize(target);
+});
 
 const line = (x, y, name, color, more = {}) =>
   ({ x, y, name, type: "scatter", mode: "lines", line: { color, width: 1.6 }, ...more });
@@ -211,29 +216,36 @@ function showCharts() {
   const x = points.map((p) => iso(p.utc_ns));
   document.body.dataset.points = points.length;
   document.body.dataset.run = past.run ?? "";
+  if (!points.length) return true;  // axes without a line say nothing
   draw($("equity"), [
     line(x, points.map((p) => (known(p.drawdown) ? -p.drawdown : null)), "drawdown", RED,
       { yaxis: "y2", fill: "tozeroy", fillcolor: "rgba(248,81,73,.14)", line: { color: RED, width: 0.8 } }),
     line(x, points.map((p) => p.equity_usd), "equity", BLUE),
   ], {
-    margin: { l: 70, r: 62, t: 6, b: 28 }, yaxis: { tickformat: ",.0f", tickprefix: "$" },
-    yaxis2: { overlaying: "y", side: "right", tickformat: ".2%", rangemode: "tozero", showgrid: false, zeroline: false },
+    margin: { l: 70, r: 62, t: 6, b: 38 }, yaxis: { tickformat: ",.0f", tickprefix: "$" },
+    yaxis2: { overlaying: "y", side: "right", tickmode: "auto", tickformat: ".3~%", rangemode: "tozero", showgrid: false, zeroline: false },
   });
   const names = new Set(points.flatMap((p) => Object.keys(p.factors)));
+  names.forEach(factorChart);  // all cards first: each takes its width from the others
   for (const name of names) drawFactor(name, x, points.map((p) => p.factors[name] ?? [null, null, null]));
   return true;
 }
 
-function drawFactor(name, x, values) {
+function factorChart(name) {
   let card = [...$("exposures").children].find((c) => c.dataset.factor === name);
   if (!card) {
     card = $("exposures").appendChild(make("article"));
     card.dataset.factor = name;
     card.append(make("h2", "", name.replace("delta:", "") + " exposure against target"), make("div", "chart"));
+    sizes.observe(card.lastChild);
   }
+  return card.lastChild;
+}
+
+function drawFactor(name, x, values) {
   const edge = (sign) => values.map(([, target, band]) => (known(target) && known(band) ? target + sign * band : null));
   const bare = { showlegend: false, hoverinfo: "skip", line: { width: 0, shape: "hv" } };
-  draw(card.lastChild, [
+  draw(factorChart(name), [
     line(x, edge(-1), "", GREY, bare),
     line(x, edge(1), "band", GREY, { ...bare, showlegend: true, fill: "tonexty", fillcolor: "rgba(227,179,65,.16)" }),
     line(x, values.map((v) => v[1]), "target", AMBER, { line: { color: AMBER, width: 1.2, dash: "dot", shape: "hv" } }),
@@ -307,6 +319,7 @@ function show() {
 }
 
 $("close").onclick = () => $("detail").close();
+sizes.observe($("equity"));
 forget();
 connect();
 setInterval(show, 250);
