@@ -3,6 +3,11 @@
 # uid 10001, no capability, no network. Inside, the demo trades against its own simulated venue.
 # Needs root. Prints a line a check, and ends with 0 if all held. What stays is in build/deploy.
 set -euo pipefail
+
+# A mount namespace of its own: crun refuses a machine that shows it cgroups of both versions.
+[ -n "${DEA_TRY_UNSHARED:-}" ] || DEA_TRY_UNSHARED=1 exec unshare --mount "$0" "$@"
+if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
+
 # shellcheck source=deploy/try-tree.sh
 . "$(dirname "$0")/try-tree.sh"
 
@@ -48,7 +53,7 @@ podman "${store[@]}" run -d --name "$name" --read-only --user 10001:10001 --cap-
     --ulimit nofile=4096:4096 --ulimit nproc=1024:1024 --log-driver k8s-file --log-opt "path=$work/log" \
     --tmpfs /tmp:mode=1777,noexec,nosuid,nodev --tmpfs /state:mode=1777 \
     --tmpfs /run/dea-daemon:mode=1777,noexec,nosuid,nodev \
-    localhost/dea-daemon:latest demo --seconds 600 --json >/dev/null
+    localhost/dea-daemon:latest demo --seconds 600 --json >/dev/null 2>"$made/podman.log"
 
 inside() { podman "${store[@]}" exec "$name" "$@"; }
 inspect() { podman "${store[@]}" inspect -f "$1" "$name"; }

@@ -147,6 +147,7 @@ def test_demo_hands_over_its_options(wired):
                 "json_lines": True,
                 "venue_log": Path("v"),
                 "state_dir": Path("s"),
+                "view": False,
             },
         )
     ]
@@ -162,8 +163,9 @@ def test_demo_without_options_runs_half_a_minute_on_seed_7(wired):
 def test_run_is_armed_only_by_its_configuration_and_observe_disarms(wired, options, armed):
     calls = wired("live", "run_live")
     assert call("run", "-c", SIMVENUE, *options).exit_code == 0
-    (settings, json_lines, resume), _ = calls[0]
-    assert (settings.armed, json_lines, resume) == (armed, False, False)
+    (settings, json_lines, resume, config, view), _ = calls[0]
+    assert (settings.armed, json_lines, resume, view) == (armed, False, False, False)
+    assert config == Path(SIMVENUE)
 
 
 def test_run_does_not_start_with_a_wrong_configuration(wired, tmp_path):

@@ -15,8 +15,15 @@ from dea_daemon.domain.instruments import Instrument, Kind, Payoff
 from dea_daemon.domain.numbers import as_decimal, ms_to_ns, to_lots
 
 LISTING = "/api/v5/public/instruments"
-TYPES = ("SWAP", "FUTURES", "SPOT")  # each is a request of its own; options need one a family
 _KINDS = {"SPOT": Kind.SPOT, "SWAP": Kind.PERPETUAL, "FUTURES": Kind.FUTURE, "OPTION": Kind.OPTION}
+
+
+def listing_queries(names: Iterable[str]) -> list[str]:
+    """One request a kind; options are listed by family, and only those that `names` names."""
+    parts = [name.split("-") for name in names]
+    families = dict.fromkeys(f"{part[0]}-{part[1]}" for part in parts if len(part) == 5)
+    options = [f"instType=OPTION&instFamily={family}" for family in families]
+    return ["instType=SWAP", "instType=FUTURES", "instType=SPOT", *options]
 
 
 class _Contract(msgspec.Struct, rename="camel"):

@@ -49,7 +49,7 @@ class Frame(NamedTuple):
 
 
 _SHAPES = (
-    (Kind.MESSAGE, re.compile(rb"()([0-9.]+):? ([{\[].*)", re.DOTALL)),
+    (Kind.MESSAGE, re.compile(rb"()([0-9.]+):? ([{\[].*|pong)", re.DOTALL)),
     (Kind.HTTP, re.compile(rb"(https?://\S+) -> ([0-9.]+): (.*)", re.DOTALL)),
     (Kind.SENT, re.compile(rb"(wss?://\S+) <- ([0-9.]+): (.*)", re.DOTALL)),
     (Kind.CONNECTED, re.compile(rb"(wss?://\S+) <-> ([0-9.]+)()")),

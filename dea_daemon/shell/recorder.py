@@ -131,7 +131,8 @@ class CaptureWriter:
 
     def _turn(self) -> None:
         """Write what has come. A failure costs these lines, and begins new files."""
-        lossy = [name for name in list(self._lossy) if not self._lossy.discard(name)]  # type: ignore[func-returns-value]
+        lossy = list(self._lossy)
+        self._lossy.difference_update(lossy)
         lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
         self._taken_bytes += sum(len(line.payload) for line in lines)
         if lossy and not self._told_full:

@@ -53,6 +53,7 @@ class VenueSection(Section):
     venue: ClassVar[str]
     separators: ClassVar[tuple[str, ...]]  # what follows the underlying in the name of a contract
     hosts: ClassVar[dict[str, frozenset[str]]]  # of testnet and live; anywhere else is refused
+    ports: ClassVar[tuple[int | None, ...]] = (None, 443)
 
     environment: Environment = Field(description="simulated is on this machine, live is real money")
     account: str = Field("main", pattern=r"^[A-Za-z0-9_-]+$", description="our name for the account")
@@ -84,7 +85,7 @@ class VenueSection(Section):
         if self.environment == "simulated":
             return "" if _is_loopback(host) else f"{host} is not this machine: a simulated venue is on loopback"
         wanted = self.hosts[self.environment]
-        if host not in wanted or parts.port not in (None, 443):
+        if host not in wanted or parts.port not in self.ports:
             return f"{parts.netloc} is not {self.environment} {self.venue} ({', '.join(sorted(wanted))})"
         return "" if parts.scheme in ("https", "wss") else "must be encrypted: https or wss"
 
@@ -164,16 +165,29 @@ class BinanceUsdmSection(VenueSection):
     }
 
 
+class OkxSection(VenueSection):
+    """OKX: market data only, so no key."""
+
+    venue: ClassVar = "okx"
+    separators: ClassVar = ("-",)
+    hosts: ClassVar = {
+        "testnet": frozenset({"www.okx.com", "wspap.okx.com"}),
+        "live": frozenset({"www.okx.com", "ws.okx.com", "eea.okx.com", "wseea.okx.com", "us.okx.com", "wsus.okx.com"}),
+    }
+    ports: ClassVar = (None, 443, 8443)  # its streams are at the last
+
+
 class Venues(Section):
     """By venue."""
 
     deribit: DeribitSection | None = None
     binanceusdm: BinanceUsdmSection | None = None
+    okx: OkxSection | None = None
 
     @property
     def sections(self) -> tuple[VenueSection, ...]:
         """Those that are configured."""
-        return tuple(section for section in (self.deribit, self.binanceusdm) if section is not None)
+        return tuple(section for section in (self.deribit, self.binanceusdm, self.okx) if section is not None)
 
 
 # --- everything ---------------------------------------------------------------------------------------------

@@ -28,7 +28,9 @@ from dea_daemon.engine import begin, step
 from dea_daemon.feeds.binance import Binance
 from dea_daemon.feeds.codec import Codec
 from dea_daemon.feeds.deribit import Deribit
+from dea_daemon.feeds.listed import contracts_listed, okx_names
 from dea_daemon.feeds.observed import contracts_in, trade_stream
+from dea_daemon.feeds.okx import Okx
 from dea_daemon.shell import captures
 from dea_daemon.shell.progress import progress
 from dea_daemon.shell.settings import Settings, load
@@ -67,13 +69,14 @@ def backtest_capture(
     paths: list[Path], venue: str, settings: Settings, tape: Path | None = None, show: bool = False
 ) -> dict[str, Any]:
     """Run a recording to its end. Returns `run.finished` with `events`, `events_per_s` and `gaps`."""
-    head = [frame.payload for frame in itertools.islice(captures.merged(paths), PEEK)]
-    contracts = [_with_fees(contract) for contract in contracts_in(head, venue)]
+    frames = list(itertools.islice(captures.merged(paths), PEEK))
+    head = [frame.payload for frame in frames if frame.kind is not captures.Kind.SENT]
+    listed = contracts_listed((frame.payload for frame in frames if frame.kind is captures.Kind.HTTP), venue)
+    contracts = [_with_fees(contract) for contract in _contracts(head, listed, venue)]
     if not contracts:
         raise DataError(f"{', '.join(map(str, paths))}: no {venue} book in the first {PEEK:,} messages")
     universe = Universe((AccountKey(venue, "paper"),), tuple((0, contract) for contract in contracts))
-    codec: Codec
-    codec = Deribit(universe, 0) if venue == "deribit" else Binance(universe, 0, trades=trade_stream(head))
+    codec = _codec(head, universe, venue)
     run = CaptureRun(universe, settings, tape)
     started_s = time.perf_counter()
     with progress("events", show) as advance:
@@ -89,6 +92,26 @@ def backtest_capture(
         "crossed_books": run.crossed,
         "marks": "recorded" if run.marks_recorded else "mid price: the recording has none",
     }
+
+
+def _contracts(head: list[bytes], listed: dict[str, Instrument], venue: str) -> list[Instrument]:
+    """Those whose books are recorded: as the venue lists them, else as their messages show them."""
+    if venue != "okx":
+        return [listed.get(contract.name, contract) for contract in contracts_in(head, venue)]
+    names = okx_names(head)
+    if unlisted := [name for name in names if name not in listed]:
+        where = "give the recorded answer of /api/v5/public/instruments, too"
+        raise DataError(f"no list tells the size of {', '.join(unlisted)}: {where}")
+    return [msgspec.structs.replace(listed[name], tradable=listed[name].kind is not Kind.SPOT) for name in names]
+
+
+def _codec(head: list[bytes], universe: Universe, venue: str) -> Codec:
+    """The dialect the recording is in."""
+    if venue == "okx":
+        return Okx(universe, 0)
+    if venue == "deribit":
+        return Deribit(universe, 0, interval="raw" if any(b'.raw"' in body for body in head) else "100ms")
+    return Binance(universe, 0, trades=trade_stream(head))
 
 
 def _with_fees(contract: Instrument) -> Instrument:

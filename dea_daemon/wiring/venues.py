@@ -1,5 +1,6 @@
 """The venues of one run: clients, contracts, sockets and dispatchers, opened together and closed together."""
 
+import asyncio
 import random
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
@@ -18,14 +19,15 @@ from dea_daemon.domain.errors import ConfigError, VenueError
 from dea_daemon.domain.events import AnyEvent
 from dea_daemon.domain.instruments import AccountKey, Instrument, Universe
 from dea_daemon.domain.numbers import NS_PER_MS
-from dea_daemon.feeds import binance, deribit
+from dea_daemon.feeds import binance, deribit, okx, okx_mapping
 from dea_daemon.feeds.codec import Socket
 from dea_daemon.shell.ccxt_client import Client, close_client, open_client, venue_urls
 from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.gateway import Gateway
-from dea_daemon.shell.settings import BinanceUsdmSection, DeribitSection, Settings, VenueSection
+from dea_daemon.shell.recorder import CaptureWriter
+from dea_daemon.shell.settings import BinanceUsdmSection, DeribitSection, OkxSection, Settings, VenueSection
 from dea_daemon.shell.snapshots import HttpFetch
-from dea_daemon.shell.sockets import VenueSocket
+from dea_daemon.shell.sockets import Tap, VenueSocket
 from dea_daemon.shell.throttle import Dispatcher, Pool
 from dea_daemon.shell.venue_calls import (
     AccountFacts,
@@ -38,6 +40,8 @@ from dea_daemon.shell.venue_calls import (
 
 log = structlog.get_logger()
 BINANCE_HTTP, BINANCE_WS = "https://fapi.binance.com", "wss://fstream.binance.com"
+OKX_HTTP = "https://www.okx.com"
+OKX_WS = {"live": "wss://ws.okx.com:8443", "testnet": "wss://wspap.okx.com:8443"}
 MAX_SKEW_MS = 1_000.0
 
 
@@ -62,6 +66,7 @@ class Venues:
         self._traded: dict[int, Traded] = {}
         self._fetch: dict[int, HttpFetch] = {}
         self._socket_of: dict[int, VenueSocket] = {}
+        self._recorder: CaptureWriter | None = None
         self._background: Callable[[Any], None] = lambda coroutine: None
         self.sockets: list[VenueSocket] = []
         self.on_sent: Callable[[str, int], None] = lambda client_order_id, sent_ns: None
@@ -80,6 +85,10 @@ class Venues:
         await self._stack.aclose()
 
     async def _open(self) -> None:
+        if self._settings.record.enabled:
+            directory = self._settings.state_dir / "captures"
+            recorder = self._recorder = CaptureWriter(directory, self._settings.record.max_mb, self._clock.utc_ns)
+            self._stack.push_async_callback(asyncio.to_thread, recorder.close)
         accounts: list[AccountKey] = []
         rows: list[tuple[int, Instrument]] = []
         for number, section in enumerate(self._settings.venues.sections):
@@ -98,6 +107,8 @@ class Venues:
             return await self._open_deribit(number, section)
         if isinstance(section, BinanceUsdmSection):
             return await self._open_binance(number, section)
+        if isinstance(section, OkxSection):
+            return await self._open_okx(section)
         raise ConfigError("no way to connect")
 
     async def _open_deribit(self, number: int, section: DeribitSection) -> list[Instrument]:
@@ -124,18 +135,40 @@ class Venues:
             fees=[*facts.fees, *contract_fees(section.select(listed))],
             fee_group=facts.fee_group or "none",
         )
+        chosen = {instrument.name for instrument in section.select(listed)}
+        infos = (market["info"] for market in client.markets.values())
+        rows = {"result": [info for info in infos if info["instrument_name"] in chosen]}
+        self._record_list(section, "/api/v2/public/get_instruments", msgspec.json.encode(rows))
         return listed
 
     async def _open_binance(self, number: int, section: BinanceUsdmSection) -> list[Instrument]:
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
         fetch = self._fetch[number] = HttpFetch(session, section.http_url or BINANCE_HTTP)
         try:
-            listed = msgspec.json.decode(await fetch("/fapi/v1/exchangeInfo"))["symbols"]
+            body = await fetch("/fapi/v1/exchangeInfo")
+            listed = msgspec.json.decode(body)["symbols"]
         except (msgspec.DecodeError, KeyError, TypeError) as error:
             raise VenueError(f"unreadable list of contracts from {section.venue}: {error}") from error
+        self._record_list(section, "/fapi/v1/exchangeInfo", body)
         wanted = (info for info in listed if info.get("status") == "TRADING")
         # Market data only: orders go to Deribit.
         return [msgspec.structs.replace(binance.instrument_from(info), tradable=False) for info in wanted]
+
+    async def _open_okx(self, section: OkxSection) -> list[Instrument]:
+        session = await self._stack.enter_async_context(aiohttp.ClientSession())
+        fetch = HttpFetch(session, section.http_url or OKX_HTTP)
+        listed: list[Instrument] = []
+        for query in okx_mapping.listing_queries(section.instruments):
+            body = await fetch(f"{okx_mapping.LISTING}?{query}")
+            self._record_list(section, f"{okx_mapping.LISTING}?{query}", body)
+            listed += okx_mapping.instruments_from(body)
+        # Market data only: orders go to Deribit.
+        return [msgspec.structs.replace(i, tradable=False) for i in listed if i.tradable]
+
+    def _record_list(self, section: VenueSection, path: str, body: bytes) -> None:
+        if self._recorder is not None:
+            url = f"{section.http_url or f'https://{section.venue}'}{path}"
+            self._recorder.http(section.venue, url, body, self._clock.now_ns())
 
     async def highest_epoch(self) -> int:
         """The highest epoch any venue has an open or recent order of."""
@@ -172,6 +205,9 @@ class Venues:
                 held = [c for c in self._traded[number].facts.held if c not in stables]
                 sockets = deribit.sockets(self.universe, number, access.client_id, secret, held=held)
                 path = "" if urlsplit(base).path.strip("/") else "/ws/api/v2"
+            elif isinstance(section, OkxSection):
+                base, path = section.ws_url or OKX_WS[section.environment], ""
+                sockets = okx.sockets(self.universe, number)
             else:
                 base, path = section.ws_url or BINANCE_WS, ""
                 sockets = binance.sockets(self.universe, number)
@@ -218,11 +254,18 @@ class Venues:
             utc_ms=lambda: self._clock.utc_ns() // NS_PER_MS,
             rng=self._rng,
             fetch=self._fetch.get(number),
+            tap=self._tap(socket),
         )
         self.sockets.append(made)
         for row in socket.codec.rows:
             self._socket_of.setdefault(row, made)
         return made
+
+    def _tap(self, socket: Socket) -> Tap | None:
+        """An account's own stream is never recorded."""
+        if self._recorder is None or socket.codec.private:
+            return None
+        return self._recorder.tap(socket.codec.feed)
 
     def send(self, command: Outgoing) -> None:
         """Hand a command to its venue. Never waits."""

@@ -36,9 +36,12 @@ async def viewed(get_status: Callable[[], dict[str, Any]], settings: Settings) -
         yield
         return
     start = file.tell()
+    on_terminal = sys.stderr.isatty()
     logs.configure(settings.log.level, "json", file)
 
     def ended() -> None:
+        if on_terminal and not sys.stderr.isatty():
+            return  # it is gone: the file takes the rest of the run
         logs.configure(settings.log.level, settings.log.format)
         file.close()
         _retell(path, start)

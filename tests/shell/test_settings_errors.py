@@ -63,7 +63,7 @@ WRONG = {
     "at the top": (guards("armed: true"), "8:3: error: guards.armed: unknown option (did you mean 'armed'?)"),
     "nothing like it": ("tape: {xyzzy: 1}\n" + SMALL, "1:8: error: tape.xyzzy: unknown option (here: enabled, max_mb, max_age_h)"),
     "unknown venue": (SMALL.replace("deribit:", "derbit:"), "2:3: error: venues.derbit: unknown venue (did you mean 'deribit'?)"),
-    "not a known venue": (SMALL.replace("deribit:", "nyse:"), "2:3: error: venues.nyse: unknown venue (here: deribit, binanceusdm)"),
+    "not a known venue": (SMALL.replace("deribit:", "nyse:"), "2:3: error: venues.nyse: unknown venue (here: deribit, binanceusdm, okx)"),
     "in a target": (targets("BTC: {kind: volatility, wieght: 1}"), "3:29: error: allocator.targets.BTC.wieght: unknown option (did you mean 'weight'?)"),
     "of the other target": (
         targets("BTC: {kind: fixed, delta_usd: 1, band_usd: 1, weight: 1}"),
@@ -87,7 +87,7 @@ WRONG = {
         targets(FIXED("5,000", 1)),
         "3:37: error: allocator.targets.BTC.000: is the rest of a number? Write 5000 or 5_000, not 5,000",
     ),
-    "no venues": ("venues: {}\n" + GUARDS, "1:1: error: venues: names no venue: deribit, binanceusdm"),
+    "no venues": ("venues: {}\n" + GUARDS, "1:1: error: venues: names no venue: deribit, binanceusdm, okx"),
     # values
     "not a number": (guards("collar_bp: wide"), "8:14: error: guards.collar_bp: must be a number, not 'wide'"),
     "comma in a number": (guards("collar_bp: 5,000"), "8:14: error: guards.collar_bp: must be a number, not '5,000' (write 1000 or 1_000)"),

@@ -112,6 +112,9 @@ def test_a_terminal_that_hangs_up_ends_the_view_and_not_the_run(run, tmp_path):
     assert run.process.poll() is None
     run.process.send_signal(signal.SIGTERM)
     assert run.process.wait(40) == 0
+    told = [line["event"] for line in logged(tmp_path / "state")]
+    assert "decision.made" in told[told.index("view.ended") :]
+    assert "run.ended" in told
 
 
 def test_keys_typed_at_the_view_neither_suspend_nor_show(run):
