@@ -74,7 +74,7 @@ check "the watchdog of 6 s was fed" same_pid
 kill -STOP "$pid"
 check "hung: the watchdog ends it, and it is started again" within 60 restarted 1
 check "hung: the watchdog it was" told "Watchdog timeout"
-check "hung: ExecStopPost cancelled its orders, with the credential" posts_are 1
+check "hung: ExecStopPost cancelled its orders, with the key" posts_are 1
 
 check "it has orders working again" within 40 orders
 kill -KILL "$(prop MainPID)"

@@ -15,16 +15,17 @@ fail() {
 need() {
     local command=$1
     shift
-    command -v "$command" >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@"; }
+    command -v "$command" >/dev/null && return
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@"
 }
 
 make_tree() {
     [ -f "$made/tree.tar" ] && return
     need debootstrap debootstrap
-    local tree
-    tree=$(mktemp -d)
-    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,python3,python3-venv bookworm "$tree" >"$made/debootstrap.log" \
-        || fail "debootstrap failed: see $made/debootstrap.log"
+    local tree=$work/debian
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,python3,python3-venv bookworm "$tree" \
+        >"$made/debootstrap.log" || fail "debootstrap failed: see $made/debootstrap.log"
     rm -rf "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/*
     tar -C "$tree" -cf "$made/tree.tar.part" .
     mv "$made/tree.tar.part" "$made/tree.tar"
@@ -37,7 +38,8 @@ make_wheels() {
     "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || fail "needs Python 3.11, as Debian 12 has"
     if [ ! -f "$made/wheels/.of" ] || ! cmp -s "$root/requirements.lock" "$made/wheels/.of"; then
         rm -rf "$made/wheels"
-        "$python" -m pip download -qq -d "$made/wheels" --only-binary=:all: --require-hashes -r "$root/requirements.lock"
+        "$python" -m pip download -qq -d "$made/wheels" --only-binary=:all: \
+            --require-hashes -r "$root/requirements.lock"
         "$python" -m pip download -qq -d "$made/wheels" --only-binary=:all: "hatchling>=1.27" # to build this package
         cp "$root/requirements.lock" "$made/wheels/.of"
     fi

@@ -147,6 +147,7 @@ def test_demo_hands_over_its_options(wired):
                 "json_lines": True,
                 "venue_log": Path("v"),
                 "state_dir": Path("s"),
+                "http_port": None,
                 "view": False,
             },
         )

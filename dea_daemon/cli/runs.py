@@ -178,7 +178,7 @@ def run(config: Path, observe: bool, resume: bool, json_lines: bool, view: bool 
 @cli.command()
 @click.option("--capture", "captures", type=FILE, multiple=True, required=True, help="Recorded stream; repeatable.")
 @click.argument("more", type=FILE, nargs=-1)
-@click.option("--venue", required=True, type=click.Choice(["binanceusdm", "deribit", "okx"]), help="Whose stream it is.")
+@click.option("--venue", required=True, type=click.Choice(["binanceusdm", "deribit", "okx"]), help="Whose stream.")
 @config_option(required=False)
 @_tape
 @json_option

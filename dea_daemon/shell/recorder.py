@@ -144,7 +144,7 @@ class CaptureWriter:
             self._write(lines)
             self._close_files([*lossy, *self._full()])
             self._prune()
-            self._failing = False
+            self._failing = self._failing and not lines  # nothing written is no proof that the disk is well
         except OSError as error:
             if not self._failing:
                 log.error("capture.failed", why=str(error))

@@ -40,10 +40,13 @@ async def viewed(get_status: Callable[[], dict[str, Any]], settings: Settings) -
     logs.configure(settings.log.level, "json", file)
 
     def ended() -> None:
-        if on_terminal and not sys.stderr.isatty():
-            return  # it is gone: the file takes the rest of the run
-        logs.configure(settings.log.level, settings.log.format)
+        gone = on_terminal and not sys.stderr.isatty()
+        if gone:  # from here on the file is stderr, for whatever else the process has to say
+            os.dup2(file.fileno(), sys.stderr.fileno())
+        logs.configure(settings.log.level, "json" if gone else settings.log.format)
         file.close()
+        if gone:
+            return
         _retell(path, start)
 
     where = sorted({str(section.environment) for section in settings.venues.sections})

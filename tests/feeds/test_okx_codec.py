@@ -219,7 +219,7 @@ def test_an_option_summary_is_kept_for_our_rows_alone():
 
 
 GARBAGE = ("", "{", "[]", "null", '{"data":[]}', json.dumps({"arg": {"channel": "books", "instId": "BTC-USD-SWAP"}}))
-WRONG = (data("tickers", "BTC-USD-SWAP", bidPx="x"), book([("x", "1")]), book([("1",)]))
+WRONG = (data("tickers", "BTC-USD-SWAP", bidPx="x"), book([("x", "1")]), book(seqId="x"))
 
 
 @pytest.mark.parametrize("text", [*GARBAGE, *WRONG])

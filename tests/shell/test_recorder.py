@@ -1,6 +1,5 @@
 """Captures: what is written can be read again, secrets are not, and neither a slow nor a dead disk is felt."""
 
-import asyncio
 import gzip
 import re
 import time
@@ -8,7 +7,7 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
-from dea_daemon.domain.events import BookSnapshot, MessageRefused
+from dea_daemon.domain.events import BookSnapshot
 from dea_daemon.feeds.deribit import Deribit
 from dea_daemon.shell import captures, recorder
 from dea_daemon.shell.captures import Kind
@@ -16,7 +15,8 @@ from dea_daemon.shell.recorder import CaptureWriter
 from dea_daemon.shell.settings import load
 from dea_daemon.wiring.backtest import CONFIG, backtest_capture
 from dea_daemon.wiring.demo import config_file
-from tests.shell.test_sockets import DERIBIT, confirm, running, venue
+from tests.feeds.test_deribit_codec import UNIVERSE as DERIBIT
+from tests.shell.test_sockets import confirm, happens, running, venue
 from tests.wiring.processes import ROOT, Daemon, Venue, wait_for
 
 T = 1_700_000_000_123_456_789
@@ -140,8 +140,7 @@ def test_a_disk_that_fails_is_told_once_and_used_again_when_it_works(tmp_path, m
         (tmp_path / "captures").unlink()
         time.sleep(0.1)
         tap(b'{"again":1}', T + 99)
-        wait_for(lambda: files(tmp_path) and frames(tmp_path), 2, "the line")
-    assert frames(tmp_path)[-1].payload == b'{"again":1}'
+        wait_for(lambda: any(f.payload == b'{"again":1}' for f in frames(tmp_path)), 2, "the line")
 
 
 def test_a_message_costs_the_loop_next_to_nothing(make):
@@ -170,8 +169,7 @@ async def test_a_socket_tells_its_tap_everything_in_order_and_its_health_counts_
         await connection.wait_closed()
 
     async with venue(handler) as url, running(url, tap=Tap()) as (socket, _):
-        while not socket.ready:
-            await asyncio.sleep(0.01)
+        await happens(lambda: socket.ready)
         line = socket.health_line(time.monotonic_ns())
     assert [kind for kind, _ in heard] == ["connected", "sent", "came"]
     assert set(line) == {
@@ -212,5 +210,5 @@ def test_codec_and_capture_agree_on_a_recorded_book(tmp_path, make):
     writer.tap("d")(book, T)
     writer.close()
     ((event,),) = captures.events(files(tmp_path), Deribit(DERIBIT, 0))
-    assert isinstance(event, BookSnapshot) and not isinstance(event, MessageRefused)
+    assert isinstance(event, BookSnapshot)
     assert event.ts_recv_ns == T

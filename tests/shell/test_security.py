@@ -28,13 +28,6 @@ from tests.wiring.processes import CLI, ROOT, config, wait_for
 
 MARKER = "pl4nted-s3cret/value+x"
 TRADER = "account:read_write trade:read_write wallet:read"
-CONTRACT = {
-    "instrument_name": "BTC-PERPETUAL", "kind": "future", "base_currency": "BTC", "quote_currency": "USD",
-    "contract_size": 10, "min_trade_amount": 10, "tick_size": 0.5, "settlement_period": "perpetual",
-    "settlement_currency": "BTC", "taker_commission": 0.0005, "maker_commission": 0.0, "is_active": True,
-    "state": "open", "tick_size_steps": [], "instrument_type": "reversed", "expiration_timestamp": 32503708800000,
-}  # fmt: skip
-
 # --- the key's scope ----------------------------------------------------------------------------------------
 
 
@@ -56,12 +49,13 @@ async def opened(monkeypatch, scope, environment="live", acknowledge=False, **an
         monkeypatch.setattr(wiring_venues, "close_client", lambda _: asyncio.sleep(0))
         monkeypatch.setattr(wiring_venues, "load_instruments", _listed)
         monkeypatch.setattr(wiring_venues, "log", SimpleNamespace(info=lambda event, **fields: told.update(fields)))
-        async with contextlib.AsyncExitStack():
-            await Venues(SimpleNamespace(armed=False), Clock())._open_deribit(0, section)  # type: ignore[arg-type]
+        venues = Venues(SimpleNamespace(armed=False, record=SimpleNamespace(enabled=False)), Clock())  # type: ignore[arg-type]
+        await venues._open_deribit(0, section)  # type: ignore[arg-type]
     return told
 
 
-async def _listed(*_):
+async def _listed(client, _):
+    client.markets = {}
     return [INSTRUMENTS[0]]
 
 
