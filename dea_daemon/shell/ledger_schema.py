@@ -60,7 +60,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             expiry_ns INTEGER NOT NULL, PRIMARY KEY (account, instrument)) STRICT, WITHOUT ROWID""",
         """CREATE TABLE pool_history (
             ts_ns INTEGER NOT NULL, account TEXT NOT NULL, currency TEXT NOT NULL, equity REAL, cash REAL,
-            session_funding REAL, closing INTEGER NOT NULL, PRIMARY KEY (ts_ns, account, currency)) STRICT, WITHOUT ROWID""",
+            session_funding REAL, closing INTEGER NOT NULL,
+            PRIMARY KEY (ts_ns, account, currency)) STRICT, WITHOUT ROWID""",
         """CREATE TABLE adoptions (
             account TEXT NOT NULL, ts_ns INTEGER NOT NULL, positions TEXT NOT NULL,
             PRIMARY KEY (account, ts_ns)) STRICT, WITHOUT ROWID""",

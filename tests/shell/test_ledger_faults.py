@@ -142,7 +142,7 @@ def test_a_full_disk_fails_the_write_and_a_freed_one_takes_it(tmp_path):
 
 def test_a_disk_that_refuses_to_grow_fails_the_write_and_recovers(tmp_path):
     path = tmp_path / "ledger.sqlite"
-    process = writer(path, "150000")
+    process = writer(path, "220000")
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     *before, failed, last = output.splitlines()
