@@ -93,7 +93,7 @@ class Alerts:
         level, now_s = _level(kind, note), monotonic()
         subject = str(note.fields.get(kind.subject, "")) if kind.subject else ""
         key, value = ((kind.state, ""), note.event + subject) if kind.state else ((note.event, subject), "")
-        if level == "warning" and self._settings.level == "critical":
+        if level == "warning" and self._settings.min_level == "critical":
             if kind.state:  # it is left all the same: to come back to it is news
                 self._told.pop(key, None)
             return

@@ -136,7 +136,7 @@ class Monitor:
             "uptime_s": (now_ns - self._started_ns) / NS_PER_S,
             "armed": account.armed,
             "mode": account.mode.name.lower(),
-            "mode_why": account.mode_why,
+            "mode_why": account.mode_why if account.mode else "",
             "ready": account.ready,
             "recording": account.recording,
             "draining": account.draining,

@@ -28,7 +28,7 @@ class AlertSettings(Section):
 
     webhook: Secret | None = Field(None, description="where the URL is found; alerts are posted to it as JSON")
     telegram: TelegramSettings | None = None
-    level: Literal["warning", "critical"] = Field("warning", description="what is below is not sent")
+    min_level: Literal["warning", "critical"] = Field("warning", description="what is below is not sent")
     repeat_after_s: Positive = Field(900.0, description="the same alert again only after this")
     per_hour: int = Field(30, gt=0, description="no more than this to one sink; what is left out is counted")
 

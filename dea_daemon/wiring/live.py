@@ -133,7 +133,13 @@ async def trade(
             venues.on_sent = runner.stats.sent
             gc.collect()
             gc.freeze()  # what is here now lives as long as the run: the collector need not walk it again
-            log.info("run.started", armed=settings.armed, epoch=started.epoch, contracts=len(venues.universe))
+            log.info(
+                "run.started",
+                armed=settings.armed,
+                mode=started.mode.name.lower(),
+                epoch=started.epoch,
+                contracts=len(venues.universe),
+            )
             try:
                 drained = await _watched(runner, venues, ledger, settings, run_id, config, until, clock, view)
             except Exception:
