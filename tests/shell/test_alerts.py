@@ -171,7 +171,7 @@ async def test_every_kind_can_be_told_without_its_fields(place, event):
 
 
 async def test_below_the_configured_level_nothing_is_sent(place):
-    async with running(settings(place.url, level="critical")) as alerts:
+    async with running(settings(place.url, min_level="critical")) as alerts:
         alerts.tell(noted(unknown(1), NORMAL, HALTED))
     assert [got["fields"].get("after") for got in place.got] == ["halted"]
 
@@ -199,7 +199,7 @@ async def test_the_same_alert_goes_again_only_later_and_says_how_often_it_was_he
 
 @pytest.mark.parametrize("level", ["warning", "critical"])
 async def test_a_mode_that_comes_back_is_no_repeat(place, level):
-    async with running(settings(place.url, level=level)) as alerts:
+    async with running(settings(place.url, min_level=level)) as alerts:
         alerts.tell(noted(HALTED, HALTED, NORMAL, HALTED))
     modes = [got["fields"]["after"] for got in place.got]
     assert modes == (["halted", "normal", "halted"] if level == "warning" else ["halted", "halted"])
