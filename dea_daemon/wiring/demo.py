@@ -68,7 +68,7 @@ async def _demo(
     http_port: int | None,
     view: bool,
 ) -> tuple[dict[str, Any], bool]:
-    """What `run.finished` says, and whether the demo had all its time."""
+    """What `run.finished` says, and whether its bands must still be asked: all its time was up, and no rest."""
     cancelled_by_signals()
     arguments = ["--seed", str(seed), "--scenario", scenario]
     if venue_log is not None:
@@ -91,12 +91,13 @@ async def _demo(
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(until_signalled(runner), seconds)
                 return
-            whole = True
             log.info("demo.settling")
+            whole = True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_S):
                     while not at_rest(runner):  # noqa: ASYNC110 the runner has no bell for it
                         await asyncio.sleep(POLL_S)
+                whole = False  # it came to rest inside its bands; where the target drifts while draining is no matter
 
         return await trade(settings, until, tape, view=view), whole
 
