@@ -42,7 +42,7 @@ class Memory:
     """What the rooms have learned: one struct each, written only between decisions."""
 
     forecast: volatility.VolatilityMemory
-    rebalancing: BoolArray  # [K] the allocator's trades under way
+    rebalancing: BoolArray  # [U] the allocator's trades under way
     execution: execution.ExecutionMemory
 
 
@@ -63,10 +63,10 @@ def begin(started: RunStarted) -> tuple[State, Parameters]:
     """The state a run starts from: all it knows of the past is in its first event."""
     params = Parameters.model_validate_json(started.parameters)
     universe = Universe(started.accounts, started.rows)
-    factors = FactorIndex(universe.underlyings)
+    factors = FactorIndex(universe.underlyings, started.currencies)
     memory = Memory(
         forecast=volatility.VolatilityMemory(len(universe.underlyings)),
-        rebalancing=np.zeros(len(factors), dtype=np.bool_),
+        rebalancing=np.zeros(len(universe.underlyings), dtype=np.bool_),
         execution=execution.ExecutionMemory(len(universe.underlyings)),
     )
     return State(Market(universe, params), Account(universe, started, params), memory, factors), params
@@ -96,7 +96,7 @@ def _decide(state: State, due: DecisionDue, params: Parameters, effects: Effects
     """View → Forecast → Target → Permit → commands → approved, then the decision itself is folded."""
     clock_step_ns = _tick(state, due, effects)
     state.seq += 1
-    view = build_view(state.account, state.market, state.factors, due, state.seq, clock_step_ns)
+    view = build_view(state.account, state.market, state.factors, due, state.seq, clock_step_ns, effects)
     volatility.observe(state.memory.forecast, due.ts_recv_ns, view.underlying_price, params.forecast)
     forecast = volatility.predict(view, state.memory.forecast, params.forecast)
     target = _target(state, view, forecast, params)
@@ -130,8 +130,8 @@ def _tick(state: State, due: DecisionDue, effects: Effects) -> int:
 def _target(state: State, view: View, forecast: Forecast, params: Parameters) -> Target:
     """The allocator's wish; while flattening, zero everywhere without asking it."""
     if view.mode is Mode.FLATTENING:
-        k = np.zeros(len(view.factors))
-        return Target(k, k, np.zeros_like(view.position_lots), np.zeros(len(k), dtype=np.bool_))
+        none = np.zeros(len(view.universe.underlyings))
+        return Target(none, none, np.zeros_like(view.position_lots), np.zeros(len(none), dtype=np.bool_))
     return allocate(
         view,
         forecast,
@@ -152,17 +152,6 @@ def _record(
     refusals: tuple[Clip, ...],
 ) -> DecisionRecord:
     """The decision told, so that it can be read back years later."""
-    factors = tuple(
-        FactorLine(
-            factor=name,
-            price=float(view.underlying_price[k]),
-            annual_vol=float(forecast.annual_vol[k]),
-            actual_usd=float(view.exposure_usd[k]),
-            target_usd=float(target.exposure_usd[k]),
-            band_usd=float(target.band_usd[k]),
-        )
-        for k, name in enumerate(state.factors.names)
-    )
     return DecisionRecord(
         seq=state.seq,
         ts_recv_ns=due.ts_recv_ns,
@@ -171,12 +160,36 @@ def _record(
         mode=state.account.mode,
         armed=view.armed,
         equity_usd=view.equity_usd,
-        factors=factors,
+        factors=_factor_lines(view, forecast, target),
         clips=permit.clips + refusals,
         uses=permit.uses,
         orders=tuple(line for command in outgoing if (line := _line(view, command)) is not None),
         notes=tuple(note.event for note in state.effects.notes),
     )
+
+
+def _factor_lines(view: View, forecast: Forecast, target: Target) -> tuple[FactorLine, ...]:
+    """Every underlying's delta with its target, then whatever else the book is exposed to."""
+    nan, n = float("nan"), len(view.universe.underlyings)
+    names, actual = view.factors.names, view.exposure_usd.tolist()
+    prices = dict(zip(view.universe.underlyings, view.underlying_price.tolist(), strict=True))
+    deltas = [
+        FactorLine(
+            factor=names[u],
+            price=float(view.underlying_price[u]),
+            annual_vol=float(forecast.annual_vol[u]),
+            actual_usd=actual[u],
+            target_usd=float(target.exposure_usd[u]),
+            band_usd=float(target.band_usd[u]),
+        )
+        for u in range(n)
+    ]
+    others = [
+        FactorLine(names[k], prices.get(names[k].split(":")[1], nan), nan, actual[k], nan, nan)
+        for k in range(n, len(names))
+        if actual[k] != 0.0
+    ]
+    return (*deltas, *others)
 
 
 def _line(view: View, command: Outgoing) -> OrderLine | None:

@@ -17,6 +17,7 @@ from dea_daemon.domain.events import (
     PoolReport,
     PositionReport,
     RunStarted,
+    Settlement,
     VenueOrderState,
 )
 from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Payoff, TickStep
@@ -137,7 +138,9 @@ class Run:
                 MarkUpdated(self.now_ns, self.now_ns, row, mid, mid, 0.0),
             )
 
-    def report(self, *, complete: bool = True, orders: tuple[OrderSeen, ...] = ()) -> Decision:
+    def report(
+        self, *, complete: bool = True, orders: tuple[OrderSeen, ...] = (), settlements: tuple[Settlement, ...] = ()
+    ) -> Decision:
         """The venue's account report: self.positions and self.pools."""
         return self.feed(
             AccountReported(
@@ -149,6 +152,7 @@ class Run:
                 orders,
                 tuple(PositionReport(row, lots, 0.0) for row, lots in self.positions.items()),
                 tuple(PoolReport(c, e, e, 0.0, 0.0) for c, e in self.pools.items()),
+                settlements=settlements,
             )
         )
 

@@ -17,19 +17,22 @@ def allocate(
     *,
     instrument_cap_usd: float,
 ) -> Target:
-    """The whole book wanted. `rebalancing` [K] is the last target's: a trade begun goes on to its inner goal.
+    """The whole book wanted. `rebalancing` [U] is the last target's: a trade begun goes on to its inner goal.
+    Options are held as they are and hedged with what has no strike; pinned ones are closed, if so configured.
 
     `instrument_cap_usd` bounds |notional| per contract so that what one cannot hold goes to the next.
     """
     exposure, band = aim(view, forecast, params)
-    distance = view.exposure_usd - exposure
+    distance = view.delta_usd - exposure
     outside = np.abs(distance) > band
     inner = params.band_inner * band
     active = outside | (rebalancing & (np.abs(distance) > inner))
     change = np.where(active, np.copysign(inner, distance) - distance, 0.0)
     lots = view.position_lots.copy()
-    for k in np.flatnonzero(active & np.isfinite(change)):
-        lots += distribute(view, int(k), float(change[k]), params, instrument_cap_usd)
+    for u in np.flatnonzero(active & np.isfinite(change)):
+        lots += distribute(view, int(u), float(change[u]), params, instrument_cap_usd)
+    if params.pinned == "reduce":
+        lots[view.pinned & view.fresh] = 0
     return Target(exposure_usd=exposure, band_usd=band, position_lots=lots, rebalancing=active)
 
 
@@ -50,17 +53,19 @@ def cost_per_usd(view: View, direction: float, params: AllocatorParameters) -> F
 
 
 def distribute(
-    view: View, k: int, change_usd: float, params: AllocatorParameters, instrument_cap_usd: float
+    view: View, u: int, change_usd: float, params: AllocatorParameters, instrument_cap_usd: float
 ) -> IntArray:
-    """Signed lots [N] whose exposure to factor k adds up to `change_usd`, or as near as room and lots allow.
+    """Signed lots [N] whose delta in underlying u adds up to `change_usd`, or as near as room and lots allow.
 
     First contracts whose position shrinks by it, then the others, each by cost; rounded towards less.
     """
     direction = 1 if change_usd > 0 else -1
     # Fresh rows are priced, so nothing below is NaN.
-    rows = np.flatnonzero(view.universe.tradable & view.fresh & (view.exposure_per_lot[k] > 0))
+    universe = view.universe
+    hedges = universe.tradable & (universe.underlying == u) & ~universe.option & ~universe.spot
+    rows = np.flatnonzero(hedges & view.fresh & (view.delta_per_lot > 0))
     rows = rows[np.argsort(cost_per_usd(view, direction, params)[rows], kind="stable")]
-    per_lot, towards = view.exposure_per_lot[k, rows], view.position_lots[rows] * direction
+    per_lot, towards = view.delta_per_lot[rows], view.position_lots[rows] * direction
     expiry = view.universe.expiry_ns[rows]
     too_late = (expiry > 0) & (expiry - view.utc_ns < params.avoid_expiry_h * 3_600 * NS_PER_S)
     cap = np.where(too_late, 0.0, np.floor(instrument_cap_usd / view.notional_per_lot_usd[rows]))

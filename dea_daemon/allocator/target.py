@@ -9,24 +9,31 @@ from dea_daemon.domain.parameters import AllocatorParameters, FixedTarget, VolTa
 
 
 def aim(view: View, forecast: Forecast, params: AllocatorParameters) -> tuple[FloatArray, FloatArray]:
-    """(exposure_usd [K], band_usd [K]); NaN where a factor is not targeted, or cannot be for want of data."""
-    exposure, band = np.full(len(view.factors), np.nan), np.full(len(view.factors), np.nan)
-    weights = np.zeros(len(view.universe.underlyings))
+    """(exposure_usd [U], band_usd [U]); NaN where an underlying is not targeted, or cannot be for want of data."""
+    n = len(view.universe.underlyings)
+    exposure, band, weights = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n)
     for u, underlying in enumerate(view.universe.underlyings):
         match params.targets.get(underlying):
             case FixedTarget() as fixed:
-                k = view.factors.delta(underlying)
-                exposure[k], band[k] = fixed.delta_usd, fixed.band_usd
+                exposure[u], band[u] = fixed.delta_usd, fixed.band_usd
             case VolTarget() as share:
                 weights[u] = share.weight
     sized = volatility_targeted(weights, forecast, view.equity_usd, params)
     for u, underlying in enumerate(view.universe.underlyings):
         wanted = params.targets.get(underlying)
         if isinstance(wanted, VolTarget):
-            k = view.factors.delta(underlying)
-            exposure[k] = sized[u]
-            band[k] = max(wanted.band * abs(sized[u]), wanted.min_band_usd)
-    return exposure, band
+            exposure[u] = sized[u]
+            band[u] = max(wanted.band * abs(sized[u]), wanted.min_band_usd)
+    return exposure, band + pin_uncertainty(view)
+
+
+def pin_uncertainty(view: View) -> FloatArray:
+    """[U] USD by which the delta of pinned options may turn out different either way: half of what there is to
+    settle. Within that a hedge would only chase the last prints around a strike."""
+    rows = np.flatnonzero(view.pinned & (view.position_lots != 0))
+    uncertain = 0.5 * np.abs(view.position_lots[rows]) * view.notional_per_lot_usd[rows]
+    total = np.bincount(view.universe.underlying[rows], uncertain, len(view.universe.underlyings))
+    return np.asarray(total, dtype=np.float64)
 
 
 def volatility_targeted(

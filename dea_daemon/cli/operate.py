@@ -107,6 +107,38 @@ def top(config: Path | None, at: Path | None) -> int:
 
 
 @cli.command()
+@where
+@json_option
+def exposure(config: Path | None, at: Path | None, json_lines: bool) -> None:
+    """Delta, gamma, vega, theta and basis by underlying, expiry and contract.
+
+    Of a running daemon, or of a portfolio: FILE with prices, cash and positions (config/portfolio.yaml).
+    """
+    told, title = _exposure(config, at)
+    if json_lines:
+        return _say_json(told)
+    import sys
+
+    from dea_daemon.shell.exposure_text import table
+    from dea_daemon.shell.output import say
+
+    return say(table(told, title, on_terminal=sys.stdout.isatty()))
+
+
+def _exposure(config: Path | None, at: Path | None) -> tuple[dict[str, Any], str]:
+    """What is held, and where that was read."""
+    from dea_daemon.shell.control_client import get
+    from dea_daemon.shell.portfolio import is_portfolio
+
+    if at is None and config is not None and is_portfolio(config):
+        from dea_daemon.wiring.exposure import portfolio_exposure
+
+        return portfolio_exposure(config), str(config)
+    place = _place(config, at)
+    return get(place, "/exposure"), f"the daemon at {place.socket}"
+
+
+@cli.command()
 @click.argument("seq", default="last", metavar="[SEQ|last]")
 @where
 @json_option

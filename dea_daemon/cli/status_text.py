@@ -42,6 +42,7 @@ def status_lines(status: Told) -> Iterator[str]:
     """A running daemon."""
     yield from _columns(_head(status))
     yield from _table("exposure", ("", "actual USD", "target", "band", "price"), _factors(status["factors"]))
+    yield from _table("options, USD", ("", "gamma 1 %", "vega pt", "theta day", "carry day"), _greeks(status))
     yield from _table("positions", ("", "lots", "USD", "mark"), _positions(status["instruments"]))
     yield from _table("limits", ("", "used", "allowed", ""), _limits(status["limits"]))
     yield from _table("orders", ("", "", "lots", "filled", "price", "state"), _orders(status["orders"]))
@@ -79,6 +80,10 @@ def _head(status: Told) -> Iterator[tuple[str, str]]:
     counts = status["counts"]
     told = ("orders_sent", "cancels_sent", "fills", "rejects", "unknown_outcomes", "gaps")
     yield "counts", ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in told)
+    options = status.get("option_counts") or {}
+    if options.get("listed"):
+        modelled, off = options["modelled"], options["greeks_off"]
+        yield "options", f"{options['listed']}, {modelled} modelled, {off} with Greeks the venue contradicts"
     for clip in status["clips"][:SHOWN]:
         allowed = f"{_usd(clip['wanted'])} to {_usd(clip['allowed'])}"
         yield "clipped", f"{clip['limit']} {clip['subject']}: {allowed} ({clip['why']})"
@@ -88,6 +93,19 @@ def _factors(factors: Iterable[Told]) -> Iterator[tuple[str, ...]]:
     for line in factors:
         band = "" if line["band_usd"] is None else f"± {_usd(line['band_usd'])}"
         yield line["factor"], _usd(line["actual_usd"]), _usd(line["target_usd"]), band, _usd(line["price"])
+
+
+def _greeks(status: Told) -> Iterator[tuple[str, ...]]:
+    """Where there are options; what they rest on, where that is not the venue's fresh word."""
+    from dea_daemon.shell.greeks import curved
+
+    names = ("gamma_usd_1pct", "vega_usd_1pt", "theta_usd_day", "carry_usd_day")
+    for underlying, line in curved(status.get("greeks") or {}).items():
+        yield underlying, *(_usd(_rounded(line[name])) for name in names)
+
+
+def _rounded(usd: float | None) -> float | None:
+    return usd if usd is None else round(usd, 2)
 
 
 def _held(status: Told) -> list[Told]:

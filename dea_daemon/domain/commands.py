@@ -48,10 +48,20 @@ class QueryOrder(Command, frozen=True, tag=True, array_like=True):
 
 
 class QueryAccount(Command, frozen=True, tag=True, array_like=True):
-    """Ask for positions, balances, open orders and trades since a cursor; answer with AccountReported."""
+    """Ask for positions, balances, open orders and trades since a cursor; answer with AccountReported.
+
+    `settled_since_ms` not 0: and for the deliveries since then, as positions have passed their expiry.
+    """
 
     account: int
     trades_since_ms: int
+    settled_since_ms: int = 0
+
+
+class QueryInstruments(Command, frozen=True, tag=True, array_like=True):
+    """Ask for the venue's contracts, as some may be new; answer with InstrumentsListed."""
+
+    account: int
 
 
 class Resubscribe(Command, frozen=True, tag=True, array_like=True):
@@ -66,4 +76,4 @@ class Approved(msgspec.Struct, frozen=True, tag=True, array_like=True):
     order: CreateOrder
 
 
-Outgoing = Approved | CancelOrder | QueryOrder | QueryAccount | Resubscribe
+Outgoing = Approved | CancelOrder | QueryOrder | QueryAccount | QueryInstruments | Resubscribe

@@ -16,6 +16,17 @@ from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import Order
 
 
+class IvSource(IntEnum):
+    """Where an option's implied volatility came from: the first of these that there is."""
+
+    NONE = 0  # not an option
+    QUOTES = 1  # its own bid and ask
+    MARK = 2  # the venue's mark
+    LAST = 3  # either of them, some time ago
+    NEIGHBOUR = 4  # other strikes of the same expiry
+    PRIOR = 5  # the volatility assumed before data
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """Read-only picture of the state at one tick.
@@ -23,8 +34,13 @@ class View:
     now_ns is the receipt clock, utc_ns the wall clock. Prices are NaN where unknown; `fresh` [N] says the
     book (or quote) and mark may be relied upon. `notional_per_lot_usd` [N] is positive and NaN where it cannot
     be known. `exposure_per_lot` is X [K, N] in USD per lot; `exposure_base_usd` is e0 [K]; `exposure_usd` [K]
-    is X·position + e0. Working lots [N] are the non-negative worst sums of own and foreign orders that may
-    still fill on each side, unknown ones included.
+    is X·position + e0, over all factors. The first U of the K are the underlyings' dollar deltas, and
+    `delta_per_lot` [N] is each row's own of them, signed. Working lots [N] are the non-negative worst sums of own
+    and foreign orders that may still fill on each side, unknown ones included.
+
+    An option has `iv` and where that came from (`iv_source`, IvSource). `modelled` marks options whose Greeks rest
+    on less than the venue's fresh word, `greeks_off` those where the venue's own Greeks contradict ours, `pinned`
+    those about to expire near their strike.
     """
 
     seq: int  # this decision's number in the run
@@ -40,6 +56,12 @@ class View:
     funding_rate_8h: FloatArray
     fresh: BoolArray
     underlying_price: FloatArray  # [U] index in USD
+    forward_price: FloatArray  # of dated contracts, USD
+    iv: FloatArray
+    iv_source: IntArray
+    modelled: BoolArray
+    greeks_off: BoolArray
+    pinned: BoolArray
     # account [N], [K]
     position_lots: IntArray
     working_buy_lots: IntArray
@@ -47,6 +69,7 @@ class View:
     quarantined: BoolArray
     notional_per_lot_usd: FloatArray
     exposure_per_lot: FloatArray
+    delta_per_lot: FloatArray
     exposure_base_usd: FloatArray
     exposure_usd: FloatArray
     equity_usd: float
@@ -73,6 +96,13 @@ class View:
     traded_accounts: tuple[int, ...]
     paused: BoolArray  # [N] the circuit is open after repeated rejects
     post_only_rejects: IntArray  # [N] in a row
+    delivered_since_ms: tuple[int, ...]  # by account: ask for deliveries since then; 0: none are owed
+    relist: tuple[int, ...]  # accounts whose contracts should be listed again
+
+    @property
+    def delta_usd(self) -> FloatArray:
+        """[U] dollar delta of each underlying."""
+        return self.exposure_usd[: len(self.universe.underlyings)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +118,9 @@ class Forecast:
 class Target:
     """Wanted exposure and the positions that reach it.
 
-    exposure_usd, band_usd [K]: aim and half-width (NaN: this factor is not targeted). position_lots [N] is the
-    whole book wanted. rebalancing [K] stays True from leaving the band until the inner goal is reached.
+    exposure_usd, band_usd [U]: aim and half-width of each underlying's dollar delta (NaN: it is not targeted).
+    position_lots [N] is the whole book wanted. rebalancing [U] stays True from leaving the band until the inner
+    goal is reached.
     """
 
     exposure_usd: FloatArray
@@ -130,7 +161,7 @@ class Licence(IntEnum):
 class Permit:
     """What guards allow at this tick: a book to move to, and the facts `admit` checks each order against.
 
-    position_lots [N] is the target, cut inward; licence [N] holds Licence values. urgent [K] marks factors in
+    position_lots [N] is the target, cut inward; licence [N] holds Licence values. urgent [U] marks underlyings in
     breach: cross at once. doubted [N] marks rows whose underlying may be priced wrongly. `mode` is the guards'
     proposal, `view` what all was measured on.
     """

@@ -54,6 +54,8 @@ class RunStarted(Event, frozen=True, tag=True, array_like=True, gc=False):
     minute_creates: int = 0
     mode_why: str = ""
     mode_before: Mode = Mode.NORMAL
+    currencies: tuple[str, ...] = ()  # held or settled in, and nobody's underlying
+    settled: tuple[tuple[int, str], ...] = ()  # account and contract of recent deliveries: each counts once
 
 
 class DecisionDue(Event, frozen=True, tag=True, array_like=True, gc=False):
@@ -163,6 +165,42 @@ class MarkUpdated(Event, frozen=True, tag=True, array_like=True, gc=False):
     index_price: float = float("nan")
     funding_rate_8h: float = float("nan")
     open_interest: float = float("nan")
+
+
+class OptionUpdated(Event, frozen=True, tag=True, array_like=True, gc=False):
+    """The venue's own view of one option; NaN where it did not say. Latest wins.
+
+    Implied volatilities are annual fractions (0.55). underlying_price is the forward it prices with, USD. Its
+    Greeks are per unit of the underlying: delta (Black), gamma per USD, vega USD per vol point, theta USD per day.
+    """
+
+    ts_event_ns: int
+    row: int
+    mark_iv: float
+    bid_iv: float
+    ask_iv: float
+    underlying_price: float
+    delta: float = float("nan")
+    gamma: float = float("nan")
+    vega: float = float("nan")
+    theta: float = float("nan")
+
+
+class ListingChanged(Event, frozen=True, tag=True, array_like=True, gc=False):
+    """The venue says that a contract was listed or ended; `state` is its word ("created", "closed")."""
+
+    account: int
+    name: str
+    state: str
+
+
+class InstrumentsListed(Event, frozen=True, tag=True, array_like=True, gc=False):
+    """Answer to QueryInstruments: contracts of ours (by the configuration's patterns) that have no row yet.
+    They join behind all others. `why` is not empty where the venue could not be asked."""
+
+    account: int
+    instruments: tuple[Instrument, ...]
+    why: str = ""
 
 
 class IndexUpdated(Event, frozen=True, tag=True, array_like=True, gc=False):
@@ -305,12 +343,28 @@ class PoolUpdated(Event, frozen=True, tag=True, array_like=True, gc=False):
     pool: PoolReport
 
 
+class Settlement(msgspec.Struct, frozen=True, array_like=True):
+    """The venue's record of a delivery: a position that ended at a contract's expiry.
+
+    lots as they were held (signed), price the settlement price in USD, profit the cash it moved, in `currency`.
+    """
+
+    account: int
+    row: int
+    ts_event_ns: int
+    lots: int
+    price: float
+    profit: float
+    currency: str
+
+
 class AccountReported(Event, frozen=True, tag=True, array_like=True, gc=False):
     """Answer to QueryAccount, asked in this order: trades, open orders, positions, pools.
 
     `asked_ns` is when the first question left (our clock). `complete` is False if any part failed: then
     nothing in it is proof of absence. Rows the venue does not mention are flat only if `complete`.
-    `outside` tells, in words, each position, order and fill in a contract outside the universe.
+    `outside` tells, in words, each position, order and fill in a contract outside the universe. `settlements` are
+    deliveries since `settled_since_ms` of the question.
     """
 
     account: int
@@ -322,6 +376,7 @@ class AccountReported(Event, frozen=True, tag=True, array_like=True, gc=False):
     pools: tuple[PoolReport, ...]
     why: str = ""
     outside: tuple[str, ...] = ()
+    settlements: tuple[Settlement, ...] = ()
 
 
 class OrderEvidence(Event, frozen=True, tag=True, array_like=True, gc=False):
@@ -342,8 +397,8 @@ class OrderEvidence(Event, frozen=True, tag=True, array_like=True, gc=False):
 
 
 MarketEvent = (
-    BookSnapshot | BookDelta | QuoteUpdated | TradePrinted | MarkUpdated | IndexUpdated | FeedOpened | FeedClosed
-    | FeedAlive | MessageRefused
+    BookSnapshot | BookDelta | QuoteUpdated | TradePrinted | MarkUpdated | OptionUpdated | IndexUpdated
+    | FeedOpened | FeedClosed | FeedAlive | MessageRefused | ListingChanged | InstrumentsListed
 )  # fmt: skip
 AccountEvent = (
     OrderSeen | CreateRefused | CreateUnknown | CancelRefused | CancelUnknown | FillReceived | PoolUpdated

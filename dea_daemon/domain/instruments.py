@@ -66,7 +66,8 @@ class Instrument(msgspec.Struct, frozen=True):
 
     lot_size is in the venue's own amount unit (Deribit inverse: USD; Deribit linear and options: coins;
     OKX: contracts). contract_size converts one unit of that amount: underlying (linear, quanto) or USD
-    (inverse). Fees are fractions of notional. Expiry is UTC ns; 0 means never.
+    (inverse). Fees are fractions of notional. Expiry is UTC ns; 0 means never. An option whose quote_currency is
+    its underlying is quoted and settled in coin; fee_cap bounds an option's fee by this share of its premium.
     """
 
     venue: str
@@ -88,6 +89,7 @@ class Instrument(msgspec.Struct, frozen=True):
     strike: float = 0.0
     is_call: bool = False
     tradable: bool = True
+    fee_cap: float = 0.0  # of an option's premium; 0: none
 
     def amount_to_lots(self, amount: float | int | str | Decimal, rounding: str = "nearest") -> int:
         return to_lots(amount, self.lot_size, rounding)
@@ -130,33 +132,62 @@ class Universe:
     """The numbered rows: every [N] array of the house is indexed by them.
 
     A row is one instrument in one account, so the position key is (venue, account, instrument).
-    An index, once given, means the same contract for the whole run.
+    An index, once given, means the same contract for the whole run: contracts that are listed later join at
+    the end (`extend`), and those that expired keep their row.
     """
 
     def __init__(self, accounts: tuple[AccountKey, ...], rows: tuple[tuple[int, Instrument], ...]) -> None:
         """`rows` pairs an index into `accounts` with an instrument."""
         self.accounts = accounts
+        self._number(rows)
+
+    def extend(self, rows: tuple[tuple[int, Instrument], ...]) -> None:
+        """Contracts listed later, behind all others. Their underlyings are known already, or they would need rows
+        among the factors, too."""
+        check(all(i.underlying in self.underlyings for _, i in rows), "a listing brought a new underlying")
+        old = tuple(zip(self.account.tolist(), self.instruments, strict=True))
+        self._number(old + rows)
+
+    def _number(self, rows: tuple[tuple[int, Instrument], ...]) -> None:
         self.instruments = tuple(instrument for _, instrument in rows)
-        self.account = np.array([account for account, _ in rows], dtype=np.int64)
+        self.account: IntArray = np.array([account for account, _ in rows], dtype=np.int64)
         self.underlyings = tuple(dict.fromkeys(i.underlying for i in self.instruments))
         self._row_of = {(int(a), i.name): row for row, (a, i) in enumerate(rows)}
         check(len(self._row_of) == len(rows), "an instrument is listed twice in one account")
         position = {name: k for k, name in enumerate(self.underlyings)}
-        self.underlying: IntArray = np.array([position[i.underlying] for i in self.instruments], dtype=np.int64)
-        self.inverse: BoolArray = np.array([i.payoff is Payoff.INVERSE for i in self.instruments], dtype=np.bool_)
+        self.underlying = self._whole(lambda i: position[i.underlying])
+        self.inverse = self._flag(lambda i: i.payoff is Payoff.INVERSE)
+        self.quanto = self._flag(lambda i: i.payoff is Payoff.QUANTO)
+        self.spot = self._flag(lambda i: i.kind is Kind.SPOT)
+        self.option = self._flag(lambda i: i.kind is Kind.OPTION)
+        self.coin_quoted = self._flag(lambda i: i.kind is Kind.OPTION and i.quote_currency == i.underlying)
+        self.call = self._flag(lambda i: i.is_call)
+        self.strike = self._column(lambda i: i.strike)
         self.lot_value = self._column(lambda i: i.lot_value)
         self.tick_size = self._column(lambda i: float(i.tick_size))
         self.maker_fee = self._column(lambda i: i.maker_fee)
         self.taker_fee = self._column(lambda i: i.taker_fee)
-        self.min_lots: IntArray = np.array([i.min_lots for i in self.instruments], dtype=np.int64)
-        self.tradable: BoolArray = np.array([i.tradable for i in self.instruments], dtype=np.bool_)
-        self.expiry_ns: IntArray = np.array([i.expiry_ns for i in self.instruments], dtype=np.int64)
+        self.min_lots = self._whole(lambda i: i.min_lots)
+        self.tradable = self._flag(lambda i: i.tradable)
+        self.expiry_ns = self._whole(lambda i: i.expiry_ns)
+        # Contracts of one account that end together on one underlying share a forward: `series` [N] numbers
+        # those groups, by order of first appearance; perpetuals and spot have -1.
+        dated = [(a, i.underlying, i.expiry_ns) if i.expiry_ns else None for a, i in rows]
+        number = {key: n for n, key in enumerate(dict.fromkeys(key for key in dated if key is not None))}
+        self.series: IntArray = np.array([-1 if key is None else number[key] for key in dated], dtype=np.int64)
+        self.series_count = len(number)
         for column in vars(self).values():
             if isinstance(column, np.ndarray):
                 column.flags.writeable = False
 
     def _column(self, read: Callable[[Instrument], float]) -> FloatArray:
         return np.array([read(i) for i in self.instruments], dtype=np.float64)
+
+    def _whole(self, read: Callable[[Instrument], int]) -> IntArray:
+        return np.array([read(i) for i in self.instruments], dtype=np.int64)
+
+    def _flag(self, read: Callable[[Instrument], bool]) -> BoolArray:
+        return np.array([read(i) for i in self.instruments], dtype=np.bool_)
 
     def __len__(self) -> int:
         return len(self.instruments)

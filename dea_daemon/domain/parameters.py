@@ -26,8 +26,37 @@ class StateParameters(Section):
     stale_book_ms: int = Field(2_000, gt=0, description="a book or quote older than this is stale")
     stale_mark_ms: int = Field(5_000, gt=0, description="a mark or index price older than this is stale")
     stale_account_ms: int = Field(15_000, gt=0, description="an account report older than this is stale")
+    stale_option_ms: int = Field(
+        15_000, gt=0, description="an option's quote, mark or Greeks older than this are stale"
+    )
+    relist_every_s: Positive = Field(600.0, description="how often a venue is asked for new contracts, unless it told")
     stale_private_ms: int = Field(20_000, gt=0, description="a private stream silent for this long is dead")
     stable_currencies: tuple[str, ...] = Field(("USD", "USDC", "USDT"), description="currencies taken at 1 USD")
+
+
+class PricingParameters(Section):
+    """How options are valued, and when the venue's own figures contradict ours."""
+
+    smile_delta: Literal["black", "sticky_moneyness"] = Field(
+        "black", description="sticky_moneyness adds what the smile's slope does to an option as the underlying moves"
+    )
+    delta_convention: Literal["premium_adjusted", "black"] = Field(
+        "premium_adjusted",
+        description="coin options: premium_adjusted beside equity, or black beside cash; the totals are the same",
+    )
+    settlement_window_s: Positive = Field(1_800.0, description="the settlement price averages the index over this")
+    forward_tolerance: Fraction = Field(
+        0.01, description="future, put-call parity and the venue may name forwards this far apart"
+    )
+    max_iv_spread: Positive = Field(0.5, description="quotes further apart than this in volatility give none")
+    keep_iv_s: Positive = Field(600.0, description="an implied volatility without fresh successor is kept this long")
+    greeks_tolerance: Positive = Field(
+        0.02,
+        description="the venue's delta of an option may be this far from ours (and its vega by five times as much)",
+    )
+    greeks_off_ms: int = Field(3_000, gt=0, description="further than that for this long: its Greeks are in doubt")
+    pin_hours: NonNegative = Field(1.0, description="an option this close to its expiry")
+    pin_band: NonNegative = Field(0.005, description="and its forward this close to its strike, as a fraction: pinned")
 
 
 class ForecastParameters(Section):
@@ -76,6 +105,9 @@ class AllocatorParameters(Section):
     switch_bp: NonNegative = Field(
         3.0, description="another contract must be cheaper by this before an order at work is moved there"
     )
+    pinned: Literal["reduce", "hold"] = Field(
+        "reduce", description="options pinned near their strike at expiry are closed, or held with a wider band"
+    )
     avoid_expiry_h: NonNegative = Field(1.0, description="no new position in a contract this close to expiry")
 
 
@@ -90,6 +122,8 @@ class GuardParameters(Section):
     max_fees_usd_per_hour: Positive = Field(description="fees paid and at stake in a rolling hour")
     max_orders_per_minute: int = Field(120, gt=0, description="creates in a rolling minute")
     collar_bp: Positive = Field(50.0, description="a limit price may be this far through mark and mid, no further")
+    option_collar: Positive = Field(0.25, description="the collar of an option, as a fraction of its mark")
+    option_collar_vol: Positive = Field(0.10, description="or, where that is wider, in volatility")
     max_index_divergence: Fraction = Field(0.01, description="|mark/index - 1| beyond which nothing is increased")
     max_drawdown: Fraction = Field(0.5, description="equity this far below its peak: reduce-only until reset")
     max_clock_step_ms: int = Field(500, gt=0, description="wall clock against monotonic clock in one tick")
@@ -125,6 +159,7 @@ class Parameters(Section):
     decide_at_most_every_ms: int = Field(5, gt=0, description="rate limit of early ticks")
     wake_move_bp: Positive = Field(3.0, description="an index move since the last tick that brings the next forward")
     state: StateParameters = StateParameters()
+    pricing: PricingParameters = PricingParameters()
     forecast: ForecastParameters = ForecastParameters()
     allocator: AllocatorParameters = AllocatorParameters()
     guards: GuardParameters

@@ -10,14 +10,14 @@ from dea_daemon.domain.parameters import ExecutionParameters
 
 def should_cross(permit: Permit, since_ns: IntArray, params: ExecutionParameters) -> BoolArray:
     """[N] cross the spread: by configuration, after post-only rejects in a row, in a breach, or where the
-    underlying's work (`since_ns` [U]) has waited long enough."""
+    row's work (`since_ns` [N]) has waited long enough."""
     view = permit.view
     if params.order_type == "taker":
         return np.ones(len(view.universe), dtype=np.bool_)
     waited = (since_ns > 0) & (view.now_ns - since_ns > params.cross_after_ms * NS_PER_MS)
     chased = view.post_only_rejects >= params.post_only_attempts
     in_breach = permit.urgent[view.universe.underlying]
-    return np.asarray(waited[view.universe.underlying] | chased | in_breach, dtype=np.bool_)
+    return np.asarray(waited | chased | in_breach, dtype=np.bool_)
 
 
 def price_ticks(view: View, row: int, side: Side, crossing: bool, params: ExecutionParameters) -> int | None:

@@ -6,7 +6,7 @@ contract until the venue has answered: it is asked for, never guessed.
 
 import numpy as np
 
-from dea_daemon.domain.commands import CancelOrder, CreateOrder, QueryAccount, QueryOrder
+from dea_daemon.domain.commands import CancelOrder, CreateOrder, QueryAccount, QueryInstruments, QueryOrder
 from dea_daemon.domain.decisions import Licence, Permit, View
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray, Side
 from dea_daemon.domain.modes import Mode
@@ -15,7 +15,8 @@ from dea_daemon.domain.orders import Order, OrderState, TimeInForce, client_orde
 from dea_daemon.domain.parameters import ExecutionParameters
 from dea_daemon.execution.placement import price_ticks, should_cross
 
-Planned = CancelOrder | CreateOrder | QueryOrder | QueryAccount
+Question = QueryOrder | QueryAccount | QueryInstruments
+Planned = CancelOrder | CreateOrder | Question
 
 # Trades are asked for from this far before the newest known: the venue's index may lag its matching.
 CURSOR_OVERLAP_MS = 60_000
@@ -23,25 +24,35 @@ LEAVING_MS = 200  # between account questions once nothing works any more and on
 
 
 class ExecutionMemory:
-    """since_ns [U]: since when an underlying's differences have added up to the same side; 0 while there are none.
+    """since_ns [2U]: since when a lane's differences have added up to the same side; 0 while there are none.
 
-    By underlying and not by contract: work that moves to another contract does not begin anew.
+    A lane is an underlying's hedges, or (behind all of those) its options: by lane and not by contract, so that
+    work that moves to another contract does not begin anew.
     """
 
     def __init__(self, underlyings: int) -> None:
-        self.since_ns: IntArray = np.zeros(underlyings, dtype=np.int64)
-        self.sign: IntArray = np.zeros(underlyings, dtype=np.int64)
+        self.since_ns: IntArray = np.zeros(2 * underlyings, dtype=np.int64)
+        self.sign: IntArray = np.zeros(2 * underlyings, dtype=np.int64)
+
+
+def lanes(view: View) -> IntArray:
+    """[N] each row's lane."""
+    universe = view.universe
+    return np.asarray(universe.underlying + universe.option * len(universe.underlyings), dtype=np.int64)
 
 
 def observe(memory: ExecutionMemory, permit: Permit, params: ExecutionParameters) -> None:
-    """Start, keep or end the age of each underlying's difference."""
+    """Start, keep or end the age of each lane's difference."""
+    view = permit.view
     wanted = differences(permit, params)
     rows = np.flatnonzero(wanted)
-    # Lots stand in where exposure is not known: what closes a position must still grow impatient.
-    x = np.nan_to_num(permit.view.exposure_per_lot[:, rows], nan=1.0)
-    sign = np.sign(x @ wanted[rows]).astype(np.int64)
+    # Lots stand in where exposure is not known: what closes a position must still grow impatient. Options are
+    # worked each for itself, so any difference counts.
+    x = np.where(view.universe.option[rows], np.sign(wanted[rows]), np.nan_to_num(view.delta_per_lot[rows], nan=1.0))
+    total = np.bincount(lanes(view)[rows], x * wanted[rows], len(memory.since_ns))
+    sign = np.sign(total).astype(np.int64)
     going_on = (sign == memory.sign) & (memory.since_ns > 0)
-    memory.since_ns = np.where(sign == 0, 0, np.where(going_on, memory.since_ns, permit.view.now_ns))
+    memory.since_ns = np.where(sign == 0, 0, np.where(going_on, memory.since_ns, view.now_ns))
     memory.sign = sign
 
 
@@ -62,7 +73,7 @@ def plan(
     slice_usd = min(params.slice_usd, order_cap_usd)
     view = permit.view
     wanted = differences(permit, params)
-    crossing = should_cross(permit, memory.since_ns, params)
+    crossing = should_cross(permit, memory.since_ns[lanes(view)], params)
     cancels = [c for order in view.orders if (c := _cancel(permit, order, wanted, crossing, params)) is not None]
     busy = {order.row for order in view.orders}
     rows = [int(i) for i in np.flatnonzero(wanted) if int(i) not in busy and _open_for_business(permit, int(i))]
@@ -71,34 +82,35 @@ def plan(
     creates: list[CreateOrder] = []
     left_usd = _left_to_do(view, wanted)
     for i in rows:
-        k, x = int(view.universe.underlying[i]), float(view.exposure_per_lot[view.universe.underlying[i], i])
+        u, x = int(view.universe.underlying[i]), float(view.delta_per_lot[i])
         side = 0 if wanted[i] > 0 else 1
-        room = max(left_usd[side, k], 0.0) / x
+        room = np.inf if view.universe.option[i] else max(left_usd[side, u], 0.0) / x
         # Unpriced, the work of others cannot be weighed: what is still permitted then only closes positions.
         most = int(room + 1e-9) if np.isfinite(room) else abs(int(wanted[i]))
         lots = min(abs(int(wanted[i])), most) * int(np.sign(wanted[i]))
         sequence = view.sequence + len(creates) + 1
         create = _create(permit, i, lots, slice_usd, bool(crossing[i]), sequence, params)
         if create is not None:
-            left_usd[side, k] -= create.lots * x
+            left_usd[side, u] -= 0.0 if view.universe.option[i] else create.lots * x
             creates.append(create)
     return [*cancels, *creates, *_questions(view, params)]
 
 
 def _left_to_do(view: View, wanted: IntArray) -> FloatArray:
-    """Exposure wanted on each side, less what is in flight there already, [2, U] USD (buys, sells).
+    """Delta wanted on each side in what hedges, less what is in flight there already, [2, U] USD (buys, sells).
 
     An order that is being cancelled in one contract may still fill, so another contract does not take its work
     over before it is gone.
     """
-    left = np.zeros((2, len(view.universe.underlyings)))
-    for i in np.flatnonzero(wanted):
-        k = view.universe.underlying[i]
-        left[0 if wanted[i] > 0 else 1, k] += view.exposure_per_lot[k, i] * abs(wanted[i])
+    universe = view.universe
+    left = np.zeros((2, len(universe.underlyings)))
+    for i in np.flatnonzero((wanted != 0) & ~universe.option):
+        left[0 if wanted[i] > 0 else 1, universe.underlying[i]] += view.delta_per_lot[i] * abs(wanted[i])
     for order in view.orders:
-        k = view.universe.underlying[order.row]
-        in_flight = order.in_flight_lots
-        left[0 if in_flight > 0 else 1, k] -= view.exposure_per_lot[k, order.row] * abs(in_flight)
+        if not universe.option[order.row]:
+            in_flight = order.in_flight_lots
+            usd = view.delta_per_lot[order.row] * abs(in_flight)
+            left[0 if in_flight > 0 else 1, universe.underlying[order.row]] -= usd
     return left
 
 
@@ -187,18 +199,20 @@ def _sent_ms(view: View, order: Order) -> int:
     return max(view.utc_ns // NS_PER_MS - age_ms - CURSOR_OVERLAP_MS, 0)
 
 
-def _questions(view: View, params: ExecutionParameters) -> list[QueryOrder | QueryAccount]:
-    """Ask for orders in doubt, and for the account: often until it agrees, then at leisure."""
-    out: list[QueryOrder | QueryAccount] = []
+def _questions(view: View, params: ExecutionParameters) -> list[Question]:
+    """Ask for orders in doubt, for the account (often until it agrees, then at leisure), for new contracts."""
+    out: list[Question] = []
     for order in view.orders:
         doubtful = order.state is OrderState.UNKNOWN or order.doubted or order.state.is_terminal
         if doubtful and view.now_ns - order.query_sent_ns > params.query_every_ms * NS_PER_MS:
             out.append(QueryOrder(order.client_order_id, order.row, _sent_ms(view, order)))
     for account in view.traded_accounts:
-        settled = view.account_agreed[account] and view.account_fresh
+        delivered = view.delivered_since_ms[account]
+        settled = view.account_agreed[account] and view.account_fresh and not delivered
         every_ms = params.reconcile_every_ms if settled else min(params.reconcile_every_ms, params.query_every_ms)
         if view.draining and not view.orders:
             every_ms = LEAVING_MS
         if view.now_ns - view.account_asked_ns[account] > every_ms * NS_PER_MS:
-            out.append(QueryAccount(account, max(view.trade_cursor_ms - CURSOR_OVERLAP_MS, 0)))
+            out.append(QueryAccount(account, max(view.trade_cursor_ms - CURSOR_OVERLAP_MS, 0), delivered))
+    out += [QueryInstruments(account) for account in view.relist]
     return out

@@ -178,6 +178,12 @@ class Binance:
     def resubscribe(self, row: int) -> list[bytes]:
         return []
 
+    def join(self, rows: Iterable[int]) -> list[bytes]:
+        return []  # its contracts are listed at the start only
+
+    def leave(self, rows: Iterable[int]) -> None:
+        """Nothing ends here while a run lasts."""
+
     def snapshot_path(self, row: int) -> str | None:
         return f"/fapi/v1/depth?symbol={self._name[row]}&limit={BOOK_DEPTH}" if row in self.rows else None
 

@@ -1,5 +1,6 @@
 """What a socket and a capture reader ask of a venue's codec, and what all codecs share."""
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from dea_daemon.domain.events import AnyEvent, MessageRefused
@@ -42,6 +43,15 @@ class Codec(Protocol):
 
     def resubscribe(self, row: int) -> list[bytes]:
         """Messages that bring a fresh snapshot of one row's book; empty where that takes `snapshot_path`."""
+        ...
+
+    def join(self, rows: Iterable[int]) -> list[bytes]:
+        """Carry these rows, too: they were appended to the universe the codec knows. Messages that subscribe to
+        them; empty where they are not this socket's, or go out with the rest when it connects."""
+        ...
+
+    def leave(self, rows: Iterable[int]) -> None:
+        """Ask for these rows no more: their contracts have ended."""
         ...
 
     def snapshot_path(self, row: int) -> str | None:

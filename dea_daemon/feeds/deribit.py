@@ -1,7 +1,8 @@
 """Deribit: market data and the account's own stream, JSON-RPC over a websocket.
 
 Books come as a snapshot and changes linked by prev_change_id; a fresh snapshot is had by subscribing again.
-A connection that is authenticated may ask for raw books; others get changes each 100 ms.
+A connection that is authenticated may ask for raw books; others get changes each 100 ms. Of an option we ask for
+the ticker only (a chain has a thousand of them, and a ticker has what prices it); recorded books are read all the same.
 
 Source: Deribit API v2, "Subscriptions", "Heartbeat", public/auth (grant_type client_signature).
 """
@@ -9,6 +10,7 @@ Source: Deribit API v2, "Subscriptions", "Heartbeat", public/auth (grant_type cl
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -22,120 +24,49 @@ from dea_daemon.domain.events import (
     FeedOpened,
     IndexUpdated,
     Level,
+    ListingChanged,
     MarkUpdated,
+    OptionUpdated,
     PoolUpdated,
     QuoteUpdated,
     TradePrinted,
 )
-from dea_daemon.domain.instruments import Side, Universe
+from dea_daemon.domain.instruments import Kind, Universe
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.feeds.codec import NAN, Socket, refused
 from dea_daemon.feeds.deribit_mapping import fill_from, order_from, pool_from
+from dea_daemon.feeds.deribit_words import (
+    AT_ONCE,
+    HEAD,
+    KIND,
+    BookData,
+    ChangesData,
+    GreeksData,
+    IndexData,
+    Message,
+    StateData,
+    TickerData,
+    TradeData,
+    read_book,
+    read_changes,
+    read_index,
+    read_message,
+    read_names,
+    read_object,
+    read_state,
+    read_ticker,
+    read_trades,
+)
 
 HEARTBEAT_S = 10  # the least Deribit allows
+CHANNELS_MAX = 500  # in one request to subscribe
+LISTINGS = ("instrument.state.future.any", "instrument.state.option.any")
 Interval = Literal["raw", "100ms"]
 
-_NOTHING = msgspec.Raw()
 _HEARTBEAT, _AUTH, _SUBSCRIBE, _TEST, _AGAIN = 1, 2, 3, 4, 5  # ids of what we send
+_NO_GREEKS = GreeksData()
 _TEST_MESSAGE = msgspec.json.encode({"jsonrpc": "2.0", "id": _TEST, "method": "public/test", "params": {}})
 
-
-class Params(msgspec.Struct, gc=False):
-    channel: str = ""
-    data: msgspec.Raw = _NOTHING
-    type: str = ""  # of a heartbeat
-
-
-class RpcError(msgspec.Struct):
-    code: int
-    message: str = ""
-
-
-class Message(msgspec.Struct, gc=False):
-    """A notification, a heartbeat, or the answer to something we sent."""
-
-    method: str = ""
-    params: Params | None = None
-    id: int | None = None
-    result: msgspec.Raw = _NOTHING  # a union with Raw is not a thing msgspec reads
-    error: RpcError | None = None
-
-
-class BookData(msgspec.Struct, gc=False):
-    type: Literal["snapshot", "change"]
-    timestamp: int
-    change_id: int
-    bids: list[tuple[str, float, float]]  # new, change or delete; price; amount
-    asks: list[tuple[str, float, float]]
-    prev_change_id: int | None = None
-
-
-class TickerData(msgspec.Struct, gc=False):
-    timestamp: int
-    mark_price: float
-    best_bid_price: float | None = None
-    best_bid_amount: float | None = None
-    best_ask_price: float | None = None
-    best_ask_amount: float | None = None
-    index_price: float | None = None
-    current_funding: float | None = None
-    funding_8h: float | None = None
-    open_interest: float | None = None
-
-
-class TradeData(msgspec.Struct, gc=False):
-    timestamp: int
-    trade_id: str
-    direction: Side
-    price: float
-    amount: float
-
-
-class IndexData(msgspec.Struct, gc=False):
-    timestamp: int
-    price: float
-
-
-class ChangesData(msgspec.Struct):
-    trades: list[dict[str, Any]] = []
-    orders: list[dict[str, Any]] = []
-
-
-class BookParams(msgspec.Struct, gc=False):
-    channel: str
-    data: BookData
-
-
-class BookNotice(msgspec.Struct, gc=False):
-    params: BookParams
-
-
-class TickerParams(msgspec.Struct, gc=False):
-    channel: str
-    data: TickerData
-
-
-class TickerNotice(msgspec.Struct, gc=False):
-    params: TickerParams
-
-
-_message = msgspec.json.Decoder(Message).decode
-_book = msgspec.json.Decoder(BookData).decode
-_ticker = msgspec.json.Decoder(TickerData).decode
-_trades = msgspec.json.Decoder(list[TradeData]).decode
-_index = msgspec.json.Decoder(IndexData).decode
-_changes = msgspec.json.Decoder(ChangesData).decode
-_object = msgspec.json.Decoder(dict[str, Any]).decode
-_names = msgspec.json.Decoder(list[str]).decode
-
-# Nearly all messages are books and tickers, and begin so: their kind is known before they are decoded, and one
-# pass does. Any other order of keys takes the general way, with the same outcome.
-_HEAD = b'{"jsonrpc":"2.0","method":"subscription","params":{"channel":"'
-_KIND = slice(len(_HEAD), len(_HEAD) + 5)
-_at_once: dict[bytes, Callable[[bytes], BookNotice | TickerNotice]] = {
-    b"book.": msgspec.json.Decoder(BookNotice).decode,
-    b"ticke": msgspec.json.Decoder(TickerNotice).decode,
-}
 
 Handler = Callable[[Any, Any, int, list[AnyEvent]], None]
 Routes = dict[str, tuple[Callable[[msgspec.Raw], Any], Handler, Any]]
@@ -171,24 +102,24 @@ class Deribit:
         self._held = tuple(held)
         self._client_id = client_id
         self._secret = client_secret
-        self._names = {
-            row: instrument.name
-            for row, instrument in enumerate(universe.instruments)
-            if universe.account[row] == account
-        }
-        self.rows = () if private else tuple(self._names)
         # By channel: its decoder, who reads what that gives, and what he has to know of it.
-        self._channels = self._account_channels() if private else self._market_channels()
-        # Deribit answers user.portfolio.BTC with user.portfolio.btc.
-        self._routes = self._channels | {name.lower(): route for name, route in self._channels.items()}
+        self._routes: Routes = {}
+        self._channels: dict[str, None] = {}  # those we ask for
+        self._asked: set[str] = set()  # in the request that waits for its answer
+        self._unasked: dict[str, None] = {}  # in requests still to come
+        self._granted: set[str] = set()  # of what was asked since the feed last opened
+        self._names: dict[int, str] = {}
+        self.rows: tuple[int, ...] = ()
+        self._add(row for row in range(len(universe)) if universe.account[row] == account)
 
     # --- what we send ----------------------------------------------------------------------------
 
     def hello(self, utc_ms: int, nonce: str) -> list[bytes]:
         self.ready = False
+        self._asked, self._granted, self._unasked = set(), set(), dict(self._channels)
         heartbeat = _request(_HEARTBEAT, "public/set_heartbeat", {"interval": HEARTBEAT_S})
         if not self._client_id:
-            return [heartbeat, self._subscribe()]
+            return [heartbeat, *self._subscribe()]
         signed = f"{utc_ms}\n{nonce}\n".encode()
         auth = {
             "grant_type": "client_signature",
@@ -201,7 +132,7 @@ class Deribit:
         return [heartbeat, _request(_AUTH, "public/auth", auth)]
 
     def resubscribe(self, row: int) -> list[bytes]:
-        if row not in self.rows:
+        if row not in self.rows or self._book_channel(row) not in self._channels:
             return []
         channels = {"channels": [self._book_channel(row)]}
         return [
@@ -218,26 +149,62 @@ class Deribit:
     def _book_channel(self, row: int) -> str:
         return f"book.{self._names[row]}.{self._interval}"
 
-    def _subscribe(self) -> bytes:
+    def join(self, rows: Iterable[int]) -> list[bytes]:
+        self._unasked |= dict.fromkeys(self._add(rows))
+        # Before the first answers what joined goes with the rest, or behind it.
+        return self._subscribe() if self.ready and not self._asked else []
+
+    def leave(self, rows: Iterable[int]) -> None:
+        gone = [row for row in rows if self._names.pop(row, None) is not None]
+        for name in (self._universe.instruments[row].name for row in gone):
+            for channel in (f"{kind}.{name}.{self._interval}" for kind in ("book", "ticker", "trades")):
+                self._channels.pop(channel, None)
+                self._unasked.pop(channel, None)
+        self.rows = () if self.private else tuple(self._names)
+
+    def _subscribe(self) -> list[bytes]:
+        """The next request: one at a time, so that a large chain neither floods the venue nor is one huge message."""
+        chunk = list(islice(self._unasked, CHANNELS_MAX))
+        self._asked = set(chunk)
+        for channel in chunk:
+            del self._unasked[channel]
         method = "private/subscribe" if self.private else "public/subscribe"
-        return _request(_SUBSCRIBE, method, {"channels": list(self._channels)})
+        return [_request(_SUBSCRIBE, method, {"channels": chunk})] if chunk else []
 
-    def _market_channels(self) -> Routes:
+    def _add(self, rows: Iterable[int]) -> list[str]:
+        """Take rows in; the channels that are new by them."""
+        added = {row: self._universe.instruments[row].name for row in rows}
+        self._names |= added
+        self.rows = () if self.private else tuple(self._names)
+        routes = self._account_routes(added) if self.private else self._market_routes(added)
+        # Deribit answers user.portfolio.BTC with user.portfolio.btc.
+        self._routes |= {name.lower(): route for name, route in routes.items()} | routes
+        options = [name for row, name in added.items() if self._is_option(row)]
+        unasked = {f"{kind}.{name}.{self._interval}" for name in options for kind in ("book", "trades")}
+        new = [channel for channel in routes if channel not in self._channels and channel not in unasked]
+        self._channels |= dict.fromkeys(new)
+        return new
+
+    def _is_option(self, row: int) -> bool:
+        return self._universe.instruments[row].kind is Kind.OPTION
+
+    def _market_routes(self, added: dict[int, str]) -> Routes:
         routes: Routes = {}
-        for row, name in self._names.items():
-            routes[self._book_channel(row)] = (_book, self._book, row)
-            routes[f"ticker.{name}.{self._interval}"] = (_ticker, self._ticker, row)
-            routes[f"trades.{name}.{self._interval}"] = (_trades, self._trades, row)
+        for row, name in added.items():
+            routes[self._book_channel(row)] = (read_book, self._book, row)
+            ticker = self._option_ticker if self._is_option(row) else self._ticker
+            routes[f"ticker.{name}.{self._interval}"] = (read_ticker, ticker, row)
+            routes[f"trades.{name}.{self._interval}"] = (read_trades, self._trades, row)
         for index, currency in _indices(self._universe, self._names, self._held):
-            routes[f"deribit_price_index.{index}"] = (_index, self._index, currency)
-        return routes
+            routes[f"deribit_price_index.{index}"] = (read_index, self._index, currency)
+        return routes | dict.fromkeys(LISTINGS, (read_state, self._listing, None))
 
-    def _account_channels(self) -> Routes:
-        currencies = dict.fromkeys(self._universe.instruments[row].settle_currency for row in self._names)
+    def _account_routes(self, added: dict[int, str]) -> Routes:
+        currencies = dict.fromkeys(self._universe.instruments[row].settle_currency for row in added)
         routes: Routes = {}
         for currency in currencies:
-            routes[f"user.changes.any.{currency}.raw"] = (_changes, self._user_changes, None)
-            routes[f"user.portfolio.{currency}"] = (_object, self._portfolio, None)
+            routes[f"user.changes.any.{currency}.raw"] = (read_changes, self._user_changes, None)
+            routes[f"user.portfolio.{currency}"] = (read_object, self._portfolio, None)
         return routes
 
     # --- what we hear ----------------------------------------------------------------------------
@@ -245,14 +212,14 @@ class Deribit:
     def decode(self, raw: bytes | str, ts_recv_ns: int, out: list[AnyEvent]) -> bytes | None:
         raw = raw.encode() if isinstance(raw, str) else raw
         try:
-            at_once = _at_once.get(raw[_KIND]) if raw.startswith(_HEAD) else None
+            at_once = AT_ONCE.get(raw[KIND]) if raw.startswith(HEAD) else None
             if at_once is not None:
                 notice = at_once(raw).params
                 route = self._routes.get(notice.channel)
                 if route is not None:
                     route[1](notice.data, route[2], ts_recv_ns, out)
                     return None
-            message = _message(raw)
+            message = read_message(raw)
             params = message.params
             if params is None:
                 return self._answered(message, raw, ts_recv_ns, out)
@@ -274,28 +241,45 @@ class Deribit:
         if message.error is not None:
             # A book that cannot be had again (the session's token ran out): shut, so that all begins anew.
             self.ready = self.ready and message.id != _AGAIN
+            if message.id == _SUBSCRIBE:  # rows that joined stay unheard until the next connection; others go on
+                self._asked = set()
             what = {_AUTH: "authentication", _SUBSCRIBE: "subscription"}.get(message.id or 0, "request")
             why = f"{what} refused: {message.error.code} {message.error.message}"
             out.append(refused(self.feed, why, raw, ts_recv_ns))
         elif not bytes(message.result):
             out.append(refused(self.feed, "neither a notification nor an answer", raw, ts_recv_ns))
         elif message.id == _AUTH:
-            return self._subscribe()
+            return next(iter(self._subscribe()), None)
         elif message.id == _SUBSCRIBE:
-            self._subscribed(_names(message.result), raw, ts_recv_ns, out)
+            return self._subscribed(read_names(message.result), raw, ts_recv_ns, out)
         return None
 
-    def _subscribed(self, names: list[str], raw: bytes | str, ts_recv_ns: int, out: list[AnyEvent]) -> None:
-        """The venue leaves out channels it does not grant: an expired contract's must not cost us the others,
-        but an account is heard whole or not at all."""
+    def _subscribed(self, names: list[str], raw: bytes | str, ts_recv_ns: int, out: list[AnyEvent]) -> bytes | None:
+        """The next request, or the feed is open: for all its rows, or for those that joined it.
+
+        The venue leaves out channels it does not grant: an expired contract's must not cost us the others, but an
+        account is heard whole or not at all."""
         granted = {name.lower() for name in names}
-        missing = [name for name in self._channels if name.lower() not in granted]
+        missing = sorted(name for name in self._asked if name.lower() not in granted)
         if missing:
             out.append(refused(self.feed, f"{len(missing)} not granted: {missing[0]}", raw, ts_recv_ns))
-        self.ready = bool(granted) and not (missing and self.private)
-        if self.ready:
-            rows = tuple(row for row in self.rows if self._book_channel(row).lower() in granted)
+        self._granted |= granted
+        if self.private and missing:
+            self.ready = False  # and what else there was to ask stays unasked: the socket begins anew
+            return None
+        if self._unasked:
+            return next(iter(self._subscribe()))
+        self._asked = set()
+        heard, self._granted = self._granted, set()
+        if heard:
+            self.ready = True
+            rows = tuple(row for row in self.rows if self._first_channel(row).lower() in heard)
             out.append(FeedOpened(ts_recv_ns, self.feed, self.account, self.private, rows))
+        return None
+
+    def _first_channel(self, row: int) -> str:
+        """The one without which a row is not heard."""
+        return f"ticker.{self._names[row]}.{self._interval}" if self._is_option(row) else self._book_channel(row)
 
     def _book(self, book: BookData, row: int, ts_recv_ns: int, out: list[AnyEvent]) -> None:
         ts_ns = book.timestamp * NS_PER_MS
@@ -335,6 +319,25 @@ class Deribit:
             )
         )
 
+    def _option_ticker(self, t: TickerData, row: int, ts_recv_ns: int, out: list[AnyEvent]) -> None:
+        self._ticker(t, row, ts_recv_ns, out)
+        greeks = t.greeks or _NO_GREEKS
+        out.append(
+            OptionUpdated(
+                ts_recv_ns,
+                t.timestamp * NS_PER_MS,
+                row,
+                t.mark_iv / 100 if t.mark_iv else NAN,
+                t.bid_iv / 100 if t.bid_iv else NAN,
+                t.ask_iv / 100 if t.ask_iv else NAN,
+                t.underlying_price or NAN,
+                NAN if greeks.delta is None else greeks.delta,
+                NAN if greeks.gamma is None else greeks.gamma,
+                NAN if greeks.vega is None else greeks.vega,
+                NAN if greeks.theta is None else greeks.theta,
+            )
+        )
+
     def _trades(self, trades: list[TradeData], row: int, ts_recv_ns: int, out: list[AnyEvent]) -> None:
         for t in trades:
             ts_ns = t.timestamp * NS_PER_MS
@@ -342,6 +345,9 @@ class Deribit:
 
     def _index(self, index: IndexData, currency: str, ts_recv_ns: int, out: list[AnyEvent]) -> None:
         out.append(IndexUpdated(ts_recv_ns, index.timestamp * NS_PER_MS, self.account, currency, index.price))
+
+    def _listing(self, change: StateData, _: None, ts_recv_ns: int, out: list[AnyEvent]) -> None:
+        out.append(ListingChanged(ts_recv_ns, self.account, change.instrument_name, change.state))
 
     def _user_changes(self, changes: ChangesData, _: None, ts_recv_ns: int, out: list[AnyEvent]) -> None:
         """Fills first, then what became of their orders: an order's end is its last news."""

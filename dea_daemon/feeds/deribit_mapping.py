@@ -5,7 +5,7 @@ the venue's own JSON object (a dict) and returns None where the contract is not 
 VenueError where the object cannot be read. Amounts are Deribit's: USD for inverse contracts, coins otherwise.
 
 Source: Deribit API v2, private/get_order_state, private/get_user_trades_by_order, private/get_positions,
-private/get_account_summary, public/get_instruments.
+private/get_account_summary, private/get_settlement_history_by_currency, public/get_instruments.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,20 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from dea_daemon.domain.errors import InvariantViolation, VenueError
-from dea_daemon.domain.events import FillReceived, OrderSeen, PoolReport, PositionReport, VenueOrderState
+from dea_daemon.domain.events import (
+    FillReceived,
+    OrderSeen,
+    PoolReport,
+    PositionReport,
+    Settlement,
+    VenueOrderState,
+)
 from dea_daemon.domain.instruments import Instrument, Kind, Payoff, Side, TickStep, Universe
 from dea_daemon.domain.numbers import as_decimal, ms_to_ns, to_lots
 from dea_daemon.feeds.codec import NAN
+
+# Deribit takes no more than this share of an option's premium as fee. Source: its schedule of fees.
+OPTION_FEE_CAP = 0.125
 
 Info = Mapping[str, Any]
 T = TypeVar("T")
@@ -65,6 +75,14 @@ class _Position(msgspec.Struct):
     instrument_name: str
     size: float  # signed; USD for inverse futures, coins otherwise
     average_price: float = 0.0
+
+
+class _Delivery(msgspec.Struct):
+    instrument_name: str
+    timestamp: int
+    position: float  # signed, as a position's size
+    index_price: float
+    profit_loss: float
 
 
 class _Pool(msgspec.Struct):
@@ -183,6 +201,32 @@ def position_from(info: Info, universe: Universe, account: int) -> PositionRepor
     return PositionReport(row, lots, position.average_price)
 
 
+def settlement_from(info: Info, universe: Universe, account: int) -> Settlement | None:
+    """One delivery of get_settlement_history_by_currency: a position that its contract's expiry ended.
+
+    The venue says that profit_loss is in the settle currency, and not whether an option's contains the premium or the
+    delivery's fee. We take it as the cash that moved: an option's payoff, or a future's result, less the fee.
+    """
+    delivery = _read(info, _Delivery)
+    row = universe.row(account, delivery.instrument_name)
+    if row is None:
+        return None
+    instrument = universe.instruments[row]
+    try:
+        lots = instrument.amount_to_lots(delivery.position)
+    except InvariantViolation as error:
+        raise VenueError(f"unreadable delivery: {error}") from error
+    return Settlement(
+        account,
+        row,
+        ms_to_ns(delivery.timestamp),
+        lots,
+        price=delivery.index_price,
+        profit=delivery.profit_loss,
+        currency=instrument.settle_currency,
+    )
+
+
 def pool_from(info: Info) -> PoolReport:
     """One currency of get_account_summary or user.portfolio; `balance` is cash."""
     pool = _read(info, _Pool)
@@ -195,7 +239,8 @@ def instrument_from(info: Info, venue: str = "deribit") -> Instrument | None:
     """One row of get_instruments; None for kinds the house has no word for (combos).
 
     contract_size is 1 throughout: an amount is USD (inverse) or coins already. A lot is the smaller of the
-    venue's contract_size and min_trade_amount. Coin-settled options are linear in their coin price.
+    venue's contract_size and min_trade_amount. Coin-settled options ("reversed" to the venue) are linear in their
+    coin price, which is their quote currency. Spot is listed, and not traded: a balance is an exposure already.
     """
     contract = _read(info, _Contract)
     perpetual = contract.settlement_period == "perpetual"
@@ -236,5 +281,6 @@ def instrument_from(info: Info, venue: str = "deribit") -> Instrument | None:
         expiry_ns=0 if perpetual or contract.kind == "spot" else ms_to_ns(contract.expiration_timestamp),
         strike=contract.strike,
         is_call=contract.option_type == "call",
-        tradable=contract.is_active and contract.state == "open",
+        tradable=contract.kind != "spot" and contract.is_active and contract.state == "open",
+        fee_cap=OPTION_FEE_CAP if contract.kind == "option" else 0.0,
     )

@@ -4,13 +4,15 @@ The tick is the coarsest power of ten, 1 at most, that all prices seen are multi
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
 import msgspec
 
 from dea_daemon.domain.instruments import Instrument, Kind, Payoff
-from dea_daemon.domain.numbers import as_decimal
+from dea_daemon.domain.numbers import NS_PER_S, as_decimal
+from dea_daemon.feeds.deribit_mapping import OPTION_FEE_CAP
 
 _BINANCE_QUOTES = ("USDT", "USDC", "FDUSD", "BUSD")
 
@@ -38,8 +40,8 @@ class _Outer(msgspec.Struct):
 def contracts_in(payloads: Iterable[bytes], venue: str) -> tuple[Instrument, ...]:
     """The contracts whose books are among these messages (a few thousand are enough), by order of appearance.
 
-    `venue` is "binanceusdm" or "deribit". Fees and expiries are unknown: 0. A book that stayed empty shows no
-    grid: 1.
+    `venue` is "binanceusdm" or "deribit". Fees are unknown: 0; an expiry is known where the name tells it
+    (Deribit). A book that stayed empty shows no grid: 1.
     """
     outer, levels = msgspec.json.Decoder(_Outer).decode, msgspec.json.Decoder(_Levels).decode
     prices: dict[str, set[Decimal]] = {}
@@ -102,7 +104,18 @@ def _deribit(name: str, venue: str, lot_size: Decimal, tick_size: Decimal) -> In
         tick_size=tick_size,
         strike=float(rest[1].replace("d", ".")) if option else 0.0,
         is_call=option and rest[2] == "C",
+        fee_cap=OPTION_FEE_CAP if option else 0.0,
+        expiry_ns=_expiry_ns(rest[0]) if rest != ["PERPETUAL"] else 0,
     )
+
+
+def _expiry_ns(day: str) -> int:
+    """08:00 UTC of a day as Deribit writes it (24SEP21), ns; 0 where it is none."""
+    try:
+        at = datetime.strptime(f"{day} 08:00 +0000", "%d%b%y %H:%M %z")
+    except ValueError:
+        return 0
+    return int(at.timestamp()) * NS_PER_S
 
 
 def trade_stream(payloads: Iterable[bytes]) -> Literal["trade", "aggTrade"]:

@@ -204,6 +204,12 @@ class Okx:
         book = [("books", self._name[row])]
         return [_request("unsubscribe", book), _request("subscribe", book)]
 
+    def join(self, rows: Iterable[int]) -> list[bytes]:
+        return []  # its contracts are listed at the start only
+
+    def leave(self, rows: Iterable[int]) -> None:
+        """Nothing ends here while a run lasts."""
+
     def snapshot_path(self, row: int) -> str | None:
         return None
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dea_daemon.domain.commands import Approved, CreateOrder, Outgoing
-from dea_daemon.domain.decisions import Clip, Licence, Permit
+from dea_daemon.domain.decisions import Clip, Licence, Permit, View
 from dea_daemon.domain.instruments import Side
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.orders import Order
@@ -93,10 +93,21 @@ def _beyond_collar(permit: Permit, order: CreateOrder, params: GuardParameters) 
     mid = 0.5 * (view.bid_price[i] + view.ask_price[i])
     through = order.side.sign * (price / np.array([view.mark_price[i], mid]) - 1.0)
     worst = float(through.max())
-    allowed = params.collar_bp * 1e-4
+    allowed = _option_collar(view, i, params) if view.universe.option[i] else params.collar_bp * 1e-4
     if not worst <= allowed:
-        return _clip(permit, order, "collar", worst * 1e4, params.collar_bp, "bp through mark or mid")
+        return _clip(permit, order, "collar", worst * 1e4, allowed * 1e4, "bp through mark or mid")
     return None
+
+
+def _option_collar(view: View, row: int, params: GuardParameters) -> float:
+    """As a fraction of the mark: the share allowed, or what the volatility allowed is worth."""
+    u, n = int(view.universe.underlying[row]), len(view.universe.underlyings)
+    buckets = slice(view.factors.first("vega", 0) + u, view.factors.first("basis", 0), n)
+    vega_usd = float(np.abs(view.exposure_per_lot[buckets, row]).sum())  # per lot and vol point
+    unit_usd = view.underlying_price[u] if view.universe.coin_quoted[row] else 1.0
+    worth_usd = float(view.mark_price[row] * unit_usd * view.universe.lot_value[row])
+    by_vol = params.option_collar_vol * 100.0 * vega_usd / worth_usd
+    return max(params.option_collar, by_vol) if by_vol == by_vol else params.option_collar
 
 
 def _too_much(permit: Permit, book: Exposed, order: CreateOrder, creates: int, params: GuardParameters) -> Clip | None:
@@ -124,14 +135,16 @@ def shrinks_position(book: Exposed, order: CreateOrder) -> bool:
 
 
 def shrinks_exposure(book: Exposed, order: CreateOrder) -> bool:
-    """Against the underlying's dollar delta, and not through zero even if everything on its side fills."""
+    """Against the underlying's dollar delta, and not through zero even if everything on its side fills. An option
+    brings other risks along: it is no hedge of delta."""
     view = book.view
-    k = int(view.universe.underlying[order.row])
-    x = view.exposure_per_lot[k]
-    rows = np.flatnonzero(book.buys if order.side is Side.BUY else book.sells)
-    working = float(x[rows] @ (book.buys if order.side is Side.BUY else book.sells)[rows])
-    now = float(view.exposure_usd[k])
-    return now * order.side.sign < 0 and working + order.lots * float(x[order.row]) <= abs(now)
+    if view.universe.option[order.row]:
+        return False
+    u, x = int(view.universe.underlying[order.row]), float(view.delta_per_lot[order.row])
+    now = float(view.delta_usd[u])
+    (low, high), change = book.net_usd(), order.side.sign * order.lots * x
+    working = (high[u] - now) if change > 0.0 else (now - low[u])
+    return now * change < 0.0 and float(working) + abs(change) <= abs(now)
 
 
 def _unlicensed(permit: Permit, book: Exposed, order: CreateOrder) -> Clip | None:

@@ -46,7 +46,7 @@ def blind(view: View, params: GuardParameters) -> str:
         return "equity is unknown"
     if not view.equity_usd > 0.0:
         return "no equity"
-    if not np.isfinite(view.exposure_usd).all():
+    if not np.isfinite(view.delta_usd).all():
         return "exposure is unknown"
     if not abs(view.clock_step_ns) <= params.max_clock_step_ms * NS_PER_MS:
         return "the wall clock stepped"
@@ -64,25 +64,38 @@ def bound(view: View, mode: Mode, breached: BoolArray, params: GuardParameters) 
 
 def diverged(view: View, params: GuardParameters) -> BoolArray:
     """[N] a fresh mark that its own book or an index contradicts. A mark anywhere between bid and ask agrees with
-    its book, however wide; a dated future may have a basis."""
-    off, mark = params.max_index_divergence, view.mark_price
-    beside_book = ~((mark >= view.bid_price * (1.0 - off)) & (mark <= view.ask_price * (1.0 + off)))
-    own_index = _beside(mark, view.index_price, _tolerance(view, params))
+    its book, however wide; a dated future may have a basis. An option's mark moves in ticks that are large beside
+    it, so it has the room of its collar; its forward stands for it beside the index."""
+    universe, mark = view.universe, view.mark_price
+    off = np.where(universe.option, params.option_collar, params.max_index_divergence)
+    tick = np.where(universe.option, 2.0 * universe.tick_size, 0.0)
+    beside_book = ~((mark >= view.bid_price * (1.0 - off) - tick) & (mark <= view.ask_price * (1.0 + off) + tick))
+    own_index = _beside(_level(view), view.index_price, _tolerance(view, params))
     return np.asarray(view.fresh & (beside_book | own_index | _beside_shared_index(view, params)), dtype=np.bool_)
 
 
 def in_doubt(view: View, off: BoolArray, params: GuardParameters) -> BoolArray:
     """[N] rows whose underlying's delta may be measured wrongly, so that nothing may be hedged by it: a contract
     that is held diverged, or a mark and the index they all share contradict each other (which is false cannot
-    be told). What is held counts in the delta whether its book is fresh or not. `off` [N] is `diverged`."""
+    be told). What is held counts in the delta whether its book is fresh or not. `off` [N] is `diverged`.
+
+    An option's own mark does not enter its delta; its forward does, and is compared like any mark.
+    """
     held = (view.position_lots != 0) | (view.working_buy_lots != 0) | (view.working_sell_lots != 0)
     beside = _beside_shared_index(view, params)
-    false = (off & (held | beside)) | (held & beside)
+    false = (off & ((held & ~view.universe.option) | beside)) | (held & beside)
     return np.isin(view.universe.underlying, view.universe.underlying[false])
 
 
+def _level(view: View) -> FloatArray:
+    """[N] what of a contract can be compared with an index."""
+    return np.where(view.universe.option, view.forward_price, view.mark_price)
+
+
 def _beside_shared_index(view: View, params: GuardParameters) -> BoolArray:
-    return _beside(view.mark_price, view.underlying_price[view.universe.underlying], _tolerance(view, params))
+    ended = (view.universe.expiry_ns > 0) & (view.universe.expiry_ns <= view.utc_ns)
+    beside = _beside(_level(view), view.underlying_price[view.universe.underlying], _tolerance(view, params))
+    return beside & ~ended
 
 
 def _tolerance(view: View, params: GuardParameters) -> FloatArray:
@@ -92,6 +105,13 @@ def _tolerance(view: View, params: GuardParameters) -> FloatArray:
 
 def _beside(mark: FloatArray, index: FloatArray, tolerance: FloatArray) -> BoolArray:
     return np.asarray(np.isfinite(index) & ~(np.abs(mark / index - 1.0) <= tolerance), dtype=np.bool_)
+
+
+def guessed(view: View) -> BoolArray:
+    """[N] rows of underlyings with a held option whose Greeks are not the venue's fresh word, or contradict it:
+    what is hedged by them may only come down."""
+    held = (view.position_lots != 0) & (view.modelled | view.greeks_off)
+    return np.isin(view.universe.underlying, view.universe.underlying[held])
 
 
 def licences(
@@ -107,6 +127,8 @@ def licences(
     elif why := bound(view, mode, breached, params):
         level = Licence.SHRINK_EXPOSURE
     licence = np.full(len(universe), level, dtype=np.int64)
+    guesses = guessed(view)
+    licence[guesses] = np.minimum(licence[guesses], Licence.SHRINK_EXPOSURE)
     licence[suspect] = np.minimum(licence[suspect], Licence.SHRINK_POSITION)
     alive = (universe.expiry_ns == 0) | (universe.expiry_ns > view.utc_ns)
     licence[~(universe.tradable & view.fresh & alive)] = Licence.NOTHING

@@ -7,7 +7,7 @@ made by prices, and positions themselves are shrunk.
 import numpy as np
 
 from dea_daemon.domain.decisions import Licence, View
-from dea_daemon.domain.instruments import FloatArray, IntArray
+from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.parameters import GuardParameters
 
 
@@ -19,15 +19,14 @@ def by_licence(view: View, lots: IntArray, licence: IntArray) -> IntArray:
     hedging = licence == Licence.SHRINK_EXPOSURE
     if not hedging.any():
         return out
-    for k in range(len(view.factors)):
-        x = view.exposure_per_lot[k]
-        rows = hedging & (x > 0)
-        sign = np.sign(view.exposure_usd[k])
-        against = rows & ((lots - held) * sign < 0)
+    for u in range(len(view.universe.underlyings)):
+        rows = hedging & (view.universe.underlying == u)
+        x, delta = view.delta_per_lot, float(view.delta_usd[u])
+        against = rows & ~view.universe.option & ((lots - held) * x * np.sign(delta) < 0)
         # Changes with the exposure may only close positions; changes against it may go as far as zero.
         out[rows & ~against] = shrunk[rows & ~against]
-        worth = float((x[against] * np.abs(lots - held)[against]).sum())
-        share = min(1.0, abs(float(view.exposure_usd[k])) / worth) if worth > 0.0 else 0.0
+        worth = float(np.abs(x[against] * (lots - held)[against]).sum())
+        share = min(1.0, abs(delta) / worth) if worth > 0.0 else 0.0
         out[against] = held[against] + _toward_zero((lots - held)[against], share)
     return out
 
@@ -42,18 +41,19 @@ def to_instrument(view: View, lots: IntArray, params: GuardParameters) -> IntArr
 
 
 def to_net(view: View, lots: IntArray, params: GuardParameters) -> IntArray:
-    """|dollar delta| of each underlying within max_net_usd. Unknown exposure stays as it is."""
+    """|dollar delta| of each underlying within max_net_usd. Where it is unknown, all stays as it is."""
     out = lots.copy()
-    for k in range(len(view.factors)):
-        rows = np.flatnonzero(view.exposure_per_lot[k] > 0)
-        x = view.exposure_per_lot[k, rows]
-        held = view.position_lots[rows]
-        wanted = float(view.exposure_usd[k]) + float(x @ (out[rows] - held))
+    universe = view.universe
+    for u in range(len(universe.underlyings)):
+        rows = np.flatnonzero((universe.underlying == u) & ((lots != 0) | (view.position_lots != 0)))
+        x, held = view.delta_per_lot[rows], view.position_lots[rows]
+        moved = out[rows] != held
+        wanted = float(view.delta_usd[u]) + float(x[moved] @ (out[rows] - held)[moved])
         if not np.isfinite(wanted):
             out[rows] = held
         elif abs(wanted) > params.max_net_usd:
             excess = abs(wanted) - params.max_net_usd
-            out[rows] = _undo(held, out[rows], x, np.sign(wanted), excess)
+            out[rows] = _undo(held, out[rows], x, ~universe.option[rows], np.sign(wanted), excess)
     return out
 
 
@@ -78,17 +78,20 @@ def to_gross(view: View, lots: IntArray, params: GuardParameters) -> IntArray:
     return out
 
 
-def _undo(held: IntArray, wanted: IntArray, x: FloatArray, sign: float, excess_usd: float) -> IntArray:
-    """Take `excess_usd` of exposure of `sign` out of a wanted book: its own change first, then what is held."""
+def _undo(
+    held: IntArray, wanted: IntArray, x: FloatArray, hedges: BoolArray, sign: float, excess_usd: float
+) -> IntArray:
+    """Take `excess_usd` of delta of `sign` out of a wanted book: its own change first, then what is held in
+    `hedges`: an option is not sold for its delta."""
     change = wanted - held
-    pushing = change * sign > 0
-    push = float((x * np.abs(change))[pushing].sum())
+    pushing = change * x * sign > 0
+    push = float(np.abs(x * change)[pushing].sum())
     share = max(0.0, 1.0 - excess_usd / push) if push > 0.0 else 0.0
     out = np.where(pushing, held + _toward_zero(change, share), wanted)
     rest = excess_usd - push
     if rest > 0.0:
-        same = out * sign > 0
-        worth = float((x * np.abs(out))[same].sum())
+        same = hedges & (out * x * sign > 0)
+        worth = float(np.abs(x * out)[same].sum())
         if worth > 0.0:
             out = np.where(same, _toward_zero(out, max(0.0, 1.0 - rest / worth)), out)
     return out

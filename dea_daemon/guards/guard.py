@@ -21,11 +21,12 @@ def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
     off = diverged(view, params)
     doubted = in_doubt(view, off, params)
     mode, why = propose(view, doubted, params)
-    over_net = ~(np.abs(view.exposure_usd) <= params.max_net_usd)
-    licence, reason = licences(view, mode, _breached(view, over_net, params), view.quarantined | off | doubted, params)
+    over_net = ~(np.abs(view.delta_usd) <= params.max_net_usd)
+    suspect = view.quarantined | off | doubted | view.greeks_off
+    licence, reason = licences(view, mode, _breached(view, over_net, params), suspect, params)
     clips: list[Clip] = []
     lots = cuts.by_licence(view, wanted_lots, licence)
-    _tell(clips, view, "licence", wanted_lots, lots, reason or "stale, diverged, quarantined or expired")
+    _tell(clips, view, "licence", wanted_lots, lots, reason or "stale, diverged, modelled, quarantined or expired")
     for limit, cut, because in _CUTS:
         after = np.where(licence > Licence.NOTHING, cut(view, lots, params), view.position_lots)
         _tell(clips, view, limit, lots, after, because)

@@ -4,7 +4,8 @@ With p held, and up to B lots still to be bought and S to be sold, a subset of f
 p − S to p + B in a row. Every bound here is the exact maximum over all subsets:
 - instrument: max(|p − S|, |p + B|) · notional;
 - gross: the sum of those, as rows fill independently;
-- net: E is linear in fills, so its extremes are E + Σ X·B and E − Σ X·S (X > 0).
+- net: E is linear in fills, so its extremes are E + Σ (X⁺·B + X⁻·S) and E − Σ (X⁺·S + X⁻·B), where X⁺ and X⁻ are
+  the positive and negative parts of a lot's delta (a bought put lowers it).
 Turnover and fees are bounded by everything working filling, at the taker fee.
 """
 
@@ -39,11 +40,18 @@ class Exposed:
         return float(self.instrument_usd().sum())
 
     def net_usd(self) -> tuple[FloatArray, FloatArray]:
-        """(lowest, highest) exposure [K] any subset of fills can leave."""
-        x = self.view.exposure_per_lot
-        low = self.view.exposure_usd - _dot(x, self.sells)
-        high = self.view.exposure_usd + _dot(x, self.buys)
-        return low, high
+        """(lowest, highest) dollar delta [U] any subset of fills can leave."""
+        view = self.view
+        return view.delta_usd - self._swing(self.sells, self.buys), view.delta_usd + self._swing(self.buys, self.sells)
+
+    def _swing(self, along: IntArray, against: IntArray) -> FloatArray:
+        """[U] Σ (X⁺·along + X⁻·against); unpriced rows count only if they have lots."""
+        universe = self.view.universe
+        rows = np.flatnonzero(along + against)
+        x = self.view.delta_per_lot[rows]
+        swing = np.where(x < 0.0, -x * against[rows], x * along[rows])
+        total = np.bincount(universe.underlying[rows], swing, len(universe.underlyings))
+        return np.asarray(total, dtype=np.float64)
 
     def working_usd(self) -> FloatArray:
         """[N] notional of everything in flight, both sides."""
@@ -64,12 +72,6 @@ def exposed(view: View) -> Exposed:
     return Exposed(view, view.working_buy_lots.copy(), view.working_sell_lots.copy())
 
 
-def _dot(x: FloatArray, lots: IntArray) -> FloatArray:
-    """X·lots [K] where unpriced rows count only if they have lots."""
-    rows = np.flatnonzero(lots)
-    return np.asarray(x[:, rows] @ lots[rows], dtype=np.float64)
-
-
 def uses(book: Exposed, params: GuardParameters) -> tuple[LimitUse, ...]:
     """How much of every limit is used, for the record and the screen."""
     low, high = book.net_usd()
@@ -77,7 +79,7 @@ def uses(book: Exposed, params: GuardParameters) -> tuple[LimitUse, ...]:
     per_row = book.instrument_usd()
     lines = [
         LimitUse("net", name, used, params.max_net_usd)
-        for name, used in zip(book.view.factors.names, worst, strict=True)
+        for name, used in zip(book.view.factors.names, worst, strict=False)  # the deltas are the first
     ]
     lines += [
         LimitUse("instrument", book.view.universe.instruments[i].name, float(per_row[i]), params.max_instrument_usd)

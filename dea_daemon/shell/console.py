@@ -51,6 +51,7 @@ def _pairs(fields: Mapping[str, Any], paint: Any) -> str:
 def _decision(fields: Mapping[str, Any], paint: Any) -> str:
     """Held → wanted ± band of each underlying, green inside the band; then what was cut and sent."""
     parts = [_exposure(factor, line, paint) for factor, line in fields["exposure"].items()]
+    parts += _greeks(fields.get("greeks") or {}, paint)
     if fields["mode"] != "normal":
         parts.append(paint(_plain(fields["mode"]), _RED))
     if not fields["armed"]:
@@ -68,6 +69,16 @@ def _exposure(factor: str, line: Mapping[str, Any], paint: Any) -> str:
     inside = abs(line["actual_usd"] - line["target_usd"]) <= line["band_usd"]
     figures = paint(f"{held} → {wanted} ± {band}", _GREEN if inside else _YELLOW)
     return f"{_plain(factor.removeprefix('delta:'))} {figures}"
+
+
+def _greeks(greeks: Mapping[str, float | None], paint: Any) -> list[str]:
+    """What options add, by underlying: gamma in USD per 1 %, vega in USD per vol point."""
+    told: dict[str, list[str]] = {}
+    for factor, usd in greeks.items():
+        kind, _, underlying = factor.partition(":")
+        if kind in ("gamma", "vega"):
+            told.setdefault(underlying, []).append(f"{kind} {_usd(usd)}")
+    return [paint(f"{_plain(underlying)} {' '.join(parts)}", _DIM) for underlying, parts in told.items()]
 
 
 def _usd(amount: float | None) -> str:

@@ -45,6 +45,7 @@ class Watched(Protocol):
     """What is asked of the monitor (`shell.monitor`)."""
 
     def status(self) -> dict[str, Any]: ...
+    def exposure(self) -> dict[str, Any] | None: ...
     def points(self, after: int) -> list[dict[str, Any]]: ...
     def decisions(self, after: int) -> list[dict[str, Any]]: ...
     def decision(self, seq: int | None) -> dict[str, Any] | None: ...
@@ -96,6 +97,7 @@ class ControlServer:
         app.router.add_get("/decisions", _answers(lambda request: monitor.decisions(_number(request, "after"))))
         app.router.add_get("/fills", _answers(lambda request: monitor.fills(_number(request, "after"))))
         app.router.add_get("/health", self._health)
+        app.router.add_get("/exposure", self._exposure)
         app.router.add_get("/decision", self._decision)
         app.router.add_post("/operator", self._operator)
         app.router.add_post("/reload", self._reload)
@@ -107,6 +109,10 @@ class ControlServer:
         status = self._monitor.status()
         told = {name: status[name] for name in ("healthy", "unhealthy")}
         return _response(told, 200 if status["healthy"] else 503)
+
+    async def _exposure(self, _: web.Request) -> web.Response:
+        told = self._monitor.exposure()
+        return _refuse(404, "no decision yet") if told is None else _response(told)
 
     async def _decision(self, request: web.Request) -> web.Response:
         seq = _number(request, "seq") if "seq" in request.query else None

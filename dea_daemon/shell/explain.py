@@ -14,6 +14,7 @@ from typing import Any
 
 from dea_daemon.domain.errors import LedgerError
 from dea_daemon.domain.modes import Mode
+from dea_daemon.shell.greeks import DELTA, by_underlying, curved
 
 _CAUSES = {
     "timer": "the regular tick",
@@ -85,8 +86,8 @@ def _epoch(db: sqlite3.Connection, run: str | None) -> int:
 
 def render(record: Record) -> str:
     """The whole record as text, without a newline at its end."""
-    blocks = (_head(record), _exposures(record), _limits(record), _cuts(record), _sent(record), _notes(record))
-    return "\n\n".join("\n".join(block) for found in blocks if (block := list(found)))
+    tellers = (_head, _exposures, _greeks, _limits, _cuts, _sent, _notes)
+    return "\n\n".join("\n".join(block) for tell in tellers if (block := list(tell(record))))
 
 
 def _head(record: Record) -> Iterator[str]:
@@ -101,7 +102,7 @@ def _head(record: Record) -> Iterator[str]:
 def _exposures(record: Record) -> Iterator[str]:
     """Per risk factor: price and volatility seen, exposure held and wanted, and whether that calls for anything."""
     rows = [("exposure, USD", "price", "vol", "held", "wanted", "band", "")]
-    for line in record["factors"]:
+    for line in _deltas(record):
         vol = line["annual_vol"]
         rows.append(
             (
@@ -114,6 +115,23 @@ def _exposures(record: Record) -> Iterator[str]:
                 _verdict(line),
             )
         )
+    return columns(rows) if len(rows) > 1 else iter(())
+
+
+def _deltas(record: Record) -> list[Record]:
+    return [line for line in record["factors"] if line["factor"].startswith(DELTA)]
+
+
+def _greeks(record: Record) -> Iterator[str]:
+    """What options add to the deltas; nothing where none are held."""
+    found = curved(by_underlying((line["factor"], line["actual_usd"]) for line in record["factors"]))
+    rows: list[tuple[str, ...]] = [
+        ("options, USD", "gamma per 1 %", "vega per point", "theta per day", "vega by expiry")
+    ]
+    for underlying, line in found.items():
+        greeks = (_amount(line[name]) for name in ("gamma_usd_1pct", "vega_usd_1pt", "theta_usd_day"))
+        by_expiry = ", ".join(f"{bucket} {_amount(usd)}" for bucket, usd in line["vega_by_expiry"].items())
+        rows.append((f"  {underlying}", *greeks, by_expiry))
     return columns(rows) if len(rows) > 1 else iter(())
 
 
@@ -186,7 +204,7 @@ def _why_nothing(record: Record) -> str:
         return "; ".join(dict.fromkeys(clip["why"] for clip in held_back))
     if record["clips"]:
         return "limits left nothing to do"
-    aimed = [line for line in record["factors"] if line["band_usd"] is not None]
+    aimed = [line for line in _deltas(record) if line["band_usd"] is not None]
     if not aimed:
         return "there is no target"
     outside = [line["factor"] for line in aimed if _verdict(line) != "inside"]

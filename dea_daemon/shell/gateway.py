@@ -17,6 +17,7 @@ from dea_daemon.domain.commands import (
     CreateOrder,
     Outgoing,
     QueryAccount,
+    QueryInstruments,
     QueryOrder,
 )
 from dea_daemon.domain.errors import InvariantViolation, OutcomeUnknown, check
@@ -28,15 +29,17 @@ from dea_daemon.domain.events import (
     CreateRefused,
     CreateUnknown,
     FillReceived,
+    InstrumentsListed,
     OrderEvidence,
     OrderSeen,
     PositionReport,
+    Settlement,
     VenueOrderState,
 )
 from dea_daemon.domain.instruments import Instrument, Universe
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.orders import TimeInForce
-from dea_daemon.feeds.deribit_mapping import fill_from, order_from, pool_from, position_from
+from dea_daemon.feeds.deribit_mapping import fill_from, order_from, pool_from, position_from, settlement_from
 from dea_daemon.shell.ccxt_client import Client, Outcome, ask, classify, sending
 
 Raw = dict[str, Any]  # one JSON object of the venue
@@ -45,6 +48,7 @@ TIME_IN_FORCE = {TimeInForce.GTC: "good_til_cancelled", TimeInForce.IOC: "immedi
 TRADES_KEPT_MS = 24 * 3_600_000  # Deribit keeps recent trades for a day, ended orders for 30 minutes
 TRADES_PAGE = 1_000
 HISTORY_PAGE = 100
+SETTLEMENTS_PAGE = 1_000
 PAGES_MAX = 20
 
 
@@ -56,8 +60,12 @@ def _unheard(retry_after_ms: int) -> None:
     return None
 
 
+def _none(infos: Iterable[Raw]) -> tuple[Instrument, ...]:
+    return ()
+
+
 class Gateway:
-    """One account at Deribit. `universe` may be replaced when rows are appended."""
+    """One account at Deribit. `universe` grows in place as contracts join."""
 
     def __init__(
         self,
@@ -69,13 +77,14 @@ class Gateway:
         utc_ns: Callable[[], int],
         pace: Callable[[], Awaitable[None]] = _at_once,
         on_throttled: Callable[[int], None] = _unheard,
+        fresh: Callable[[Iterable[Raw]], tuple[Instrument, ...]] = _none,
     ) -> None:
         """`pace` is awaited before each request of a query. `on_throttled(retry_after_ms)` hears every "too
-        many requests" of the venue."""
+        many requests" of the venue. `fresh` picks those of the venue's contracts that should join."""
         self.universe = universe
         self._client, self._account = client, account
         self._now_ns, self._utc_ns = now_ns, utc_ns
-        self._pace, self._on_throttled = pace, on_throttled
+        self._pace, self._on_throttled, self._fresh = pace, on_throttled, fresh
 
     async def perform(self, command: Outgoing) -> list[AnyEvent]:
         """Carry out one command; its answer as events. Raises only on our own bugs, and when cancelled."""
@@ -88,6 +97,8 @@ class Gateway:
                 return [await self.query_order(command)]
             case QueryAccount():
                 return [await self.query_account(command)]
+            case QueryInstruments():
+                return [await self.query_instruments(command)]
             case _:
                 raise InvariantViolation(f"{type(command).__name__} is not for a gateway")
 
@@ -192,6 +203,7 @@ class Gateway:
         with legs.leg("get_account_summaries"):
             summaries = await self._question("private_get_get_account_summaries", {})
             pools = _rows(summaries["summaries"])
+        settlements, unsettled = await self._settlements(command.settled_since_ms)
         outside: list[str] = []
         return AccountReported(
             self._now_ns(),
@@ -202,9 +214,44 @@ class Gateway:
             positions=legs.read("position", held, self._position, outside),
             pools=legs.read("pool", pools, pool_from, outside),
             complete=legs.complete,
-            why=legs.why,
+            why="; ".join(filter(None, (legs.why, unsettled))),
             outside=tuple(outside),
+            settlements=settlements,
         )
+
+    async def query_instruments(self, command: QueryInstruments) -> InstrumentsListed:
+        """The contracts that should join. One request: ccxt's own `load_markets` would take twenty, and hold the
+        loop while it builds its tables anew, which orders do not need."""
+        check(command.account == self._account, "a question about another account")
+        legs = Legs(self._outcome)
+        found: tuple[Instrument, ...] = ()
+        with legs.leg("get_instruments"):
+            found = self._fresh(_rows(await self._question("public_get_get_instruments", {"currency": "any"})))
+        return InstrumentsListed(self._now_ns(), self._account, found, legs.why)
+
+    async def _settlements(self, since_ms: int) -> tuple[tuple[Settlement, ...], str]:
+        """Deliveries since `since_ms` (0: none are owed) in our contracts, and why there are none: those of other
+        currencies do not count where one failed. They are asked for again; the rest of the report is as good."""
+        legs = Legs(self._outcome)
+        found: list[Settlement] = []
+        for currency in self._currencies(dated=True) if since_ms else ():
+            with legs.leg(f"get_settlement_history {currency}"):
+                found += _known(map(self._settlement, await self._deliveries(currency, since_ms)))
+        return (tuple(found) if legs.complete else ()), legs.why
+
+    async def _deliveries(self, currency: str, since_ms: int) -> list[Raw]:
+        """Newest first at the venue, page by page back to `since_ms`."""
+        found: list[Raw] = []
+        asked: Raw = {"currency": currency, "type": "delivery", "count": SETTLEMENTS_PAGE}
+        for _ in range(PAGES_MAX):
+            page = await self._question("private_get_get_settlement_history_by_currency", asked)
+            rows = _rows(page["settlements"])
+            found += [raw for raw in rows if raw["timestamp"] >= since_ms]
+            following = page.get("continuation") or "none"
+            if following == "none" or not rows or rows[-1]["timestamp"] < since_ms:
+                return found
+            asked = asked | {"continuation": following}
+        raise OutcomeUnknown(f"more than {PAGES_MAX} pages of settlements")
 
     async def _question(self, method: str, params: Raw) -> Any:
         await self._pace()
@@ -253,9 +300,10 @@ class Gateway:
         """Deribit files an order under the currency its contract settles in."""
         return self._instrument(row).settle_currency
 
-    def _currencies(self) -> list[str]:
+    def _currencies(self, dated: bool = False) -> list[str]:
+        """Those our contracts settle in; with `dated`, contracts that expire."""
         mine = zip(self.universe.account.tolist(), self.universe.instruments, strict=True)
-        return sorted({i.settle_currency for account, i in mine if account == self._account})
+        return sorted({i.settle_currency for a, i in mine if a == self._account and (i.expiry_ns or not dated)})
 
     def _order(self, raw: Raw) -> OrderSeen | None:
         return order_from(raw, self.universe, self._account, self._now_ns())
@@ -268,6 +316,9 @@ class Gateway:
 
     def _position(self, raw: Raw) -> PositionReport | None:
         return position_from(raw, self.universe, self._account)
+
+    def _settlement(self, raw: Raw) -> Settlement | None:
+        return settlement_from(raw, self.universe, self._account)
 
     def _outcome(self, error: Exception) -> Outcome:
         outcome = classify(error)

@@ -15,22 +15,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from dea_daemon import __version__
 from dea_daemon.domain.decisions import DecisionRecord
 from dea_daemon.domain.errors import InvariantViolation, LedgerError
-from dea_daemon.domain.events import AccountReported, PoolReport
+from dea_daemon.domain.events import AccountReported, PoolReport, Settlement
 from dea_daemon.domain.instruments import Universe
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import Order, epoch_of
 from dea_daemon.shell.ledger_care import backup
-from dea_daemon.shell.ledger_history import History
+from dea_daemon.shell.ledger_history import History, put_settlements
 from dea_daemon.shell.ledger_schema import MIGRATIONS, is_outdated, migrate
 from dea_daemon.shell.lock import InstanceLock
 from dea_daemon.shell.plain import plain
 from dea_daemon.shell.recovery import Recovered, recover
 from dea_daemon.state.account import BookedFill
 
+log = structlog.get_logger()
 _BUSY_S = 0.05  # how long another process's lock may hold up trading
 _EPOCHS = 32**5
 _EPOCH_ZERO_S = 1_577_836_800  # 2020-01-01: minutes since then fit an epoch until 2083
@@ -42,12 +44,16 @@ class Batch:
     """What happened since the last write. `Ledger.write` empties it once all of it is on disk, not before.
 
     `intents` are orders about to be sent, `orders` any whose state changed (by client_order_id, latest wins).
+    `settlements` are positions that ended with their contract, each with its proof ("venue record" or
+    "position report"). `marks` are the marks of options held, by row, for the statement.
     """
 
     intents: list[Order] = field(default_factory=list)
     orders: dict[str, Order] = field(default_factory=dict)
     fills: list[BookedFill] = field(default_factory=list)
+    settlements: list[tuple[Settlement, str]] = field(default_factory=list)
     pools: dict[tuple[int, str], PoolReport] = field(default_factory=dict)  # by account and currency
+    marks: dict[int, float] = field(default_factory=dict)
     decisions: list[DecisionRecord] = field(default_factory=list)
     modes: list[tuple[Mode, str]] = field(default_factory=list)  # each change, and why
     peak_equity_usd: float = 0.0  # 0: unchanged
@@ -60,8 +66,9 @@ class Batch:
         return any(getattr(self, name) for name in self.__slots__)
 
     def clear(self) -> None:
-        for name in ("intents", "orders", "fills", "pools", "decisions", "modes", "checkpoints", "adopted"):
-            getattr(self, name).clear()
+        for name in self.__slots__:
+            if isinstance(value := getattr(self, name), list | dict):
+                value.clear()
         self.peak_equity_usd, self.parameters, self.closing = 0.0, "", False
 
 
@@ -159,6 +166,7 @@ class Ledger:
             with self._transaction() as db:
                 self._put_orders(batch, universe, now_ns)
                 self._put_fills(batch.fills, universe)
+                repeated = put_settlements(db, batch.settlements, universe, now_ns)
                 db.executemany(
                     "INSERT OR REPLACE INTO pools VALUES (?, ?, ?, ?, ?, ?, ?)",
                     [
@@ -190,6 +198,8 @@ class Ledger:
             raise
         self._history = history
         batch.clear()
+        for what in repeated:
+            log.warning("settlement.repeated", what=what, why="this position's end is in the ledger already")
 
     def wants_pools(self, now_ns: int) -> bool:
         """Whether the pools should be written even if nothing else happened: once a minute, and at a day's turn."""

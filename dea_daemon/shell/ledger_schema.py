@@ -4,6 +4,8 @@ A released step is never edited: a change is a new step at the end. `PRAGMA user
 file has seen. Accounts are "venue/account" and instruments their names, as row numbers mean something in one
 run only; lots and ticks stand beside the sizes they count. Times are ns UTC. A float that was NaN is NULL.
 `adoptions.positions` is JSON: {instrument: [amount as text, entry price]}; what it does not name is flat.
+`settlements.ts_ns` is the venue's time of the delivery, price in USD, profit the cash it moved. `marks` holds each
+UTC day's last one of an instrument, in its quote currency; `day` counts from 1970-01-01.
 """
 
 import sqlite3
@@ -66,6 +68,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             account TEXT NOT NULL, ts_ns INTEGER NOT NULL, positions TEXT NOT NULL,
             PRIMARY KEY (account, ts_ns)) STRICT, WITHOUT ROWID""",
         "CREATE INDEX fills_by_receipt ON fills (ts_recv_ns)",
+    ),
+    (  # 3: positions that ended with their contract, once each and how that is known; what open options are worth
+        """CREATE TABLE settlements (
+            account TEXT NOT NULL, instrument TEXT NOT NULL, ts_ns INTEGER NOT NULL, recorded_ns INTEGER NOT NULL,
+            lots INTEGER NOT NULL, lot_size TEXT NOT NULL, price REAL, profit REAL, currency TEXT NOT NULL,
+            proof TEXT NOT NULL, PRIMARY KEY (account, instrument)) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX settlements_by_time ON settlements (ts_ns)",
+        """CREATE TABLE marks (
+            day INTEGER NOT NULL, account TEXT NOT NULL, instrument TEXT NOT NULL, ts_ns INTEGER NOT NULL,
+            mark_price REAL, PRIMARY KEY (day, account, instrument)) STRICT, WITHOUT ROWID""",
     ),
 )
 

@@ -20,6 +20,7 @@ import structlog
 from dea_daemon.domain.decisions import Clip, DecisionRecord, LimitUse, Note, OrderLine
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.shell import console
+from dea_daemon.shell.greeks import DELTA, UNITS
 from dea_daemon.shell.redaction import HIDDEN, clean, hides, register_secret, scrub
 from dea_daemon.shell.sink import Sink
 
@@ -84,11 +85,23 @@ def log_decision(record: DecisionRecord) -> None:
                 "band_usd": round(line.band_usd, 2),
             }
             for line in record.factors
+            if line.factor.startswith(DELTA)
         },
+        **_greeks(record),
         tightest=None if tightest is None else f"{_share(tightest):.0%} of {tightest.limit} {tightest.subject}",
         clips=[_clip(clip) for clip in record.clips],
         orders=[_order(line) for line in record.orders],
     )
+
+
+def _greeks(record: DecisionRecord) -> Fields:
+    """{"greeks": {"gamma:BTC": …}} to four figures, what is zero and what is by expiry left out; {} where none is."""
+    told = {
+        line.factor: float(f"{line.actual_usd:.4g}")
+        for line in record.factors
+        if line.factor.partition(":")[0] in UNITS and not line.factor.startswith(DELTA) and line.factor.count(":") == 1
+    }
+    return {"greeks": told} if told else {}
 
 
 def log_note(note: Note) -> None:

@@ -67,6 +67,7 @@ def families(status: dict[str, Any]) -> Iterator[Family]:
     yield from _money(status)
     yield from _counts(status["counts"])
     yield from _factors(status["factors"])
+    yield from _options(status["greeks"], status["option_counts"])
     yield from _contracts(status["instruments"])
     yield from _limits(status)
     yield from _feeds(status["feeds"])
@@ -146,6 +147,22 @@ def _factors(factors: list[dict[str, Any]]) -> Iterator[Family]:
             ("dea_exposure_band_usd", "gauge", "band_usd", "Half-width of the band around the target", 1),
         ),
     )
+
+
+def _options(greeks: dict[str, dict[str, Any]], counts: dict[str, int]) -> Iterator[Family]:
+    rows = [(labels("underlying", underlying), line) for underlying, line in list(greeks.items())[:CONTRACTS]]
+    yield from _table(
+        rows,
+        (
+            ("dea_gamma_usd_1pct", "gauge", "gamma_usd_1pct", "Change of the dollar delta for a move of 1 %", 1),
+            ("dea_vega_usd_1pt", "gauge", "vega_usd_1pt", "Per vol point, weighted to 30 days", 1),
+            ("dea_theta_usd_day", "gauge", "theta_usd_day", "Value lost or won by a day's passing", 1),
+            ("dea_carry_usd_day", "gauge", "carry_usd_day", "Funding and basis earned in a day, as now", 1),
+        ),
+    )
+    yield _gauge("dea_options_listed", "Options there are", counts["listed"])
+    yield _gauge("dea_options_modelled", "Options whose Greeks rest on less than fresh quotes", counts["modelled"])
+    yield _gauge("dea_greeks_off", "Options whose Greeks the venue contradicts", counts["greeks_off"])
 
 
 def _contracts(instruments: list[dict[str, Any]]) -> Iterator[Family]:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from dea_daemon import __version__
-from dea_daemon.domain.decisions import Decision, DecisionRecord, Note, OrderLine
+from dea_daemon.domain.decisions import Decision, DecisionRecord, FactorLine, Note, OrderLine, View
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.engine import State
-from dea_daemon.pricing.exposure import notional_per_lot
+from dea_daemon.shell import exposure
+from dea_daemon.shell.greeks import DELTA, by_underlying
 from dea_daemon.shell.plain import plain
 from dea_daemon.shell.runner import Runner
 from dea_daemon.shell.sockets import VenueSocket
@@ -122,12 +124,19 @@ class Monitor:
         told: dict[str, Any] = _json(self._records[(last if seq is None else seq) - first])
         return told
 
+    def exposure(self) -> dict[str, Any] | None:
+        """What the last decision's book is exposed to, factor by factor and contract by contract; None before one."""
+        view = _view(self._runner.state)
+        told: dict[str, Any] | None = None if view is None else _json(exposure.exposure(view))
+        return told
+
     # --- now --------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """Everything there is to see, about a millisecond's work."""
+        """Everything there is to see, about a millisecond's work. Of options that are not held only the count."""
         state, stats = self._runner.state, self._runner.stats
         account, last, now_ns = state.account, stats.last, self._now_ns()
+        view = _view(state)
         age_s = (now_ns - (last.ts_recv_ns if last else self._started_ns)) / NS_PER_S
         feeds = [self._feed(socket, now_ns) for socket in self._sockets]
         unhealthy = list(_unhealthy(state, now_ns, age_s, feeds))
@@ -162,7 +171,10 @@ class Monitor:
                 "limits_breached": stats.limits_breached,
                 "gaps": state.market.gaps,
             },
-            "factors": last.factors if last else (),
+            "factors": _deltas(last),
+            "greeks": by_underlying((line.factor, line.actual_usd) for line in last.factors) if last else {},
+            "options": exposure.held_options(view) if view else (),
+            "option_counts": _option_counts(view),
             "limits": last.uses if last else (),
             "clips": last.clips if last else (),
             "instruments": list(_instruments(state, now_ns)),
@@ -223,21 +235,49 @@ def _point(record: DecisionRecord, peak_usd: float) -> dict[str, Any]:
         "equity_usd": record.equity_usd,
         "drawdown": _drawdown(record.equity_usd, peak_usd),
         "mode": record.mode.name.lower(),
-        "factors": {line.factor: [line.actual_usd, line.target_usd, line.band_usd] for line in record.factors},
+        "factors": {line.factor: [line.actual_usd, line.target_usd, line.band_usd] for line in _deltas(record)},
         "limits": limits,
     }
     found: dict[str, Any] = _json(point)
     return found
 
 
+def _view(state: State) -> View | None:
+    """What the last decision was made from."""
+    view: View | None = getattr(state, "view", None)
+    return view
+
+
+def _deltas(record: DecisionRecord | None) -> tuple[FactorLine, ...]:
+    """The factors that are aimed at and drawn: dollar deltas. The others are told as Greeks."""
+    return tuple(line for line in record.factors if line.factor.startswith(DELTA)) if record else ()
+
+
+def _option_counts(view: View | None) -> dict[str, int]:
+    if view is None:
+        return dict.fromkeys(("listed", "modelled", "greeks_off"), 0)
+    options = view.universe.option[: len(view.iv)]  # contracts listed since the decision are behind these
+    return {
+        "listed": int(options.sum()),
+        "modelled": int((options & view.modelled).sum()),
+        "greeks_off": int((options & view.greeks_off).sum()),
+    }
+
+
 def _instruments(state: State, now_ns: int) -> Iterable[dict[str, Any]]:
+    """Every contract but options that are neither held nor worked in: there may be hundreds."""
     market, account = state.market, state.account
     fresh = market.fresh(now_ns)
-    per_lot = notional_per_lot(account.universe, market.mark)
-    for i, instrument in enumerate(account.universe.instruments):
+    shown = ~account.universe.option | (account.position_lots != 0)
+    for order in account.orders.live():
+        shown[order.row] = True
+    per_lot = np.full(len(account.universe), math.nan)
+    if (view := _view(state)) is not None:
+        per_lot[: len(view.notional_per_lot_usd)] = view.notional_per_lot_usd
+    for i in np.flatnonzero(shown).tolist():
         lots = int(account.position_lots[i])
         yield {
-            "instrument": instrument.name,
+            "instrument": account.universe.instruments[i].name,
             "account": str(account.universe.accounts[account.universe.account[i]]),
             "bid": market.bid[i],  # of the last decision, as are the asks
             "ask": market.ask[i],

@@ -15,6 +15,7 @@ _HOUR_NS = 3_600 * NS_PER_S
 _MINUTE_NS = 60 * NS_PER_S
 _FILLS_SEEN_NS = 25 * _HOUR_NS  # venues answer for 24 h; every fill a back-fill can bring must be known
 _BACKFILL_MAX_NS = 24 * _HOUR_NS
+_SETTLED_NS = 7 * 24 * _HOUR_NS  # how far back a venue is asked for deliveries, at most
 _OVERLAP_NS = 60 * NS_PER_S  # clock differences, and trades a venue lists late
 
 
@@ -25,7 +26,8 @@ class Recovered:
     `restored` orders have no end yet, or wait for fills the venue reported; they come as UNKNOWN.
     `fills_seen` covers every fill that a back-fill from `trade_cursor_ms` may bring. The hour's figures are
     infinite where one fill's is not known. `orphans` are open orders without a row: their instrument or
-    account is gone, or its lots or ticks changed size.
+    account is gone, or its lots or ticks changed size. `settled` are the contracts, by account, whose delivery was
+    recorded in the last week. Nothing is expected of those any more, nor of a contract that expired and is gone.
     """
 
     restored: tuple[Order, ...]
@@ -39,6 +41,7 @@ class Recovered:
     hour_fees_usd: float
     minute_creates: int
     orphans: tuple[str, ...]
+    settled: tuple[tuple[int, str], ...]
 
 
 def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovered:
@@ -46,9 +49,15 @@ def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovere
     accounts = {str(key): account for account, key in enumerate(universe.accounts)}
     restored: list[Order] = []
     orphans: list[str] = []
+    delivered, expired = _delivered(db), _expired(db, now_ns)
     for found in _unsettled(db, now_ns - _FILLS_SEEN_NS):
+        contract = (found["account"], found["instrument"])
+        if contract in delivered:
+            continue
         row = universe.row(accounts.get(found["account"], -1), found["instrument"])
         order = None if row is None else _restored(found, row, universe.instruments[row])
+        if row is None and contract in expired:
+            continue
         if order is None:
             orphans.append("{client_order_id}: {account} {instrument}".format_map(dict(found)))
         else:
@@ -70,7 +79,24 @@ def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovere
         hour_fees_usd=hour_fees_usd,
         minute_creates=_last_minute(db, now_ns),
         orphans=tuple(orphans),
+        settled=tuple(
+            (accounts[account], name)
+            for (account, name), ts_ns in delivered.items()
+            if account in accounts and ts_ns >= now_ns - _SETTLED_NS
+        ),
     )
+
+
+def _delivered(db: sqlite3.Connection) -> dict[tuple[str, str], int]:
+    """When a position in a contract was delivered, by account and contract, oldest first."""
+    rows = db.execute("SELECT account, instrument, ts_ns FROM settlements ORDER BY ts_ns, account, instrument")
+    return {(account, instrument): ts_ns for account, instrument, ts_ns in rows}
+
+
+def _expired(db: sqlite3.Connection, now_ns: int) -> set[tuple[str, str]]:
+    """Contracts whose time is over: the venue cancelled every order in them."""
+    rows = db.execute("SELECT account, instrument FROM instruments WHERE expiry_ns BETWEEN 1 AND ?", (now_ns,))
+    return {(account, instrument) for account, instrument in rows}
 
 
 def _last_hour(db: sqlite3.Connection, now_ns: int) -> tuple[float, float]:

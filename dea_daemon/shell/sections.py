@@ -8,6 +8,7 @@ from rich.cells import cell_len
 from dea_daemon.shell.figures import (
     BOLD,
     DIM,
+    RED,
     YELLOW,
     Line,
     Span,
@@ -15,6 +16,7 @@ from dea_daemon.shell.figures import (
     age,
     amount,
     band_bar,
+    duration,
     exposure_style,
     finite,
     fit,
@@ -30,6 +32,7 @@ from dea_daemon.shell.figures import (
     side_style,
     time_of_day,
 )
+from dea_daemon.shell.greeks import curved
 
 
 class Section(NamedTuple):
@@ -84,13 +87,56 @@ def show_exposure(status: Status, width: int) -> Section:
     numbers = [Column(title, 11, True) for title in ("held", "wanted", "± band")]
     columns = [Column("", 9), *numbers, Column("   wanted │, band ━, held ●", 0)]
     rows: list[list[Cell]] = []
-    for line in listed(status, "factors"):
+    for line in listed(status, "factors"):  # dollar deltas only
         held, wanted, band = line["actual_usd"], line["target_usd"], line["band_usd"]
         style = exposure_style(held, wanted, band)
         figures: list[Cell] = [(number(amount), style) for amount in (held, wanted, band)]
         bar = band_bar(held, wanted, band, remainder(columns, width))
         rows.append([(str(line["factor"]).removeprefix("delta:"), BOLD), *figures, bar])
     return _section("exposure USD", columns, rows, width, 3)
+
+
+def show_greeks(status: Status, width: int) -> Section:
+    """What options add to the deltas, by underlying; nothing where none are held."""
+    titles = ("gamma 1 %", "vega pt", "theta day", "carry day")
+    keys = ("gamma_usd_1pct", "vega_usd_1pt", "theta_usd_day", "carry_usd_day")
+    columns = [Column("", 9), *(Column(title, 11, True) for title in titles), Column("   vega by expiry", 0)]
+    rows: list[list[Cell]] = []
+    for underlying, line in curved(status.get("greeks") or {}).items():
+        figures: list[Cell] = [(amount(line[key]), side_style("sell" if _loses(line[key]) else "")) for key in keys]
+        by_expiry = "  ".join(f"{bucket} {amount(usd)}" for bucket, usd in line["vega_by_expiry"].items())
+        rows.append([(underlying, BOLD), *figures, ("   " + by_expiry, DIM)])
+    return _section("options USD", columns, rows, width, 2 if rows else 0)
+
+
+def _loses(usd: Any) -> bool:
+    return finite(usd) and usd < 0
+
+
+def show_options(status: Status, width: int) -> Section:
+    """The options held, the next to expire first."""
+    titles = (("lots", 7), ("iv", 6), ("delta", 9), ("gamma", 7), ("vega", 7), ("expires", 9))
+    columns = [Column("", 0), *(Column(title, cells, True) for title, cells in titles)]
+    rows: list[list[Cell]] = []
+    for row in listed(status, "options"):
+        style = RED if row["greeks_off"] else YELLOW if row["modelled"] else ""
+        greeks: list[Cell] = [(amount(row[key]), "") for key in ("delta_usd", "gamma_usd_1pct", "vega_usd_1pt")]
+        iv = percent(row["iv"], 1).removesuffix(" %")
+        figures: list[Cell] = [
+            (number(row["position_lots"]), BOLD),
+            (iv, style),
+            *greeks,
+            (_countdown(row["days"]), ""),
+        ]
+        rows.append([(str(row["instrument"]), style), *figures])
+    return _section("options held", columns, rows, width, 2 if rows else 0)
+
+
+def _countdown(days: Any) -> str:
+    """Days, and near the end hours, minutes and seconds."""
+    if not finite(days):
+        return "-"
+    return f"{days:.1f} d" if days >= 2 else duration(max(days, 0) * 86_400)
 
 
 def show_limits(status: Status, width: int) -> Section:
@@ -209,6 +255,6 @@ def show_pools(status: Status, width: int) -> Section:
 
 
 _Show = Callable[[Status, int], Section]
-LEFT: tuple[_Show, ...] = (show_exposure, show_limits, show_prices, show_feeds, show_pools)
+LEFT: tuple[_Show, ...] = (show_exposure, show_greeks, show_options, show_limits, show_prices, show_feeds, show_pools)
 RIGHT: tuple[_Show, ...] = (show_cuts, show_orders, show_activity, show_notes)
-NARROW: tuple[_Show, ...] = (*LEFT[:2], show_cuts, *LEFT[2:4], *RIGHT[1:], show_pools)
+NARROW: tuple[_Show, ...] = (*LEFT[:4], show_cuts, *LEFT[4:6], *RIGHT[1:], show_pools)

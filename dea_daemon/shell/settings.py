@@ -54,12 +54,13 @@ class VenueSection(Section):
     separators: ClassVar[tuple[str, ...]]  # what follows the underlying in the name of a contract
     hosts: ClassVar[dict[str, frozenset[str]]]  # of testnet and live; anywhere else is refused
     ports: ClassVar[tuple[int | None, ...]] = (None, 443)
+    chains: ClassVar[bool] = False  # whether * takes options, too
 
     environment: Environment = Field(description="simulated is on this machine, live is real money")
     account: str = Field("main", pattern=r"^[A-Za-z0-9_-]+$", description="our name for the account")
     instruments: tuple[Annotated[str, AfterValidator(_instrument_name)], ...] = Field(
         min_length=1,
-        description="contracts to watch and trade; BTC-* takes perpetuals and futures, not options",
+        description="contracts to watch and trade; at Deribit BTC-* takes options too, elsewhere not",
     )
     http_url: HttpUrl | None = Field(None, description="where requests go; needed if simulated")
     ws_url: WsUrl | None = Field(None, description="where the streams are; needed if simulated")
@@ -70,13 +71,17 @@ class VenueSection(Section):
         chosen: dict[str, Instrument] = {}
         for wanted in self.instruments:
             found = [i for i in listed if fnmatchcase(i.name, wanted)]
-            if "*" in wanted:  # a chain has a thousand options: each by name
+            if "*" in wanted and not self.chains:  # a chain has a thousand options: each by name
                 found = [i for i in found if i.kind != "option"]
             if not found:
                 guess = did_you_mean(wanted, [i.name for i in listed])
                 raise ConfigError(f"venues.{self.venue}.instruments: the venue lists no {wanted}{guess}")
             chosen |= {i.name: i for i in found}
         return list(chosen.values())
+
+    def wants(self, name: str) -> bool:
+        """Whether a contract of this name is asked for."""
+        return any(fnmatchcase(name, wanted) for wanted in self.instruments)
 
     def misplaced(self, url: str) -> str:
         """Why a URL does not fit the environment, or ""."""
@@ -119,6 +124,7 @@ class DeribitSection(VenueSection):
     """Deribit: market data and orders."""
 
     venue: ClassVar[Literal["deribit"]] = "deribit"
+    chains: ClassVar = True
     separators: ClassVar = ("-", "_")
     hosts: ClassVar = {
         "testnet": frozenset({"test.deribit.com"}),
@@ -132,7 +138,17 @@ class DeribitSection(VenueSection):
     )
     acknowledge_withdraw_scope: bool = Field(False, description="start although the key may withdraw")
     timeout_ms: int = Field(10_000, gt=0, description="an answer later than this is not waited for")
+    max_contracts: int = Field(2_000, gt=0, description="follow no more at once; at the start more is an error")
     throttle: Throttle = Throttle()
+
+    def select(self, listed: Iterable["Instrument"]) -> list["Instrument"]:
+        chosen = super().select(listed)
+        if len(chosen) > self.max_contracts:
+            raise ConfigError(
+                f"venues.deribit.instruments: {len(chosen):,} contracts match, more than "
+                f"venues.deribit.max_contracts ({self.max_contracts:,}): name fewer, or allow more"
+            )
+        return chosen
 
     def access(self) -> "VenueAccess":
         """What the gateway wants to know."""

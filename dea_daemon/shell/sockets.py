@@ -136,6 +136,17 @@ class VenueSocket:
             self.health.last_error = f"{type(error).__name__}: {error}"
             return False
 
+    async def join(self, rows: tuple[int, ...]) -> None:
+        """Subscribe to contracts listed later. One that is not connected, or breaks now, does so when it connects."""
+        messages, connection = self.codec.join(rows), self._connection
+        if connection is None:
+            return
+        try:
+            for message in messages:
+                await self._send(connection, message)
+        except (OSError, WebSocketException) as error:
+            self.health.last_error = f"{type(error).__name__}: {error}"
+
     async def _fetch_book(self, row: int, path: str, fetch: Fetch) -> bool:
         connection = self._connection
         self._fetching.add(row)

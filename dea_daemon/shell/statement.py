@@ -1,13 +1,16 @@
-"""A day's statement, from the ledger alone: fills, profit, fees, funding, and whether they explain the venue's cash.
+"""A day's statement, from the ledger alone: fills, profit, deliveries, fees, funding, and whether they explain the
+venue's cash.
 
 A day (UTC) is what lies between its two cuts: the last cash figures recorded before its midnights, a minute or
 less away while the daemon runs. So each fill is in one day, and days add up. All sums are exact decimals in the
 currency that was paid.
 
-Profit is realised against the average cost of the position. Positions taken over from the venue bring the
-venue's own entry price. A future or perpetual pays its profit into cash when closed; an option is paid for when
-bought. Where a venue moves profit into the balance only at its daily settlement (Deribit: 08:00 UTC) cash
-follows a session later, and the remainder says how much is on its way.
+Profit is realised against the average cost of the position. Positions taken over from the venue bring the venue's
+own entry price. A future or perpetual pays its profit into cash when closed; an option is paid for when bought, in
+coin where it is quoted in coin. A position held to its contract's expiry ends with a delivery: the cash the venue's
+own record says it moved, at the venue's time, however late the daemon heard of it. Where a venue moves profit into
+the balance only at its daily settlement (Deribit: 08:00 UTC) cash follows a session later, and the remainder says
+how much is on its way.
 """
 
 import json
@@ -24,6 +27,8 @@ from dea_daemon.shell.explain import reading
 ZERO = Decimal(0)
 DAY_NS = 86_400_000_000_000
 QUIET_NS = 2_000_000_000  # the venue's word on cash may come so much later than the fill that changed it
+MARK_NS = 300_000_000_000  # an older mark is no value of today's end
+_RANK = {"fill": 0, "settlement": 1, "adoption": 2}  # of one moment, as the daemon took them in
 CENT, COIN_DUST = Decimal("0.005"), Decimal("0.00000001")
 
 
@@ -36,6 +41,12 @@ class Terms:
     quote_currency: str
     settle_currency: str
     contract_size: Decimal
+    underlying: str = ""
+    expiry_ns: int = 0
+
+    @property
+    def is_option(self) -> bool:
+        return self.kind == "option"
 
     def profit(self, amount: Decimal, entry: Decimal, price: Decimal) -> Decimal:
         """In settle_currency, of a signed amount from `entry` to `price`."""
@@ -75,7 +86,12 @@ def _blended(terms: Terms, held: Decimal, entry: Decimal | None, more: Decimal, 
 
 @dataclass(slots=True)
 class ContractLine:
-    """One contract's day. bought, sold, held are amounts; realised and fees in the currencies named."""
+    """One contract's day. bought, sold, held are amounts; fees in fee_currency, all else in settle_currency.
+
+    premiums are cash paid (negative) and received for an option, settled the cash of its delivery, the venue's
+    delivery fee taken off; realised is profit against average cost, a delivery's included. value_end is what an
+    option still held is worth at the mark, None where the ledger has no mark: equity contains it, cash does not.
+    """
 
     account: str
     contract: str
@@ -89,12 +105,31 @@ class ContractLine:
     fees_usd: float = 0.0
     realised: Decimal = ZERO
     held: Decimal = ZERO
+    kind: str = ""
+    underlying: str = ""
+    premiums: Decimal = ZERO
+    settled: Decimal = ZERO
+    value_end: Decimal | None = ZERO
+
+
+@dataclass(slots=True)
+class OptionsLine:
+    """An underlying's options in one account, as far as they are paid in one currency: sums of their lines."""
+
+    account: str
+    underlying: str
+    currency: str
+    premiums: Decimal = ZERO
+    settled: Decimal = ZERO
+    fees: Decimal = ZERO
+    value_end: Decimal | None = ZERO
 
 
 @dataclass(slots=True)
 class PoolLine:
-    """One currency's day: start + realised + premiums + funding − fees = expected; `unexplained` is the rest.
+    """One currency's day: start + realised + premiums + settled + funding − fees = expected; `unexplained` is the rest.
 
+    realised is what closing futures and perpetuals brought, settled the deliveries of contracts that expired.
     funding is what the venue paid into cash, pending what it has still to pay (its change is in equity already).
     None where the ledger lacks what it takes.
     """
@@ -107,16 +142,18 @@ class PoolLine:
     equity_end: Decimal | None = None
     realised: Decimal = ZERO
     premiums: Decimal = ZERO  # options and spot, paid or received at once
+    settled: Decimal = ZERO
     funding: Decimal = ZERO
     pending_start: Decimal = ZERO
     pending_end: Decimal = ZERO
     fees: Decimal = ZERO
+    options_end: Decimal | None = ZERO  # what options still held are worth, in equity_end
 
     @property
     def expected(self) -> Decimal | None:
         if self.cash_start is None:
             return None
-        return self.cash_start + self.realised + self.premiums + self.funding - self.fees
+        return self.cash_start + self.realised + self.premiums + self.settled + self.funding - self.fees
 
     @property
     def unexplained(self) -> Decimal | None:
@@ -140,6 +177,7 @@ class Statement:
     contracts: list[ContractLine] = field(default_factory=list)
     pools: list[PoolLine] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    options: list[OptionsLine] = field(default_factory=list)
 
     @property
     def reconciled(self) -> bool:
@@ -189,28 +227,39 @@ class _Books:
         self.result = Statement(day, self.from_ns, self.to_ns, notes=self.notes)
         self.terms = {
             (row["account"], row["instrument"]): Terms(
-                row["kind"], row["payoff"], row["quote_currency"], row["settle_currency"], Decimal(row["contract_size"])
+                row["kind"], row["payoff"], row["quote_currency"], row["settle_currency"],
+                Decimal(row["contract_size"]), row["underlying"], row["expiry_ns"],
             )
             for row in db.execute("SELECT * FROM instruments")
-        }
-        self.expiry = {(r[0], r[1]): r[2] for r in db.execute("SELECT account, instrument, expiry_ns FROM instruments")}
+        }  # fmt: skip
+        self.settlements: dict[tuple[str, str], sqlite3.Row] = {}
+        if self._has("settlements"):  # an earlier release's ledger has none until the daemon opens it
+            every = db.execute("SELECT * FROM settlements WHERE ts_ns <= ?", (self.to_ns,))
+            self.settlements = {(row["account"], row["instrument"]): row for row in every}
         self.holdings: dict[tuple[str, str], Holding] = defaultdict(Holding)
         self.adopted: set[str] = set()
         self.contracts: dict[tuple[str, str], ContractLine] = {}
         self.pools: dict[tuple[str, str], PoolLine] = {}
 
+    def _has(self, table: str) -> bool:
+        return self.db.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchone() is not None
+
     def _cut(self, at_ns: int) -> int | None:
-        """The last cash figures at or before `at_ns` that no fill was just changing."""
+        """The last cash figures at or before `at_ns` that no fill and no delivery was just changing."""
         query = (
             "SELECT ts_ns, max(closing) FROM pool_history WHERE ts_ns <= ? GROUP BY ts_ns ORDER BY ts_ns DESC LIMIT 10"
         )
         found = self.db.execute(query, (at_ns,)).fetchall()
         for ts_ns, closing in found:
-            near = "SELECT 1 FROM fills WHERE ts_recv_ns > ? AND ts_recv_ns <= ? LIMIT 1"
             # A run's last figures were reported after its last order had ended.
-            if closing or not self.db.execute(near, (ts_ns - QUIET_NS, ts_ns)).fetchone():
+            traded = not closing and self._near("fills", "ts_recv_ns", ts_ns)
+            if not traded and not (self._has("settlements") and self._near("settlements", "ts_ns", ts_ns)):
                 return int(ts_ns)
         return int(found[0][0]) if found else None
+
+    def _near(self, table: str, column: str, ts_ns: int) -> bool:
+        near = f"SELECT 1 FROM {table} WHERE {column} > ? AND {column} <= ? LIMIT 1"  # noqa: S608 - our own names
+        return self.db.execute(near, (ts_ns - QUIET_NS, ts_ns)).fetchone() is not None
 
     def _first_cut(self, from_ns: int) -> int | None:
         """The first cash figures of a day before which there are none."""
@@ -222,24 +271,29 @@ class _Books:
         """Everything in the ledger that matters, in the order it was learnt."""
         if not self.whole:
             self.notes.append("the ledger has no cash figures of this day: nothing can be reconciled")
-        for ts_ns, kind, row in self._events():
+        for kind, row in self._events():
             if kind == "adoption":
-                self._adopt(row, ts_ns > self.from_ns)
+                self._adopt(row, row["ts_ns"] > self.from_ns)
+            elif kind == "settlement":
+                self._deliver(row, row["ts_ns"] > self.from_ns)
             else:
-                self._fill(row, ts_ns > self.from_ns)
+                self._fill(row, row["ts_recv_ns"] > self.from_ns)
         if self.whole:
             self._cash()
+        self._open_options()
         self.result.contracts = [self.contracts[key] for key in sorted(self.contracts)]
         for line in self.result.contracts:
             line.held = self.holdings[line.account, line.contract].amount
         self.result.pools = [self.pools[key] for key in sorted(self.pools)]
+        self.result.options = _by_underlying(self.result.contracts)
         self._expiries()
         return self.result
 
-    def _events(self) -> Iterator[tuple[int, str, sqlite3.Row]]:
-        """Adoptions and fills up to the second cut; of one moment the fills first, as the daemon took them in.
+    def _events(self) -> Iterator[tuple[str, sqlite3.Row]]:
+        """Adoptions, fills and deliveries up to the second cut, in the order they happened to the positions.
 
         An adoption tells all positions, so what was before each account's last one at the first cut is left out.
+        A fill heard of after its contract was delivered still came before the delivery.
         """
         adoptions = self.db.execute("SELECT * FROM adoptions WHERE ts_ns <= ? ORDER BY ts_ns", (self.to_ns,)).fetchall()
         since: dict[str, int] = {}
@@ -252,9 +306,15 @@ class _Books:
             (oldest, self.to_ns),
         )
         found = [(row["ts_recv_ns"], "fill", row) for row in fills]
+        found += [(row["ts_ns"], "settlement", row) for row in self.settlements.values()]
         found += [(row["ts_ns"], "adoption", row) for row in adoptions]
-        found = [one for one in found if one[0] >= since.get(one[2]["account"], 0)]
-        return iter(sorted(found, key=lambda one: (one[0], one[1] == "adoption")))
+        kept = [one for one in found if one[0] >= since.get(one[2]["account"], 0)]
+        return ((kind, row) for _, kind, row in sorted(kept, key=self._when))
+
+    def _when(self, one: tuple[int, str, sqlite3.Row]) -> tuple[int, int]:
+        ts_ns, kind, row = one
+        ended = self.settlements.get((row["account"], row["instrument"])) if kind == "fill" else None
+        return ts_ns if ended is None else min(ts_ns, ended["ts_ns"]), _RANK[kind]
 
     def _adopt(self, row: sqlite3.Row, in_day: bool) -> None:
         """The venue's positions replace ours; within the day, what differs is told."""
@@ -264,10 +324,15 @@ class _Books:
             text, entry = told.get(name, ["0", None])
             amount, holding = Decimal(text), self.holdings[account, name]
             if amount != holding.amount and in_day and account in self.adopted:
-                change = f"{amount - holding.amount:+f}"
-                self.notes.append(f"{account} {name} changed by {change} without a fill of ours: not in realised")
+                self.notes.append(self._changed((account, name), amount, holding.amount, row["ts_ns"]))
             self.holdings[account, name] = Holding(amount, None if entry is None else Decimal(repr(entry)))
         self.adopted.add(account)
+
+    def _changed(self, key: tuple[str, str], amount: Decimal, was: Decimal, now_ns: int) -> str:
+        terms = self.terms.get(key)
+        if amount == 0 and terms is not None and 0 < terms.expiry_ns <= now_ns:
+            return f"{key[0]} {key[1]} expired holding {was:f}: no record of its delivery, its cash is unexplained"
+        return f"{key[0]} {key[1]} changed by {amount - was:+f} without a fill of ours: not in realised"
 
     def _fill(self, row: sqlite3.Row, in_day: bool) -> None:
         key = (row["account"], row["instrument"])
@@ -282,7 +347,7 @@ class _Books:
         realised = self.holdings[key].trade(terms, signed, price)
         if not in_day:
             return
-        line = self.contracts.setdefault(key, ContractLine(*key, terms.settle_currency))
+        line = self._line(key, terms)
         line.fills += 1
         line.turnover_usd += row["turnover_usd"] or 0.0
         line.fees_usd += row["fee_usd"] or 0.0
@@ -295,11 +360,48 @@ class _Books:
         self._pool(key[0], row["fee_currency"]).fees += fee
         self._paid(key, terms, signed, price, realised or ZERO)
 
+    def _line(self, key: tuple[str, str], terms: Terms) -> ContractLine:
+        made = ContractLine(*key, terms.settle_currency, terms.settle_currency)
+        made.kind, made.underlying = terms.kind, terms.underlying
+        return self.contracts.setdefault(key, made)
+
+    def _deliver(self, row: sqlite3.Row, in_day: bool) -> None:
+        """A contract expired: its position is gone, and what the venue paid for it is cash."""
+        key = (row["account"], row["instrument"])
+        terms, was = self.terms.get(key), self.holdings.pop(key, Holding())
+        if not in_day:
+            return
+        if terms is None:
+            self._note_once(f"{key[0]} {key[1]}: its terms are not in this ledger: its delivery is not told")
+            return
+        amount = Decimal(row["lots"]) * Decimal(row["lot_size"])
+        if amount != was.amount and key[0] in self.adopted:
+            self.notes.append(f"{key[0]} {key[1]} was delivered at {amount:f}, and {was.amount:f} was counted here")
+        profit = _decimal(row["profit"])
+        if profit is None:
+            self.notes.append(
+                f"{key[0]} {key[1]} expired holding {amount:f}, known by {row['proof']}: its cash is unexplained"
+            )
+        line = self._line(key, terms)
+        line.settled += profit or ZERO
+        self._pool(key[0], row["currency"]).settled += profit or ZERO
+        line.realised += (profit or ZERO) - self._cost(key, terms, was)
+
+    def _cost(self, key: tuple[str, str], terms: Terms, was: Holding) -> Decimal:
+        """What was paid for an option that expires; a future's delivery is profit already."""
+        if not terms.is_option or was.amount == 0:
+            return ZERO
+        if was.entry is None:
+            self._note_once(f"{key[0]} {key[1]}: the cost of what was held before is not known: realised is too high")
+            return ZERO
+        return was.amount * terms.contract_size * was.entry
+
     def _paid(self, key: tuple[str, str], terms: Terms, signed: Decimal, price: Decimal, realised: Decimal) -> None:
         """What a fill moved in cash, by the kind of contract."""
         worth = signed * terms.contract_size * price
-        if terms.kind == "option":
+        if terms.is_option:
             self._pool(key[0], terms.settle_currency).premiums -= worth
+            self.contracts[key].premiums -= worth
         elif terms.kind == "spot":
             self._pool(key[0], terms.quote_currency).premiums -= worth
             self._pool(key[0], key[1].replace("-", "_").partition("_")[0]).premiums += signed
@@ -329,14 +431,53 @@ class _Books:
             if line.cash_end is None:
                 self.notes.append(f"{line.account} {line.currency}: the venue told no cash figure")
 
+    def _open_options(self) -> None:
+        """A line for each option still held, with what it is worth at the last marks before the second cut."""
+        marks: dict[tuple[str, str], Decimal | None] = {}
+        if self._has("marks"):
+            of_day = (self.to_ns // DAY_NS, self.to_ns - MARK_NS)
+            found = self.db.execute("SELECT * FROM marks WHERE day = ? AND ts_ns >= ?", of_day)
+            marks = {(row["account"], row["instrument"]): _decimal(row["mark_price"]) for row in found}
+        for key, holding in sorted(self.holdings.items()):
+            terms = self.terms.get(key)
+            if terms is None or not terms.is_option or not holding.amount:
+                continue
+            mark = marks.get(key)
+            value = None if mark is None else holding.amount * terms.contract_size * mark
+            pool, line = self._pool(key[0], terms.settle_currency), self._line(key, terms)
+            line.value_end, pool.options_end = value, _sum(pool.options_end, value)
+
     def _expiries(self) -> None:
         for (account, name), holding in sorted(self.holdings.items()):
-            if holding.amount and self.from_ns < self.expiry.get((account, name), 0) <= self.to_ns:
+            terms = self.terms.get((account, name))
+            if holding.amount and terms is not None and self.from_ns < terms.expiry_ns <= self.to_ns:
                 self.notes.append(f"{account} {name} expired holding {holding.amount:f}: its settlement is unexplained")
 
     def _note_once(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _by_underlying(contracts: list[ContractLine]) -> list[OptionsLine]:
+    """Fees may be paid in another currency than the rest, so each amount goes to its own."""
+    lines: dict[tuple[str, str, str], OptionsLine] = {}
+
+    def line(of: ContractLine, currency: str) -> OptionsLine:
+        key = (of.account, of.underlying, currency)
+        return lines.setdefault(key, OptionsLine(*key))
+
+    for contract in contracts:
+        if contract.kind == "option":
+            own = line(contract, contract.settle_currency)
+            own.premiums, own.settled = own.premiums + contract.premiums, own.settled + contract.settled
+            own.value_end = _sum(own.value_end, contract.value_end)
+            line(contract, contract.fee_currency).fees += contract.fees
+    return [lines[key] for key in sorted(lines)]
+
+
+def _sum(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    """None is not known, and neither is a sum with it."""
+    return None if one is None or other is None else one + other
 
 
 def _decimal(value: float | None) -> Decimal | None:

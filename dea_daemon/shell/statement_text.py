@@ -8,12 +8,13 @@ from decimal import Decimal
 from typing import Any
 
 from dea_daemon.shell.explain import columns
-from dea_daemon.shell.statement import ContractLine, PoolLine, Statement
+from dea_daemon.shell.statement import ContractLine, OptionsLine, PoolLine, Statement
 
 _POOL_ROWS = (
     ("cash at start", "cash_start"),
     ("+ realised", "realised"),
     ("+ premiums, spot", "premiums"),
+    ("+ settled at expiry", "settled"),
     ("+ funding paid in", "funding"),
     ("- fees", "fees"),
     ("= expected", "expected"),
@@ -23,11 +24,18 @@ _POOL_ROWS = (
     ("funding not yet paid", "pending_end"),
     ("equity at start", "equity_start"),
     ("equity at end", "equity_end"),
+    ("options in it", "options_end"),
 )
 _CONTRACT_FIELDS = (
     "account", "contract", "fills", "bought", "sold", "held", "turnover_usd", "settle_currency", "realised",
-    "fee_currency", "fees", "fees_usd",
+    "fee_currency", "fees", "fees_usd", "kind", "underlying", "premiums", "settled", "value_end",
 )  # fmt: skip
+_IN_SETTLE_CURRENCY = ("realised", "premiums", "settled", "value_end")
+_CSV_FIGURES = (
+    "fills", "bought", "sold", "held", "turnover_usd", "realised", "fees", "fees_usd", "premiums", "settled",
+    "value_end",
+)  # fmt: skip
+_OPTIONS_FIELDS = ("account", "underlying", "currency", "premiums", "settled", "fees", "value_end")
 _POOL_FIELDS = ("account", "currency", *(name for _, name in _POOL_ROWS if name), "pending_start")
 
 
@@ -37,6 +45,9 @@ def lines(statement: Statement) -> Iterator[str]:
     if statement.contracts:
         yield ""
         yield from _contracts(statement.contracts)
+    if statement.options:
+        yield ""
+        yield from _options(statement)
     for account in dict.fromkeys(pool.account for pool in statement.pools):
         yield ""
         yield from _pools(account, [pool for pool in statement.pools if pool.account == account])
@@ -69,6 +80,25 @@ def _contract(line: ContractLine) -> tuple[str, ...]:
     )
 
 
+def _options(statement: Statement) -> Iterator[str]:
+    """Each option under its underlying's sums."""
+    rows: list[tuple[str, ...]] = [("options", "premiums", "settled", "fees", "value at end", "")]
+    for whole in statement.options:
+        key = (whole.account, whole.underlying, whole.currency)
+        rows.append((whole.underlying, *_option_cells(whole, whole.currency)))
+        rows += [
+            (f"  {line.contract}", *_option_cells(line, line.settle_currency))
+            for line in statement.contracts
+            if line.kind == "option" and (line.account, line.underlying, line.settle_currency) == key
+        ]
+    return columns(rows, left=(0, 5))
+
+
+def _option_cells(line: OptionsLine | ContractLine, currency: str) -> tuple[str, ...]:
+    amounts = (line.premiums, line.settled, line.fees, line.value_end)
+    return (*(_money(amount, currency) for amount in amounts), currency)
+
+
 def _pools(account: str, pools: list[PoolLine]) -> Iterator[str]:
     rows = [(account, *(pool.currency for pool in pools))]
     for title, name in _POOL_ROWS:
@@ -79,7 +109,7 @@ def _pools(account: str, pools: list[PoolLine]) -> Iterator[str]:
 
 def _verdict(statement: Statement) -> str:
     if statement.reconciled:
-        return "reconciled: fills, fees and funding explain the venue's cash"
+        return "reconciled: fills, deliveries, fees and funding explain the venue's cash"
     off = [
         f"{pool.currency} {_money(pool.unexplained, pool.currency)}" for pool in statement.pools if not pool.reconciled
     ]
@@ -96,6 +126,7 @@ def as_json(statement: Statement) -> dict[str, Any]:
         "reconciled": statement.reconciled,
         "contracts": [_fields(line, _CONTRACT_FIELDS) for line in statement.contracts],
         "pools": [_fields(pool, _POOL_FIELDS) | {"reconciled": pool.reconciled} for pool in statement.pools],
+        "options": [_fields(line, _OPTIONS_FIELDS) for line in statement.options],
         "notes": statement.notes,
     }
 
@@ -105,9 +136,9 @@ def csv_lines(statement: Statement) -> Iterator[str]:
     yield _csv("day", "account", "subject", "figure", "value", "unit")
     day = statement.day.isoformat()
     for line in statement.contracts:
-        for name in ("fills", "bought", "sold", "held", "turnover_usd", "realised", "fees", "fees_usd"):
-            unit = {"realised": line.settle_currency, "fees": line.fee_currency}.get(name, "")
-            unit = "USD" if name.endswith("_usd") else unit
+        for name in _CSV_FIGURES:
+            unit = "USD" if name.endswith("_usd") else line.fee_currency if name == "fees" else ""
+            unit = line.settle_currency if name in _IN_SETTLE_CURRENCY else unit
             yield _csv(day, line.account, line.contract, name, getattr(line, name), unit)
     for pool in statement.pools:
         for name in _POOL_FIELDS[2:]:
@@ -120,7 +151,7 @@ def _csv(*cells: object) -> str:
     return out.getvalue()
 
 
-def _fields(line: ContractLine | PoolLine, names: tuple[str, ...]) -> dict[str, Any]:
+def _fields(line: ContractLine | PoolLine | OptionsLine, names: tuple[str, ...]) -> dict[str, Any]:
     found = {name: getattr(line, name) for name in names}
     return {name: _plain(value) if isinstance(value, Decimal) else value for name, value in found.items()}
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from asyncio_throttle import Throttler
 
-from dea_daemon.domain.commands import Approved, CancelOrder, Outgoing, QueryAccount, QueryOrder
+from dea_daemon.domain.commands import Approved, CancelOrder, Outgoing, QueryAccount, QueryInstruments, QueryOrder
 from dea_daemon.domain.errors import InvariantViolation, check
 from dea_daemon.domain.events import (
     AccountReported,
@@ -22,6 +22,7 @@ from dea_daemon.domain.events import (
     CancelUnknown,
     CreateRefused,
     CreateUnknown,
+    InstrumentsListed,
     OrderEvidence,
 )
 from dea_daemon.domain.numbers import NS_PER_MS
@@ -72,7 +73,7 @@ def lane_of(command: Outgoing) -> Lane:
             return Lane.CANCEL
         case Approved():
             return Lane.REDUCE if command.order.reduce_only else Lane.CREATE
-        case QueryOrder() | QueryAccount():
+        case QueryOrder() | QueryAccount() | QueryInstruments():
             return Lane.QUERY
         case _:
             raise InvariantViolation(f"{type(command).__name__} is not for a gateway")
@@ -85,8 +86,10 @@ def _key(command: Outgoing) -> str:
             return command.order.client_order_id
         case CancelOrder() | QueryOrder():
             return command.client_order_id
+        case QueryAccount():
+            return f"account {command.account}"
         case _:
-            return f"account {command.account}" if isinstance(command, QueryAccount) else ""
+            return f"instruments {command.account}" if isinstance(command, QueryInstruments) else ""
 
 
 class Dispatcher:
@@ -251,5 +254,7 @@ class Dispatcher:
                 return [OrderEvidence(now_ns, order_id, utc_ns, complete=False, orders=(), fills=(), why=why)]
             case QueryAccount():
                 return [AccountReported(now_ns, command.account, now_ns, False, (), (), (), (), why)]
+            case QueryInstruments():
+                return [InstrumentsListed(now_ns, command.account, (), why)]
             case _:
                 return []

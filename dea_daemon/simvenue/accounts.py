@@ -2,16 +2,17 @@
 
 The house's own accounts make the sums close: "market" is the counterparty of every background fill, "fees"
 receives fees, "insurance" receives liquidation fees and covers what a liquidated account cannot. So per
-currency the sum of cash and unrealised profit never changes but by deposits, and positions sum to zero.
+currency the sum of cash, unrealised profit and options' value never changes but by deposits, and positions sum
+to zero. An option's premium is cash at the trade, so its worth is its value, a future's what it gained.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dea_daemon.domain.errors import check
-from dea_daemon.domain.instruments import Instrument, Payoff
+from dea_daemon.domain.instruments import Instrument, Kind, Payoff
 from dea_daemon.simvenue.matching import OrderBook
-from dea_daemon.simvenue.words import VenuePosition
+from dea_daemon.simvenue.words import OptionQuote, VenuePosition
 
 MARKET, FEES, INSURANCE = "market", "fees", "insurance"
 HOUSE = (MARKET, FEES, INSURANCE)
@@ -29,6 +30,8 @@ class Contract:
         self.name = instrument.name
         self.pool = instrument.margin_pool
         self.inverse = instrument.payoff is Payoff.INVERSE
+        self.option = instrument.kind is Kind.OPTION
+        self.coin_quoted = self.option and instrument.quote_currency == instrument.underlying
         check(instrument.payoff is not Payoff.QUANTO, f"{instrument.name}: no quanto contracts here")
         self.lot_value = instrument.lot_value
         self.tick = float(instrument.tick_size)
@@ -36,6 +39,7 @@ class Contract:
         self.mark = float("nan")
         self.index = float("nan")
         self.last_price = float("nan")
+        self.quote: OptionQuote | None = None
         self.funding_rate = 0.0  # of 8 hours, now
         self.funding_sum = 0.0
         self.change_id = 0
@@ -46,7 +50,7 @@ class Contract:
         return lots * self.lot_value / price if self.inverse else lots * self.lot_value
 
     def notional(self, lots: int, price: float) -> float:
-        """In the pool's currency: coins for inverse, quote for linear."""
+        """In the pool's currency: coins for inverse, quote for linear; an option's premium."""
         return lots * self.lot_value / price if self.inverse else lots * self.lot_value * price
 
     def pnl(self, lots: int, entry: float, price: float) -> float:
@@ -57,6 +61,31 @@ class Contract:
             return lots * self.lot_value * (1.0 / entry - 1.0 / price)
         return lots * self.lot_value * (price - entry)
 
+    def worth(self, lots: int, entry: float) -> float:
+        """What signed lots add to equity at the mark: an option's value, a future's profit."""
+        return lots * self.lot_value * self.mark if self.option else self.pnl(lots, entry, self.mark)
+
+    def fee(self, rate: float, lots: int, price: float) -> float:
+        """Of a trade, in the pool's currency: a share of the notional; of an option a share of its underlying, at
+        most its cap of the premium."""
+        if not self.option:
+            return rate * self.notional(lots, price)
+        each = rate * self.in_quote(self.index)
+        cap = self.instrument.fee_cap
+        return lots * self.lot_value * (min(each, cap * price) if cap else each)
+
+    def in_quote(self, usd: float) -> float:
+        """USD in an option's quote currency."""
+        return usd / self.index if self.coin_quoted else usd
+
+    def settles_at(self, price: float) -> float:
+        """What one is worth when the average index was `price`: an option's payoff in its quote currency."""
+        if not self.option:
+            return price
+        strike = self.instrument.strike
+        payoff = max(price - strike if self.instrument.is_call else strike - price, 0.0)
+        return payoff / price if self.coin_quoted else payoff
+
     def blended_entry(self, lots: int, entry: float, more: int, price: float) -> float:
         """Entry after adding in the same direction: harmonic for inverse, arithmetic for linear."""
         if self.inverse:
@@ -66,6 +95,17 @@ class Contract:
     def accrue(self, elapsed_ns: int) -> None:
         """Funding of a stretch at the rate and index now: longs pay a positive rate."""
         self.funding_sum += self.funding_rate * elapsed_ns / FUNDING_INTERVAL_NS * self.notional(1, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How a position ended: profit against its entry, the cash that moved, and the fee taken from it."""
+
+    account: str
+    lots: int
+    pnl: float
+    cash: float
+    fee: float
 
 
 @dataclass(slots=True)
@@ -114,7 +154,7 @@ class Accounts:
             holding = account.holdings[contract.name] = Holding(VenuePosition(contract.name))
         self._accrue(holding, contract)
         pnl = self._move(holding.position, contract, lots, price)
-        account.add_cash(contract.pool, pnl)
+        account.add_cash(contract.pool, -contract.notional(lots, price) if contract.option else pnl)
         self.pay_fee(account, contract.pool, fee, FEES)
         return pnl
 
@@ -163,19 +203,21 @@ class Accounts:
                 paid.append((account.name, amount))
         return paid
 
-    def settle(self, contract: Contract, price: float) -> list[tuple[str, int, float]]:
-        """Close every position of a contract at a price, with its funding, and forget the contract.
-        Returns (account, lots removed, profit) of the non-zero ones."""
+    def settle(self, contract: Contract, fee_rate: float = 0.0) -> list[Delivery]:
+        """Close every position of a contract at its mark, with its funding, and forget the contract. Clients pay
+        the fee, a rate of the underlying, capped as a trade's. Returns the non-zero ones."""
         self.settle_funding(contract)
         settled = []
         for account in self.by_name.values():
             holding = account.holdings.pop(contract.name, None)
             if holding is None or holding.position.lots == 0:
                 continue
-            lots = holding.position.lots
-            pnl = contract.pnl(lots, holding.position.entry_price, price)
-            account.add_cash(contract.pool, pnl)
-            settled.append((account.name, lots, pnl))
+            lots, entry = holding.position.lots, holding.position.entry_price
+            cash = contract.worth(lots, entry)
+            account.add_cash(contract.pool, cash)
+            fee = contract.fee(fee_rate, abs(lots), contract.mark) if account.name not in HOUSE else 0.0
+            self.pay_fee(account, contract.pool, fee, FEES)
+            settled.append(Delivery(account.name, lots, contract.pnl(lots, entry, contract.mark), cash, fee))
         return settled
 
     def cover(self, account: Account, pool: str) -> None:
@@ -195,13 +237,23 @@ class Accounts:
                 yield contract, holding
 
     def unrealised(self, account: Account, pool: str) -> float:
-        return sum(c.pnl(h.position.lots, h.position.entry_price, c.mark) for c, h in self.held(account, pool))
+        """Of all but options."""
+        held = self.held(account, pool)
+        return sum(c.worth(h.position.lots, h.position.entry_price) for c, h in held if not c.option)
+
+    def options_value(self, account: Account, pool: str) -> float:
+        """At the mark."""
+        return sum(c.worth(h.position.lots, 0.0) for c, h in self.held(account, pool) if c.option)
 
     def session_funding(self, account: Account, pool: str) -> float:
         """Funding accrued and not yet in cash; positive when it will be received."""
         return sum(h.accrued - h.position.lots * (c.funding_sum - h.funding_sum) for c, h in self.held(account, pool))
 
-    def equity(self, account: Account, pool: str) -> float:
-        """Cash, unrealised profit at the mark, and accrued funding."""
+    def backing(self, account: Account, pool: str) -> float:
+        """What margins stand on: cash, unrealised profit at the mark and accrued funding, no options."""
         cash = account.cash.get(pool, 0.0)
         return cash + self.unrealised(account, pool) + self.session_funding(account, pool)
+
+    def equity(self, account: Account, pool: str) -> float:
+        """Backing, and options at the mark."""
+        return self.backing(account, pool) + self.options_value(account, pool)

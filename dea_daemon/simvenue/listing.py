@@ -1,4 +1,4 @@
-"""What the venue lists: four perpetuals and two dated futures a coin, named as Deribit names them.
+"""What the venue lists but options: two perpetuals and two dated futures a coin, named as Deribit names them.
 
 Dated futures move by wider ticks above a price set at the money, so stepping is exercised.
 """
@@ -19,7 +19,7 @@ _WIDE_TICK = {"BTC": Decimal("2.5"), "ETH": Decimal("0.25")}
 
 
 def initial_instruments(scenario: Scenario, start_ns: int) -> list[Instrument]:
-    """Everything listed when the venue opens."""
+    """Perpetuals and futures listed when the venue opens."""
     listed = []
     for coin in scenario.coins:
         listed += [_perpetual(scenario, coin, Payoff.INVERSE), _perpetual(scenario, coin, Payoff.LINEAR)]
@@ -48,14 +48,28 @@ def next_friday(after_ns: int) -> int:
     return _ns(day)
 
 
-def quarter_end(after_ns: int) -> int:
-    """The first last Friday of March, June, September or December, 08:00 UTC, strictly later, in ns."""
+def next_morning(after_ns: int) -> int:
+    """The first 08:00 UTC strictly later, in ns."""
+    day = datetime.fromtimestamp(after_ns // NS_PER_S, UTC).replace(hour=8, minute=0, second=0)
+    return _ns(day) if _ns(day) > after_ns else _ns(day + timedelta(days=1))
+
+
+def month_end(after_ns: int) -> int:
+    """The first last Friday of a month, 08:00 UTC, strictly later, in ns."""
     friday = next_friday(after_ns)
     while True:
         here = datetime.fromtimestamp(friday // NS_PER_S, UTC)
-        if here.month % 3 == 0 and (here + timedelta(days=7)).month != here.month:
+        if (here + timedelta(days=7)).month != here.month:
             return friday
         friday = next_friday(friday)
+
+
+def quarter_end(after_ns: int) -> int:
+    """The first last Friday of March, June, September or December, 08:00 UTC, strictly later, in ns."""
+    friday = month_end(after_ns)
+    while datetime.fromtimestamp(friday // NS_PER_S, UTC).month % 3:
+        friday = month_end(friday)
+    return friday
 
 
 def future_name(coin: str, expiry_ns: int) -> str:

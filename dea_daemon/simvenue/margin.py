@@ -1,8 +1,9 @@
 """Margin of one pool of one account: what positions and working orders must have behind them.
 
-Deribit's shape: of a position of c coins at the mark, initial margin is c × (base + slope c), maintenance the
-same with its own base. Working orders count at their worst: the larger of |position + buys| and
-|position − sells|, per contract.
+Deribit's shape. Futures: of a position of c coins at the mark, initial margin is c × (base + slope c), maintenance
+the same with its own base; working orders count at their worst, the larger of |position + buys| and
+|position − sells|, per contract. Options: shorts alone need margin, a share of the index and the mark to buy them
+back, less what they are out of the money; buying needs the premium. Options' value backs nothing.
 """
 
 from dea_daemon.domain.instruments import Side
@@ -10,6 +11,8 @@ from dea_daemon.simvenue.accounts import Account, Accounts, Contract
 from dea_daemon.simvenue.orders import Orders
 from dea_daemon.simvenue.scenarios import Scenario
 from dea_daemon.simvenue.words import Refused, Summary
+
+Working = dict[str, tuple[int, int]]  # lots to buy and to sell, by instrument
 
 
 class Margin:
@@ -21,11 +24,15 @@ class Margin:
         self._orders = orders
 
     def initial(self, contract: Contract, lots: int) -> float:
-        """Of so many lots at the mark, in the pool's currency."""
+        """Of so many lots (signed, for options) at the mark, in the pool's currency."""
+        if contract.option:
+            return self._of_short(contract, lots)[0]
         return self._of(contract, lots, self._scenario.initial_margin)
 
     def maintenance(self, contract: Contract, lots: int) -> float:
-        """Of so many lots at the mark, in the pool's currency."""
+        """Of so many lots (signed, for options) at the mark, in the pool's currency."""
+        if contract.option:
+            return self._of_short(contract, lots)[1]
         return self._of(contract, lots, self._scenario.maintenance_margin)
 
     def _of(self, contract: Contract, lots: int, base: float) -> float:
@@ -36,54 +43,107 @@ class Margin:
         rate = base + slope * abs(contract.coins(lots, contract.mark))
         return abs(contract.notional(lots, contract.mark)) * rate
 
+    def _of_short(self, contract: Contract, lots: int) -> tuple[float, float]:
+        """Initial and maintenance margin of options held: long ones need none."""
+        if lots >= 0:
+            return 0.0, 0.0
+        s, index = self._scenario, contract.index
+        unit = contract.in_quote(index)  # one coin of underlying in the quote currency
+        mark, above = contract.mark / unit, contract.instrument.strike / index - 1.0
+        call = contract.instrument.is_call
+        out = max(above if call else -above, 0.0)
+        maintenance = (s.option_maintenance if call else s.option_maintenance * max(1.0, mark)) + mark
+        initial = max(s.option_margin - out, s.option_margin_min) + mark
+        coins = -lots * contract.lot_value * unit
+        return coins * (initial if call else max(initial, maintenance)), coins * maintenance
+
     def pool_maintenance(self, account: Account, pool: str) -> float:
         return sum(self.maintenance(c, h.position.lots) for c, h in self._accounts.held(account, pool))
 
-    def pool_initial(self, account: Account, pool: str, working: dict[str, tuple[int, int]]) -> float:
-        """With orders at their worst; `working` gives lots to buy and to sell by instrument."""
+    def pool_initial(self, account: Account, pool: str, working: Working, buys: dict[str, float] | None = None) -> float:
+        """With orders at their worst; `working` gives lots to buy and to sell by instrument, `buys` the sums of lots
+        to buy times price ticks (default: of the orders that work)."""
+        buys = self._orders.buys(account.name) if buys is None else buys
         names = [c.name for c, _ in self._accounts.held(account, pool)]
         names += [name for name in working if name not in account.holdings]
         total = 0.0
         for name in names:
             contract = self._accounts.contracts[name]
             if contract.pool == pool:
-                held, (buys, sells) = account.lots(name), working.get(name, (0, 0))
-                total += self.initial(contract, max(abs(held + buys), abs(held - sells)))
+                held, (buy, sell) = account.lots(name), working.get(name, (0, 0))
+                if contract.option:
+                    total += self._option_at_worst(contract, held, buy, sell, buys.get(name, 0.0))
+                else:
+                    total += self.initial(contract, max(abs(held + buy), abs(held - sell)))
         return total
 
+    def _option_at_worst(self, contract: Contract, held: int, buy: int, sell: int, bought: float) -> float:
+        """All sells fill and no buy: the short; and the premium of buys beyond what closes a short."""
+        short = self.initial(contract, min(held - sell, 0))
+        opening = max(buy + min(held, 0), 0)
+        premium = contract.notional(opening, bought * contract.tick / buy) if opening else 0.0
+        return short + premium
+
     def check_funds(
-        self, account: Account, contract: Contract, side: Side, lots: int, price: float, except_id: str = ""
+        self, account: Account, contract: Contract, side: Side, lots: int, ticks: int, except_id: str = ""
     ) -> None:
         """Refused not_enough_funds where an order would need more margin than the pool has. One that does not
         raise the requirement always passes. `except_id` is an order it replaces."""
-        pool = contract.pool
-        working = self._orders.working(account.name, except_id)
-        before = self.pool_initial(account, pool, self._orders.working(account.name) if except_id else working)
-        buys, sells = working.get(contract.name, (0, 0))
-        working[contract.name] = (buys + lots, sells) if side is Side.BUY else (buys, sells + lots)
-        after = self.pool_initial(account, pool, working)
-        fee = max(contract.instrument.taker_fee, 0.0) * contract.notional(lots, price)
-        equity = self._accounts.equity(account, pool)
-        if after > before and not after + fee <= equity:
-            raise Refused("not_enough_funds", f"{pool}: needs {after + fee:.8g}, equity {equity:.8g}")
+        pool, name = contract.pool, contract.name
+        before = self.pool_initial(account, pool, self._orders.working(account.name))
+        working, bought = self._orders.working(account.name, except_id), self._orders.buys(account.name, except_id)
+        buys, sells = working.get(name, (0, 0))
+        working[name] = (buys + lots, sells) if side is Side.BUY else (buys, sells + lots)
+        if side is Side.BUY:
+            bought[name] = bought.get(name, 0.0) + lots * ticks
+        after = self.pool_initial(account, pool, working, bought)
+        fee = contract.fee(max(contract.instrument.taker_fee, 0.0), lots, ticks * contract.tick)
+        backing = self._accounts.backing(account, pool)
+        if after > before and not after + fee <= backing:
+            raise Refused("not_enough_funds", f"{pool}: needs {after + fee:.8g}, has {backing:.8g}")
 
     def is_short(self, account: Account, pool: str) -> bool:
-        """Whether equity is below maintenance margin, or below nothing."""
-        return self._accounts.equity(account, pool) < self.pool_maintenance(account, pool)
+        """Whether what backs it is below maintenance margin, or below nothing."""
+        return self._accounts.backing(account, pool) < self.pool_maintenance(account, pool)
 
     def summary(self, account: Account, pool: str) -> Summary:
-        """delta_total in coins for a pool in a coin; in the pool's currency where its contracts are linear."""
+        """delta_total in coins for a pool in a coin, options net of their value as Deribit counts; in the pool's
+        currency where its contracts are linear."""
         accounts = self._accounts
         unrealised, funding = accounts.unrealised(account, pool), accounts.session_funding(account, pool)
-        cash = account.cash.get(pool, 0.0)
+        cash, value = account.cash.get(pool, 0.0), accounts.options_value(account, pool)
+        delta, gamma, vega, theta = self._greeks(account, pool)
         return Summary(
             currency=pool,
             cash=cash,
-            equity=cash + unrealised + funding,
+            equity=cash + unrealised + funding + value,
             unrealised_pnl=unrealised,
             session_funding=funding,
             initial_margin=self.pool_initial(account, pool, self._orders.working(account.name)),
             maintenance_margin=self.pool_maintenance(account, pool),
-            delta_total=sum(c.notional(h.position.lots, c.mark) for c, h in accounts.held(account, pool)),
+            delta_total=sum(_delta(c, h.position.lots) for c, h in accounts.held(account, pool)),
             fees_paid=account.fees_paid.get(pool, 0.0),
+            options_value=value,
+            options_delta=delta,
+            options_gamma=gamma,
+            options_vega=vega,
+            options_theta=theta,
         )
+
+    def _greeks(self, account: Account, pool: str) -> tuple[float, float, float, float]:
+        delta = gamma = vega = theta = 0.0
+        for contract, holding in self._accounts.held(account, pool):
+            if (quote := contract.quote) is not None and holding.position.lots:
+                coins = holding.position.lots * contract.lot_value
+                delta, gamma = delta + coins * quote.delta, gamma + coins * quote.gamma
+                vega, theta = vega + coins * quote.vega, theta + coins * quote.theta
+        return delta, gamma, vega, theta
+
+
+def _delta(contract: Contract, lots: int) -> float:
+    """Of a position, in the pool's currency."""
+    if not contract.option:
+        return contract.notional(lots, contract.mark)
+    black = contract.quote.delta if contract.quote is not None else 0.0
+    coins = lots * contract.lot_value
+    return coins * (black - contract.mark) if contract.coin_quoted else coins * black * contract.index

@@ -63,6 +63,14 @@ class Orders:
                 sums[order.instrument] = (buys + left, sells) if order.side is Side.BUY else (buys, sells + left)
         return sums
 
+    def buys(self, account: str, except_id: str = "") -> dict[str, float]:
+        """By instrument, lots left to buy times their price in ticks."""
+        sums: dict[str, float] = {}
+        for order in self._open[account].values():
+            if order.side is Side.BUY and order.order_id != except_id:
+                sums[order.instrument] = sums.get(order.instrument, 0.0) + order.left_lots * order.price_ticks
+        return sums
+
     def by_label(self, account: str, label: str) -> list[VenueOrder]:
         return [copy(order) for order in self._by_label.get((account, label), ())]
 

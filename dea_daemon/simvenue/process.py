@@ -140,6 +140,10 @@ class Carry:
         """The average index of the settlement window so far."""
         return self._fixed
 
+    def delivery_price(self, index: float) -> float:
+        """The settlement price as published: the average so far, before the window the index."""
+        return self._fixed if self._fixings else index
+
     def funding_rate(self, index: float) -> float:
         """Deribit's 8 h rate: max(0.025 %, P) + min(−0.025 %, P), P = mark/index − 1, capped."""
         if self._expiry_ns:

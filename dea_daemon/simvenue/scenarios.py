@@ -86,6 +86,33 @@ class Scenario:
     # dated futures: 0 means the calendar's (next Friday, quarter end), else the nearest ends this soon
     nearest_expiry_s: float = 0.0
     settlement_window_s: float = 1_800.0
+    # options: a coin-settled chain a coin, a USDC-settled one of some coins; the nearest ends as the futures' does
+    options: bool = True
+    option_usdc_coins: tuple[str, ...] = ("BTC",)
+    option_expiries: int = 4  # of a chain
+    option_strikes: int = 15  # of an expiry; more as the index wanders off
+    option_step_ms: int = 500  # between two looks at all of them, a multiple of step_ms
+    option_ticker_ms: int = 1_000  # between two tickers of one; another share of them each step
+    option_vol_premium: float = 1.05  # implied over the coin's own volatility
+    option_level_sd: float = 0.06  # of the log level, of a week and nearer
+    option_level_half_life_s: float = 1_800.0
+    option_skew: float = -0.03  # of volatility, as a share, by one standard deviation of moneyness
+    option_skew_sd: float = 0.015
+    option_convexity: float = 0.08
+    option_depth: int = 3  # levels a side
+    option_level_usd: float = 150_000.0  # of underlying at a level at the money
+    option_half_spread_points: float = 0.6  # of volatility at the money, wider in the wings and far out
+    option_hedge_bp: float = 1.0  # of underlying, times delta, on top
+    option_refill: float = 0.05  # chance per option and look that an eaten book comes back
+    option_takers_per_s: float = 0.5  # of all chains together
+    option_fee: float = 0.0003  # of the underlying
+    option_fee_cap: float = 0.125  # and never more than this share of the premium, or of the payoff
+    delivery_fee: float = 0.000_15  # of the underlying, at expiry
+    option_margin: float = 0.15  # of the index for a short, less what it is out of the money
+    option_margin_min: float = 0.10
+    option_maintenance: float = 0.075
+    option_band: float = 0.25  # of the mark, or
+    option_band_points: float = 10.0  # of volatility, the wider
     deposits: Mapping[str, float] = field(default_factory=lambda: _DEPOSITS)
     # of the server, not of the pure venue: how long a reply takes
     latency_ms: float = 2.0
@@ -120,6 +147,14 @@ _ALL = (
         takers_per_s=6.0,
     ),
     Scenario("expiry", nearest_expiry_s=20.0, settlement_window_s=10.0),
+    Scenario(
+        "options",
+        coins=_with_vol(1.5),
+        jumps_per_day=100.0,
+        nearest_expiry_s=25.0,
+        settlement_window_s=10.0,
+        option_takers_per_s=2.0,
+    ),
     Scenario("funding", premium_mean_bp=40.0, premium_sd_bp=4.0, funding_every_s=5),
     Scenario(
         "margin",

@@ -107,7 +107,8 @@ class VenuePosition:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One margin pool, in its currency. equity = cash + unrealised PnL (+ unsettled funding)."""
+    """One margin pool, in its currency. equity = cash + unrealised PnL (of futures) + unsettled funding + options;
+    what backs the margins is equity less options_value."""
 
     currency: str
     cash: float
@@ -118,6 +119,27 @@ class Summary:
     maintenance_margin: float
     delta_total: float
     fees_paid: float
+    options_value: float = 0.0  # at the mark; equity contains it
+    options_delta: float = 0.0  # coins, Black
+    options_gamma: float = 0.0
+    options_vega: float = 0.0
+    options_theta: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OptionQuote:
+    """What the venue says of an option beside its prices. Implied volatilities are annual fractions, NaN without a
+    quote; underlying_price is the forward in USD; Greeks are per unit of the underlying: delta (Black), gamma per
+    USD, vega USD per vol point, theta USD per day."""
+
+    mark_iv: float
+    bid_iv: float
+    ask_iv: float
+    underlying_price: float
+    delta: float
+    gamma: float
+    vega: float
+    theta: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +159,8 @@ class Ticker:
     current_funding: float
     open_interest: float
     volume: float
+    delivery_price: float = float("nan")  # of a dated contract: the settlement price expected now, USD
+    option: OptionQuote | None = None
 
 
 # --- events: what the venue tells the world, in order -------------------------------------------------
@@ -208,7 +232,11 @@ class FundingPaid:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A dated contract ended: the position of an account was removed at the settlement price."""
+    """A dated contract ended: the position of an account was removed.
+
+    settlement_price is the average index, USD; mark_price what one was worth by it, in quote currency (an option's
+    payoff). pnl is against the entry; cash what moved, before the fee; all three in the pool's currency.
+    """
 
     account: str
     instrument: str
@@ -216,6 +244,10 @@ class Settled:
     lots: int
     settlement_price: float
     pnl: float
+    pool: str = ""
+    mark_price: float = float("nan")
+    cash: float = 0.0
+    fee: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

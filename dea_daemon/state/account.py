@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from dea_daemon.domain.commands import Approved, CancelOrder, Outgoing, QueryAccount, QueryOrder, Resubscribe
+from dea_daemon.domain.commands import (
+    Approved,
+    CancelOrder,
+    Outgoing,
+    QueryAccount,
+    QueryInstruments,
+    QueryOrder,
+    Resubscribe,
+)
 from dea_daemon.domain.events import (
     AccountReported,
     AnyEvent,
@@ -23,6 +31,8 @@ from dea_daemon.domain.events import (
     FeedClosed,
     FeedOpened,
     FillReceived,
+    InstrumentsListed,
+    ListingChanged,
     Operator,
     OperatorSpoke,
     OrderEvidence,
@@ -33,6 +43,7 @@ from dea_daemon.domain.events import (
     RecordFailed,
     RecordRestored,
     RunStarted,
+    Settlement,
 )
 from dea_daemon.domain.instruments import BoolArray, IntArray, Universe
 from dea_daemon.domain.modes import Mode
@@ -42,8 +53,10 @@ from dea_daemon.domain.parameters import Parameters
 from dea_daemon.state.effects import Effects
 from dea_daemon.state.market import NEVER, Market
 from dea_daemon.state.orders import OrderBookkeeping
-from dea_daemon.state.windows import RollingSum
+from dea_daemon.state.windows import RollingSum, lengthened
 
+RELIST_PAUSE_NS = 2 * NS_PER_S  # announcements come in bursts: one question for all of them
+UNPROVED_NS = 60 * NS_PER_S  # after which a settled position is believed gone without the venue's record of it
 FILL_MEMORY = 100_000  # trade ids remembered against duplicates; the ledger remembers all
 _MODES = {
     Operator.NORMAL: Mode.NORMAL,
@@ -76,6 +89,8 @@ class Account:
         self.orders = OrderBookkeeping()
         self.fills_seen: dict[tuple[int, str], None] = dict.fromkeys(started.fills_seen)
         self.new_fills: list[BookedFill] = []
+        self.settled: set[tuple[int, str]] = set(started.settled)
+        self.new_settlements: list[tuple[Settlement, str]] = []  # and how each is known
         self.turnover = RollingSum(3_600 * NS_PER_S)
         self.fees = RollingSum(3_600 * NS_PER_S)
         self.creates = RollingSum(60 * NS_PER_S)
@@ -104,6 +119,8 @@ class Account:
         self.private_ns = [NEVER] * accounts
         self.opened_ns = [NEVER] * accounts  # since when it has been up; reports asked before miss what it missed
         self.asked_ns = [NEVER] * accounts
+        self.listing_due = [False] * accounts  # the venue spoke of new contracts, or may have while unheard
+        self.listed_asked_ns = [started.ts_recv_ns] * accounts
         self.drift: dict[int, tuple[int, int]] = {}  # row -> venue's lots, when first asked
         self.drift_told: dict[int, int] = {}  # row -> venue's lots, so that a lasting one is told once
         self.rejects_in_a_row: IntArray = np.zeros(n, dtype=np.int64)
@@ -127,6 +144,8 @@ class Account:
             FeedClosed: self._feed_closed,
             OperatorSpoke: self._operator,
             ParametersReloaded: self._reloaded,
+            ListingChanged: self._listing_changed,
+            InstrumentsListed: self._listed,
             RecordFailed: self._record_failed,
             RecordRestored: self._record_restored,
         }
@@ -163,6 +182,8 @@ class Account:
                     self.orders.own[command.client_order_id].query_sent_ns = now_ns
                 case QueryAccount():
                     self.asked_ns[command.account] = now_ns
+                case QueryInstruments():
+                    self.listed_asked_ns[command.account] = now_ns
                 case Resubscribe():
                     pass
 
@@ -257,17 +278,22 @@ class Account:
             return
         self.fills_seen[key] = None
         row, now_ns = event.row, event.ts_recv_ns
-        self.position_lots[row] += event.side.sign * event.lots
+        if not self.universe.spot[row]:  # a coin bought is a balance, and comes with the pool
+            self.position_lots[row] += event.side.sign * event.lots
         self.last_fill_ns[row] = now_ns
         self.post_only_rejects[row] = 0
         self.orders.filled(event, effects)
         instrument = self.universe.instruments[row]
         price = float(instrument.ticks_to_price(event.price_ticks))
-        turnover = event.lots * instrument.lot_value * (1.0 if self.universe.inverse[row] else price)
+        if self.universe.option[row]:  # its price is a premium; its strike stands in for an unknown underlying
+            price_of = market.currency_price.get(instrument.underlying, instrument.strike)
+        else:
+            price_of = price
+        turnover = event.lots * instrument.lot_value * (1.0 if self.universe.inverse[row] else price_of)
         if event.fee_currency in self.params.state.stable_currencies:
             paid_in = 1.0
         elif event.fee_currency == instrument.underlying:
-            paid_in = price  # somebody paid it: an index may be missing or false, and would shut the hour's limit
+            paid_in = price_of  # somebody paid it: an index may be missing or false, and would shut the hour's limit
         else:
             paid_in = market.currency_price.get(event.fee_currency, float("nan"))
         fee_usd = event.fee * paid_in
@@ -332,6 +358,8 @@ class Account:
             self.outside[event.account] = event.outside
             effects.note("account.outside_found", contracts=", ".join(event.outside))
         self._orders_reported(event, effects)
+        for settlement in event.settlements:
+            self._settled(settlement, "venue record", effects)
         self._positions_reported(event, effects)
 
     def _orders_reported(self, event: AccountReported, effects: Effects) -> None:
@@ -383,19 +411,24 @@ class Account:
     def _drifted(self, row: int, theirs: int, has_any: bool, event: AccountReported, effects: Effects) -> None:
         """A difference: a fill may be on its way, so only a second report of the same confirms it.
 
-        A contract past its expiry was settled: that its position is gone is the venue's word, and no surprise.
+        A contract past its expiry was settled: that its position is gone is the venue's word, and no surprise; its
+        record of the settlement says at what price, and is waited for.
         """
-        if theirs == 0 and 0 < self.universe.instruments[row].expiry_ns <= event.asked_ns:
-            lots = int(self.position_lots[row])
-            effects.note("position.settled", instrument=self.universe.instruments[row].name, lots=lots)
-            self.position_lots[row] = 0
+        instrument = self.universe.instruments[row]
+        if theirs == 0 and 0 < instrument.expiry_ns <= event.asked_ns:
+            if event.asked_ns - instrument.expiry_ns > UNPROVED_NS:
+                lots, nan = int(self.position_lots[row]), float("nan")
+                unproved = Settlement(
+                    event.account, row, instrument.expiry_ns, lots, nan, nan, instrument.settle_currency
+                )
+                self._settled(unproved, "position report", effects)
             return
         before = self.drift.get(row)
         if before is None or before[0] != theirs or self.last_fill_ns[row] >= before[1]:
             self.drift[row] = (theirs, event.asked_ns)
             return
         ours = int(self.position_lots[row])
-        name = self.universe.instruments[row].name
+        name = instrument.name
         if self.drift_told.get(row) != theirs:
             effects.note("account.drift_confirmed", instrument=name, ours_lots=ours, venue_lots=theirs)
         self.drift_told[row] = theirs
@@ -406,6 +439,57 @@ class Account:
         if self.agreed[event.account] and abs(theirs - ours) > 1:
             self.set_mode(Mode.HALTED, f"unexplained position difference in {name}", effects)
 
+    def _settled(self, settlement: Settlement, proof: str, effects: Effects) -> None:
+        """A delivery ends a position, once. What the venue delivered beyond what we held is a drift like any."""
+        row, name = settlement.row, self.universe.instruments[settlement.row].name
+        key = (settlement.account, name)
+        if key in self.settled:
+            return
+        self.settled.add(key)
+        self.new_settlements.append((settlement, proof))
+        ours = int(self.position_lots[row])
+        self.position_lots[row] = 0
+        effects.note(
+            "position.settled",
+            instrument=name,
+            lots=ours,
+            venue_lots=settlement.lots,
+            price=settlement.price,
+            profit=settlement.profit,
+            currency=settlement.currency,
+            proof=proof,
+        )
+        if abs(settlement.lots - ours) > 1 and self.agreed[settlement.account]:
+            self.set_mode(Mode.HALTED, f"unexplained position difference in {name} at its settlement", effects)
+
+    def delivered_since_ms(self, account: int, utc_ns: int) -> int:
+        """From when deliveries must be asked for: the earliest expiry of what is still held beyond it; else 0."""
+        rows = np.flatnonzero((self.position_lots != 0) & (self.universe.account == account))
+        past = [e for e in self.universe.expiry_ns[rows].tolist() if 0 < e <= utc_ns]
+        return max(min(past) // NS_PER_MS - 60_000, 1) if past else 0
+
+    # --- contracts that come ---------------------------------------------------------------------
+
+    def relist(self, now_ns: int) -> tuple[int, ...]:
+        """The accounts whose venue should be asked for its contracts: it announced some, or it is time."""
+        every_ns = self.params.state.relist_every_s * NS_PER_S
+        waited = [(a, now_ns - self.listed_asked_ns[a]) for a in self.traded]
+        return tuple(a for a, ns in waited if ns > (RELIST_PAUSE_NS if self.listing_due[a] else every_ns))
+
+    def _listing_changed(self, event: ListingChanged, market: Market, effects: Effects) -> None:
+        if event.state == "created":
+            self.listing_due[event.account] = True
+
+    def _listed(self, event: InstrumentsListed, market: Market, effects: Effects) -> None:
+        """Market has extended the universe: a place for each new row here, too."""
+        n = len(self.universe)
+        self.listing_due[event.account] = bool(event.why)
+        for name in ("position_lots", "rejects_in_a_row", "post_only_rejects"):
+            setattr(self, name, lengthened(getattr(self, name), n, 0))
+        for name in ("last_fill_ns", "last_reject_ns"):
+            setattr(self, name, lengthened(getattr(self, name), n, NEVER))
+        self.quarantined = lengthened(self.quarantined, n, False)
+
     # --- conditions ------------------------------------------------------------------------------
 
     def _feed(self, event: FeedOpened | FeedAlive, market: Market, effects: Effects) -> None:
@@ -414,6 +498,7 @@ class Account:
             if isinstance(event, FeedOpened):  # what happened meanwhile must be asked for
                 self.opened_ns[event.account] = event.ts_recv_ns
                 self.reported_ns[event.account] = NEVER
+                self.listing_due[event.account] = self.adopted[event.account]  # at the start they were just listed
 
     def _feed_closed(self, event: FeedClosed, market: Market, effects: Effects) -> None:
         if event.private:

@@ -14,8 +14,10 @@ from dea_daemon.domain.events import (
     FeedClosed,
     FeedOpened,
     IndexUpdated,
+    InstrumentsListed,
     MarkUpdated,
     MessageRefused,
+    OptionUpdated,
     QuoteUpdated,
     TradePrinted,
 )
@@ -24,8 +26,11 @@ from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.parameters import Parameters
 from dea_daemon.state.books import Book, Change
 from dea_daemon.state.effects import Effects
+from dea_daemon.state.options import OptionMarket
+from dea_daemon.state.windows import lengthened
 
 NEVER = -(1 << 62)  # a receipt time that is always too old
+NAN = float("nan")
 
 
 class Market:
@@ -35,19 +40,19 @@ class Market:
     """
 
     def __init__(self, universe: Universe, params: Parameters) -> None:
-        n = len(universe)
         self.universe = universe
         self.params = params
-        self.books = [Book() for _ in range(n)]
-        self.has_book: BoolArray = np.zeros(n, dtype=np.bool_)
-        self.bid, self.ask = np.full(n, np.nan), np.full(n, np.nan)
-        self.quote_ns: IntArray = np.full(n, NEVER, dtype=np.int64)
-        self.mark, self.index = np.full(n, np.nan), np.full(n, np.nan)
-        self.funding_8h, self.open_interest = np.full(n, np.nan), np.full(n, np.nan)
-        self.mark_ns: IntArray = np.full(n, NEVER, dtype=np.int64)
+        self.books: list[Book] = []
+        self.has_book: BoolArray = np.zeros(0, dtype=np.bool_)
+        self.bid, self.ask, self.mark, self.index = (np.zeros(0) for _ in range(4))
+        self.funding_8h, self.open_interest = np.zeros(0), np.zeros(0)
+        self.quote_ns: IntArray = np.zeros(0, dtype=np.int64)
+        self.mark_ns: IntArray = np.zeros(0, dtype=np.int64)
+        self.asked_ns: IntArray = np.zeros(0, dtype=np.int64)  # last resubscription
+        self.options = OptionMarket()
+        self._lengthen()
         self.currency_price: dict[str, float] = {}
         self.currency_ns: dict[str, int] = {}
-        self.asked_ns: IntArray = np.full(n, NEVER, dtype=np.int64)  # last resubscription
         self.gaps = 0
         self.refused = 0
         self.trades = 0
@@ -57,13 +62,26 @@ class Market:
             BookSnapshot: self._book,
             QuoteUpdated: self._quote,
             MarkUpdated: self._mark,
+            OptionUpdated: self._option,
             IndexUpdated: self._index,
+            InstrumentsListed: self._listed,
             TradePrinted: self._trade,
             FeedClosed: self._closed,
             FeedOpened: self._ignore,
             FeedAlive: self._ignore,
             MessageRefused: self._refused,
         }
+
+    def _lengthen(self) -> None:
+        """A place for each row of the universe, those that joined it included."""
+        n = len(self.universe)
+        self.books += [Book() for _ in range(n - len(self.books))]
+        self.has_book = lengthened(self.has_book, n, False)
+        for name in ("bid", "ask", "mark", "index", "funding_8h", "open_interest"):
+            setattr(self, name, lengthened(getattr(self, name), n, NAN))
+        for name in ("quote_ns", "mark_ns", "asked_ns"):
+            setattr(self, name, lengthened(getattr(self, name), n, NEVER))
+        self.options.lengthen(n)
 
     def fold(self, event: AnyEvent, effects: Effects) -> None:
         """Apply one market event; events of other kinds are not this room's business."""
@@ -119,6 +137,18 @@ class Market:
             if value == value:  # NaN: the venue did not send it along
                 column[row] = value
 
+    def _option(self, event: OptionUpdated, effects: Effects) -> None:
+        self.options.fold(event)
+
+    def _listed(self, event: InstrumentsListed, effects: Effects) -> None:
+        if event.instruments:
+            self.universe.extend(tuple((event.account, instrument) for instrument in event.instruments))
+            self._lengthen()
+            names = ", ".join(i.name for i in event.instruments[:5])
+            effects.note("instruments.joined", count=len(event.instruments), names=names, rows=len(self.universe))
+        elif event.why:
+            effects.note("instruments.unlisted", account=event.account, why=event.why)
+
     def _index(self, event: IndexUpdated, effects: Effects) -> None:
         price = event.price
         if not 0.0 < price < np.inf:
@@ -161,15 +191,20 @@ class Market:
 
     def fresh(self, now_ns: int) -> BoolArray:
         """[N] whether the row's prices may be relied upon: two-sided, uncrossed, recent quotes and mark."""
-        state = self.params.state
         sound = (
             (self.bid > 0) & (self.ask > self.bid) & np.isfinite(self.ask) & (self.mark > 0) & np.isfinite(self.mark)
         )
-        recent = (now_ns - self.quote_ns <= state.stale_book_ms * NS_PER_MS) & (
-            now_ns - self.mark_ns <= state.stale_mark_ms * NS_PER_MS
-        )
-        usable = np.array([not had or book.usable for had, book in zip(self.has_book, self.books, strict=True)])
-        return np.asarray(sound & recent & usable, dtype=np.bool_)
+        usable = ~self.has_book
+        for row in np.flatnonzero(self.has_book):
+            usable[row] = self.books[row].usable
+        return np.asarray(sound & self.recent(now_ns) & usable, dtype=np.bool_)
+
+    def recent(self, now_ns: int) -> BoolArray:
+        """[N] whether quote and mark are young enough. A quiet option speaks less often than a perpetual."""
+        state, option = self.params.state, self.universe.option
+        quote_ns = np.where(option, state.stale_option_ms, state.stale_book_ms) * NS_PER_MS
+        mark_ns = np.where(option, state.stale_option_ms, state.stale_mark_ms) * NS_PER_MS
+        return np.asarray((now_ns - self.quote_ns <= quote_ns) & (now_ns - self.mark_ns <= mark_ns), dtype=np.bool_)
 
     def price_of(self, currency: str, now_ns: int) -> float:
         """USD price of a currency: 1 for stables, the index while fresh, else NaN."""
@@ -186,6 +221,7 @@ class Market:
             rows = np.flatnonzero(self.universe.underlying == u)
             row = rows[np.argmax(self.mark_ns[rows])]
             if now_ns - self.mark_ns[row] <= self.params.state.stale_mark_ms * NS_PER_MS:
-                price = self.index[row] if self.index[row] == self.index[row] else self.mark[row]
+                own = NAN if self.universe.option[row] else self.mark[row]  # an option's is no price of the underlying
+                price = self.index[row] if self.index[row] == self.index[row] else own
                 prices[u] = price if 0.0 < price < np.inf else np.nan
         return prices

@@ -7,9 +7,11 @@ from dea_daemon.domain.events import DecisionDue
 from dea_daemon.domain.factors import FactorIndex
 from dea_daemon.domain.instruments import FloatArray, IntArray
 from dea_daemon.domain.numbers import NS_PER_MS
-from dea_daemon.pricing.exposure import collateral_delta, delta_per_lot, notional_per_lot
+from dea_daemon.pricing.exposure import Marks, collateral_exposure, exposure_per_lot, notional_per_lot
 from dea_daemon.state.account import Account
+from dea_daemon.state.effects import Effects
 from dea_daemon.state.market import Market
+from dea_daemon.state.options import Valued
 
 
 def equity_usd(account: Account, market: Market, now_ns: int) -> float:
@@ -42,51 +44,98 @@ def account_fresh(account: Account, now_ns: int) -> bool:
     )
 
 
-def _exposure(
-    account: Account, market: Market, factors: FactorIndex, underlying_price: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """X [K, N], e0 [K] and X·q + e0 [K]. A contract that cannot be priced spoils the sum only while it is held."""
-    matrix = delta_per_lot(market.universe, factors, market.mark, underlying_price)
+def _marks(market: Market, valued: Valued, spot: FloatArray, now_ns: int) -> Marks:
+    """What the exposure matrix is made from, of every row."""
+    universe = market.universe
+    dead = (universe.expiry_ns > 0) & (valued.weight <= 0.0)
+    settles = {i.settle_currency for i in universe.instruments}
+    price = {currency: market.price_of(currency, now_ns) for currency in settles}
+    return Marks(
+        # What has ended is fixed: it weighs nothing, and its last prices must not spoil that.
+        mark_price=np.where(dead, spot, market.mark),
+        spot_price=spot,
+        forward_price=np.where(dead, spot, valued.forward),
+        settle_price=np.array([price[i.settle_currency] for i in universe.instruments]),
+        funding_rate_8h=market.funding_8h,
+        tau_years=valued.tau_years,
+        weight=valued.weight,
+        delta=valued.delta,
+        gamma=valued.gamma,
+        vega=valued.vega,
+        theta=valued.theta,
+        coin_value=valued.coin_value,
+    )
+
+
+def _collateral(
+    account: Account, market: Market, factors: FactorIndex, marks: Marks, prices: FloatArray, now_ns: int
+) -> FloatArray:
+    """e0 [K]. Beside Black deltas of coin options stands what the coins are worth without those options."""
+    universe = market.universe
     coins: dict[str, float] = {}
     for (_, currency), pool in account.pools.items():
         coins[currency] = coins.get(currency, 0.0) + pool.equity
-    prices = dict(zip(market.universe.underlyings, underlying_price.tolist(), strict=True))
-    base = collateral_delta(factors, coins, prices)
-    held = np.flatnonzero(account.position_lots)
-    return matrix, base, matrix[:, held] @ account.position_lots[held] + base
+    if account.params.pricing.delta_convention == "black":
+        held = np.flatnonzero(account.position_lots * universe.coin_quoted)
+        worth = account.position_lots[held] * universe.lot_value[held] * marks.coin_value[held]
+        for row, value in zip(held.tolist(), worth.tolist(), strict=True):
+            coins[universe.instruments[row].settle_currency] -= value
+    known = dict(zip(universe.underlyings, prices.tolist(), strict=True))
+    return collateral_exposure(factors, coins, {c: market.price_of(c, now_ns) for c in factors.currencies} | known)
 
 
 def build_view(
-    account: Account, market: Market, factors: FactorIndex, due: DecisionDue, seq: int, clock_step_ns: int
+    account: Account,
+    market: Market,
+    factors: FactorIndex,
+    due: DecisionDue,
+    seq: int,
+    clock_step_ns: int,
+    effects: Effects,
 ) -> View:
     """Copy what a decision needs into arrays nobody can write to."""
-    now_ns = due.ts_recv_ns
+    now_ns, universe = due.ts_recv_ns, market.universe
     market.touch()
     prices = market.underlying_prices(now_ns)
-    matrix, base, exposure = _exposure(account, market, factors, prices)
-    buys, sells = working_lots(account, len(market.universe))
+    spot, fresh = prices[universe.underlying], market.fresh(now_ns)
+    valued = market.options.value(market, now_ns, due.utc_ns, spot, fresh)
+    marks = _marks(market, valued, spot, now_ns)
+    convention = account.params.pricing.delta_convention
+    matrix = exposure_per_lot(universe, factors, marks, convention)
+    base = _collateral(account, market, factors, marks, prices, now_ns)
+    # A contract that cannot be priced spoils the sum only while it is held; spot holdings are collateral.
+    held = np.flatnonzero(account.position_lots)
+    market.options.tell(universe, valued, held, effects)
+    buys, sells = working_lots(account, len(universe))
     equity = equity_usd(account, market, now_ns)
     view = View(
         seq=seq,
         now_ns=now_ns,
         utc_ns=due.utc_ns,
-        universe=market.universe,
+        universe=universe,
         factors=factors,
         bid_price=market.bid.copy(),
         ask_price=market.ask.copy(),
         mark_price=market.mark.copy(),
         index_price=market.index.copy(),
         funding_rate_8h=market.funding_8h.copy(),
-        fresh=market.fresh(now_ns),
+        fresh=fresh,
         underlying_price=prices,
+        forward_price=valued.forward,
+        iv=valued.iv,
+        iv_source=valued.source,
+        modelled=valued.modelled,
+        greeks_off=valued.off,
+        pinned=valued.pinned,
         position_lots=account.position_lots.copy(),
         working_buy_lots=buys,
         working_sell_lots=sells,
         quarantined=account.quarantined.copy(),
-        notional_per_lot_usd=notional_per_lot(market.universe, market.mark),
+        notional_per_lot_usd=notional_per_lot(universe, market.mark, spot),
         exposure_per_lot=matrix,
+        delta_per_lot=matrix[universe.underlying, np.arange(len(universe))],
         exposure_base_usd=base,
-        exposure_usd=exposure,
+        exposure_usd=matrix[:, held] @ account.position_lots[held] + base,
         equity_usd=equity,
         peak_equity_usd=max(account.peak_equity_usd, equity) if equity == equity else account.peak_equity_usd,
         turnover_hour_usd=account.turnover.total,
@@ -109,6 +158,8 @@ def build_view(
         traded_accounts=tuple(account.traded),
         paused=account.paused(now_ns),
         post_only_rejects=account.post_only_rejects.copy(),
+        delivered_since_ms=tuple(account.delivered_since_ms(a, due.utc_ns) for a in range(len(universe.accounts))),
+        relist=account.relist(now_ns),
     )
     for name in View.__slots__:
         value = getattr(view, name)

@@ -1,6 +1,17 @@
-"""Sums over a rolling stretch of time."""
+"""Sums over a rolling stretch of time, and columns that grow with the universe."""
 
 from collections import deque
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+T = TypeVar("T", bound=np.generic)
+
+
+def lengthened(column: npt.NDArray[T], n: int, value: Any) -> npt.NDArray[T]:
+    """The column with as many more `value` at its end as make it [n]."""
+    return np.concatenate((column, np.full(n - len(column), value, dtype=column.dtype)))
 
 
 class RollingSum:

@@ -6,6 +6,7 @@ import numpy as np
 
 from dea_daemon.domain.instruments import Universe
 from dea_daemon.engine import State
+from dea_daemon.shell.greeks import DELTA, by_underlying, curved
 from dea_daemon.shell.stats import Stats
 
 
@@ -14,13 +15,15 @@ def summary(state: State, stats: Stats, universe: Universe, drained: bool) -> di
     account, last = state.account, stats.last
     lines = last.factors if last is not None else ()
     exposure = {
-        line.factor.removeprefix("delta:"): {
+        line.factor.removeprefix(DELTA): {
             "target_usd": round(line.target_usd, 2),
             "actual_usd": round(line.actual_usd, 2),
             "band_usd": round(line.band_usd, 2),
         }
         for line in lines
+        if line.factor.startswith(DELTA)
     }
+    greeks = curved(by_underlying((line.factor, line.actual_usd) for line in lines))
     positions = {
         universe.instruments[row].name: int(account.position_lots[row]) for row in np.flatnonzero(account.position_lots)
     }
@@ -40,6 +43,7 @@ def summary(state: State, stats: Stats, universe: Universe, drained: bool) -> di
         "mode": account.mode.name.lower(),
         "armed": account.armed,
         "exposure": exposure,
+        **({"greeks": greeks} if greeks else {}),
         "position_lots": positions,
         "equity_usd": round(last.equity_usd, 2) if last is not None else float("nan"),
         "fees_usd": round(account.total_fees_usd, 4),

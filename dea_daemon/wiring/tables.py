@@ -8,7 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 _EXPOSURE = ("underlying", "held", "wanted", "± band", "")
-
+_GREEKS = {
+    "": "",
+    "gamma per 1 %": "gamma_usd_1pct",
+    "vega per point": "vega_usd_1pt",
+    "theta per day": "theta_usd_day",
+}
 
 _INTRODUCTION = """\
 A simulated Deribit on this machine (scenario {scenario}, seed {seed}); the daemon trades there for {seconds:g} s.
@@ -35,11 +40,23 @@ def show(finished: dict[str, Any]) -> None:
         figures = (_usd(line[key]) for key in ("actual_usd", "target_usd", "band_usd"))
         exposure.add_row(underlying, *figures, _inside(line))
     console.print(exposure)
+    if finished.get("greeks"):
+        console.print(_greeks(finished["greeks"]))
     run = Table(show_header=False, box=None)
     for name, text in _lines(finished):
         run.add_row(name, text)
     console.print(run)
     console.print(_verdict(finished))
+
+
+def _greeks(greeks: dict[str, dict[str, Any]]) -> Table:
+    """What options added."""
+    table = Table(title="Options at the end, USD", title_justify="left")
+    for name in _GREEKS:
+        table.add_column(name, justify="right" if name else "left")
+    for underlying, line in greeks.items():
+        table.add_row(underlying, *(_usd(line[key], 2) for key in _GREEKS.values() if key))
+    return table
 
 
 def _inside(line: dict[str, float]) -> str:

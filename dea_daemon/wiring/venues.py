@@ -5,7 +5,6 @@ import random
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -14,9 +13,17 @@ import aiohttp
 import msgspec
 import structlog
 
-from dea_daemon.domain.commands import Approved, CancelOrder, Outgoing, QueryAccount, QueryOrder, Resubscribe
+from dea_daemon.domain.commands import (
+    Approved,
+    CancelOrder,
+    Outgoing,
+    QueryAccount,
+    QueryInstruments,
+    QueryOrder,
+    Resubscribe,
+)
 from dea_daemon.domain.errors import ConfigError, VenueError
-from dea_daemon.domain.events import AnyEvent
+from dea_daemon.domain.events import AnyEvent, InstrumentsListed
 from dea_daemon.domain.instruments import AccountKey, Instrument, Universe
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.feeds import binance, deribit, okx, okx_mapping
@@ -24,6 +31,7 @@ from dea_daemon.feeds.codec import Socket
 from dea_daemon.shell.ccxt_client import Client, close_client, open_client, venue_urls
 from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.gateway import Gateway
+from dea_daemon.shell.listings import Listings
 from dea_daemon.shell.recorder import CaptureWriter
 from dea_daemon.shell.settings import BinanceUsdmSection, DeribitSection, OkxSection, Settings, VenueSection
 from dea_daemon.shell.snapshots import HttpFetch
@@ -55,8 +63,12 @@ class Traded:
     dispatcher: Dispatcher | None = None
 
 
+Emit = Callable[[Iterable[AnyEvent]], None]
+
+
 class Venues:
-    """All configured venues. `universe` numbers their contracts; `send` routes a command to its venue."""
+    """All configured venues. `universe` numbers their contracts, and grows in place as some are listed; `send` routes
+    a command to its venue."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings = settings
@@ -126,7 +138,7 @@ class Venues:
                 "the key may withdraw, or the venue does not say: use one without, or set acknowledge_withdraw_scope"
             )
         self._traded[number] = Traded(section, client, facts)
-        listed = await load_instruments(client, lambda name: any(fnmatchcase(name, w) for w in section.instruments))
+        listed = await load_instruments(client, section.wants)
         log.info(
             "venue.checked",
             venue=section.venue,
@@ -170,6 +182,13 @@ class Venues:
             url = f"{section.http_url or f'https://{section.venue}'}{path}"
             self._recorder.http(section.venue, url, body, self._clock.now_ns())
 
+    @property
+    def currencies(self) -> tuple[str, ...]:
+        """Settled in or held, and nobody's underlying: each has a row of cash among the factors."""
+        settled = (i.settle_currency for i in self.universe.instruments)
+        held = (currency for traded in self._traded.values() for currency in traded.facts.held)
+        return tuple(dict.fromkeys(c for c in (*settled, *held) if c not in self.universe.underlyings))
+
     async def highest_epoch(self) -> int:
         """The highest epoch any venue has an open or recent order of."""
         highest = 0
@@ -188,9 +207,7 @@ class Venues:
 
     # --- running ---------------------------------------------------------------------------------
 
-    def connect(
-        self, emit: Callable[[Iterable[AnyEvent]], None], background: Callable[[Any], None]
-    ) -> list[Callable[[], Any]]:
+    def connect(self, emit: Emit, background: Callable[[Any], None]) -> list[Callable[[], Any]]:
         """Make sockets and dispatchers that hand their events to `emit`. Returns what has to run, as coroutine
         functions; `background` starts a coroutine beside them."""
         self._background = background
@@ -214,8 +231,10 @@ class Venues:
             work += [self._socket(base + path, socket, number, emit).run for socket in sockets]
         return work
 
-    def _dispatch(self, number: int, emit: Callable[[Iterable[AnyEvent]], None]) -> Callable[[], Any]:
+    def _dispatch(self, number: int, emit: Emit) -> Callable[[], Any]:
         traded, clock = self._traded[number], self._clock
+        section = traded.section
+        listings = Listings(self.universe, number, section.wants, section.max_contracts, clock.utc_ns)
         access = traded.section.access()
         queries = Pool(access.queries)
 
@@ -231,10 +250,11 @@ class Venues:
             utc_ns=clock.utc_ns,
             pace=queries.acquire,
             on_throttled=throttled,
+            fresh=listings.fresh,
         )
         dispatcher = traded.dispatcher = Dispatcher(
             gateway,
-            emit,
+            partial(self._heard, emit, listings),
             orders=Pool(access.orders),
             cancel_reserve=access.cancel_reserve,
             now_ns=clock.now_ns,
@@ -243,9 +263,31 @@ class Venues:
         self._stack.push_async_callback(dispatcher.close, 2.0)
         return dispatcher.run
 
-    def _socket(
-        self, base: str, socket: Socket, number: int, emit: Callable[[Iterable[AnyEvent]], None]
-    ) -> VenueSocket:
+    def _heard(self, emit: Emit, listings: Listings, events: list[AnyEvent]) -> None:
+        """Hand on the answers of one account. Contracts that are new are numbered here first, and then in the engine,
+        before anything else can be: both number the same. Then they are subscribed to."""
+        for event in events:
+            if isinstance(event, InstrumentsListed):
+                rows = listings.take(event)
+                emit([event])
+                self._join(event.account, rows, listings.ended())
+            else:
+                emit([event])
+
+    def _join(self, account: int, rows: tuple[int, ...], ended: tuple[int, ...]) -> None:
+        for socket in self.sockets:
+            codec = socket.codec
+            if codec.account == account:
+                codec.leave(ended)
+                if rows:
+                    self._background(partial(socket.join, rows))
+                if not codec.private:
+                    self._socket_of |= dict.fromkeys(rows, socket)
+        if rows:
+            names = [self.universe.instruments[row].name for row in rows]
+            log.info("contracts.joined", contracts=len(rows), first=names[0], last=names[-1])
+
+    def _socket(self, base: str, socket: Socket, number: int, emit: Emit) -> VenueSocket:
         made = VenueSocket(
             base + socket.path,
             socket.codec,
@@ -273,7 +315,7 @@ class Venues:
             case Resubscribe(row=row):
                 if (socket := self._socket_of.get(row)) is not None:
                     self._background(partial(socket.resubscribe, row))
-            case QueryAccount(account=account):
+            case QueryAccount(account=account) | QueryInstruments(account=account):
                 self._to(account, command)
             case Approved(order=order):
                 self._to(int(self.universe.account[order.row]), command)

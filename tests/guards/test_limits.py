@@ -64,7 +64,7 @@ def outcomes(v, orders):
         for take, o in zip(chosen, orders, strict=True):
             lots[o.row] += take * o.side.sign * o.lots
         notional = np.abs(lots) * v.notional_per_lot_usd
-        yield v.exposure_per_lot @ lots + v.exposure_base_usd, notional.sum(), notional
+        yield (v.exposure_per_lot @ lots + v.exposure_base_usd)[:2], notional.sum(), notional
 
 
 def working(v, orders):

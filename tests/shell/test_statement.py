@@ -9,12 +9,15 @@ from decimal import Decimal
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dea_daemon.cli import cli
-from dea_daemon.domain.events import AccountReported, PoolReport, PositionReport
+from dea_daemon.domain.events import AccountReported, PoolReport, PositionReport, Settlement
 from dea_daemon.domain.instruments import Kind, Payoff, Side, Universe
 from dea_daemon.shell.ledger import Batch, Ledger
+from dea_daemon.shell.ledger_history import POSITION_REPORT, VENUE_RECORD
 from dea_daemon.shell.ledger_schema import MIGRATIONS, migrate
 from dea_daemon.shell.statement import days, statement
 from dea_daemon.simvenue.accounts import Accounts, Contract
@@ -30,47 +33,102 @@ LINEAR = replace(
     instrument("ETH_USDC-PERPETUAL", lot_size="0.001", tick_size="0.05"),
     payoff=Payoff.LINEAR, quote_currency="USDC", settle_currency="USDC", margin_pool="USDC",
 )  # fmt: skip
-OPTION = replace(instrument("BTC-27MAR26-70000-C", "0.1", "0.0001"), kind=Kind.OPTION, payoff=Payoff.LINEAR)
-UNIVERSE = Universe((MAIN,), ((0, INVERSE), (0, LINEAR), (0, OPTION)))
+EXPIRY = MIDNIGHT + 8 * 3_600 * S
+OPTION = replace(
+    instrument("BTC-16FEB26-70000-C", "0.1", "0.0001"),
+    kind=Kind.OPTION, payoff=Payoff.LINEAR, quote_currency="BTC", strike=70_000.0, is_call=True, expiry_ns=EXPIRY,
+)  # fmt: skip
+IN_DOLLARS = replace(
+    OPTION, name="BTC_USDC-16FEB26-65000-P", quote_currency="USDC", settle_currency="USDC", margin_pool="USDC",
+    lot_size=Decimal("0.01"), tick_size=Decimal(5), strike=65_000.0, is_call=False,
+)  # fmt: skip
+FUTURE = replace(INVERSE, name="BTC-16FEB26", kind=Kind.FUTURE, expiry_ns=EXPIRY)
+UNIVERSE = Universe((MAIN,), ((0, INVERSE), (0, LINEAR), (0, OPTION), (0, IN_DOLLARS), (0, FUTURE)))
+COIN, USDC, DATED = 2, 3, 4  # rows
 
 
 class Day:
-    """A venue and the ledger of a daemon that trades there. `now_ns` is moved by hand."""
+    """A venue and the ledger of a daemon that trades there. `now_ns` is moved by hand.
+
+    Options are booked here, by the definition: cash moves by the premium, then by what the delivery pays.
+    """
 
     def __init__(self, path):
         self.ledger = Ledger.open(path)
-        self.contracts = {i.name: Contract(i) for i in (INVERSE, LINEAR, OPTION)}
-        for contract, price in zip(self.contracts.values(), (60_000.0, 3_000.0, 0.05), strict=True):
+        self.contracts = {i.name: Contract(i) for i in (INVERSE, LINEAR, FUTURE)}
+        for contract, price in zip(self.contracts.values(), (60_000.0, 3_000.0, 60_000.0), strict=True):
             contract.mark = contract.index = price
         self.venue = Accounts(self.contracts)
         self.venue.open("main", {"BTC": 5.0, "USDC": 100_000.0})
         self.now_ns = MIDNIGHT + 3_600 * S
         self.batch = Batch()
         self.trades = 0
+        self.options = {COIN: 0, USDC: 0}  # lots held
+        self.cost = {COIN: 0.0, USDC: 0.0}  # of those, average
+        self.marks = {COIN: 0.05, USDC: 1_000.0}
 
-    def trade(self, row, lots, ticks, fee):
-        """A fill of signed lots, at the venue and in the ledger."""
+    def trade(self, row, lots, ticks, fee, heard=True):
+        """A fill of signed lots, at the venue and in the ledger; or one the daemon has not heard of, returned."""
         self.now_ns += S // 100
         one = UNIVERSE.instruments[row]
         price = float(one.ticks_to_price(ticks))
-        self.venue.trade("main", self.contracts[one.name], lots, price, fee)
+        if row in self.options:
+            self._premium(row, lots, price, fee)
+        else:
+            self.venue.trade("main", self.contracts[one.name], lots, price, fee)
         self.trades += 1
-        self.batch.fills.append(
-            booked(
-                f"t{self.trades}", self.now_ns - 5, 100.0, 0.05, ts_recv_ns=self.now_ns, row=row, lots=abs(lots),
-                side=Side.BUY if lots > 0 else Side.SELL, price_ticks=ticks, fee=fee, fee_currency=one.settle_currency,
-            )
+        fill = booked(
+            f"t{self.trades}", self.now_ns - 5, 100.0, 0.05, ts_recv_ns=self.now_ns, row=row, lots=abs(lots),
+            side=Side.BUY if lots > 0 else Side.SELL, price_ticks=ticks, fee=fee, fee_currency=one.settle_currency,
         )  # fmt: skip
+        if heard:
+            self.batch.fills.append(fill)
+        return fill
+
+    def _premium(self, row, lots, price, fee):
+        one, held = UNIVERSE.instruments[row], self.options[row]
+        amount = lots * float(one.lot_size)
+        self.venue.by_name["main"].add_cash(one.settle_currency, -amount * price - fee)
+        self.options[row] = held + lots
+        if held * lots >= 0:
+            self.cost[row] = (held * self.cost[row] + lots * price) / (held + lots)
+        elif abs(lots) > abs(held):
+            self.cost[row] = price
+
+    def hear_late(self, booked_fill):
+        """A fill of before, back-filled only now."""
+        self.now_ns += S
+        self.batch.fills.append(booked_fill._replace(fill=replace(booked_fill.fill, ts_recv_ns=self.now_ns)))
+
+    def expire(self, row, per_lot=0.0, proof=VENUE_RECORD, heard=True):
+        """The venue delivers a position. An option's lot pays `per_lot`; a future goes at 61,000 USD."""
+        self.now_ns += S
+        one, account = UNIVERSE.instruments[row], self.venue.by_name["main"]
+        before = account.cash[one.settle_currency]
+        lots = self.options[row] if row in self.options else account.lots(one.name)
+        if row in self.options:
+            account.add_cash(one.settle_currency, lots * per_lot)
+            self.options[row] = 0
+        else:
+            self.venue.settle(self.contracts[one.name], 61_000.0)
+        profit = account.cash[one.settle_currency] - before if proof == VENUE_RECORD else float("nan")
+        told = Settlement(0, row, self.now_ns, lots, 61_000.0, profit, one.settle_currency)
+        if heard and lots:
+            self.batch.settlements.append((told, proof))
+        return told
 
     def adopt(self):
         """The venue's positions are taken over as it reports them."""
-        rows = [(row, self.contracts[i.name]) for row, i in enumerate(UNIVERSE.instruments)]
         account = self.venue.by_name["main"]
-        held = tuple(
-            PositionReport(row, account.lots(c.name), account.holdings[c.name].position.entry_price)
-            for row, c in rows
-            if c.name in account.holdings
-        )
+        rows = {i.name: row for row, i in enumerate(UNIVERSE.instruments)}
+        held = [
+            PositionReport(rows[name], account.lots(name), holding.position.entry_price)
+            for name, holding in account.holdings.items()
+        ]
+        held += [PositionReport(row, lots, self.cost[row]) for row, lots in self.options.items()]
+        self._report(tuple(held))
+
+    def _report(self, held):
         self.batch.adopted[0] = AccountReported(self.now_ns, 0, self.now_ns, True, (), (), held, ())
 
     def write(self, after_s=5.0, closing=False):
@@ -79,9 +137,14 @@ class Day:
         account = self.venue.by_name["main"]
         for currency, cash in account.cash.items():
             equity, pending = self.venue.equity(account, currency), self.venue.session_funding(account, currency)
+            equity += sum(self.worth(row) for row in self.options if UNIVERSE.instruments[row].margin_pool == currency)
             self.batch.pools[0, currency] = PoolReport(currency, equity, cash, 0.0, 0.0, pending)
+        self.batch.marks = {row: self.marks[row] for row, lots in self.options.items() if lots}
         self.batch.closing = closing
         self.ledger.write(self.batch, UNIVERSE, self.now_ns)
+
+    def worth(self, row):
+        return self.options[row] * float(UNIVERSE.instruments[row].lot_size) * self.marks[row]
 
     def of(self, day=TODAY):
         return statement(self.ledger.path, day)
@@ -94,6 +157,10 @@ def day(tmp_path):
     made.write()
     yield made
     made.ledger.close()
+
+
+def line(found, row):
+    return next(one for one in found.contracts if one.contract == UNIVERSE.instruments[row].name)
 
 
 def pool(found, currency):
@@ -164,13 +231,203 @@ def test_funding_the_venue_paid_is_told_and_what_is_pending_is_not_in_cash(day):
     assert found.reconciled
 
 
-def test_an_option_is_paid_for_when_bought(day):
-    day.trade(2, 20, 500, 0.0006)  # 2 BTC of options at 0.05
-    day.venue.by_name["main"].add_cash("BTC", -0.1)  # the venue books the premium
+def test_an_option_is_paid_for_when_bought_in_the_currency_it_is_quoted_in(day):
+    day.trade(COIN, 20, 500, 0.0006)  # 2 BTC of options at 0.05
+    day.trade(USDC, -100, 160, 1.5)  # 1 BTC of options sold at 800
     day.write(closing=True)
-    found = pool(day.of(), "BTC")
-    assert found.premiums == Decimal("-0.1") and found.realised == 0
-    assert found.reconciled
+    found = day.of()
+    assert pool(found, "BTC").premiums == Decimal("-0.1") and pool(found, "USDC").premiums == 800
+    assert pool(found, "BTC").realised == pool(found, "USDC").realised == 0
+    assert line(found, COIN).premiums == Decimal("-0.1") and line(found, USDC).premiums == 800
+    assert found.reconciled and not found.notes
+
+
+def test_an_open_options_value_at_the_mark_is_what_equity_has_more_than_cash(day):
+    day.trade(COIN, 20, 500, 0.0006)
+    day.trade(USDC, -100, 160, 1.5)
+    day.write()
+    day.marks = {COIN: 0.06, USDC: 700.0}
+    day.write(60, closing=True)
+    found = day.of()
+    assert (line(found, COIN).value_end, line(found, USDC).value_end) == (Decimal("0.12"), -700)
+    for one in found.pools:
+        assert one.equity_end - one.cash_end == pytest.approx(one.options_end)
+    assert [(one.underlying, one.currency, one.premiums, one.fees, one.value_end) for one in found.options] == [
+        ("BTC", "BTC", Decimal("-0.1"), Decimal("0.0006"), Decimal("0.12")),
+        ("BTC", "USDC", 800, Decimal("1.5"), -700),
+    ]
+
+
+def test_the_value_of_an_option_without_a_recent_mark_is_not_known(day):
+    day.trade(COIN, 20, 500, 0.0)
+    day.write()
+    day.now_ns += 600 * S
+    day.marks[COIN] = float("nan")
+    day.write(closing=True)
+    found = day.of()
+    assert line(found, COIN).value_end is None and pool(found, "BTC").options_end is None
+    assert found.options[0].value_end is None and found.reconciled
+
+
+def test_a_delivery_is_cash_and_its_profit_is_against_what_the_option_had_cost(day):
+    day.trade(COIN, 20, 500, 0.0006)  # 2 BTC at 0.05
+    day.trade(USDC, -100, 160, 1.5)  # sold, and it expires worthless
+    day.write()
+    day.expire(COIN, per_lot=0.0082)  # 0.164 BTC, the delivery fee taken off
+    day.expire(USDC)
+    day.write(closing=True)
+    found = day.of()
+    assert found.reconciled and not found.notes, found
+    assert line(found, COIN).settled == pytest.approx(Decimal("0.164"))
+    assert line(found, COIN).realised == pytest.approx(Decimal("0.064"))
+    assert line(found, USDC).settled == 0 and line(found, USDC).realised == 800
+    assert line(found, COIN).held == 0 and line(found, COIN).value_end == 0
+    assert pool(found, "BTC").settled == line(found, COIN).settled and pool(found, "BTC").realised == 0
+
+
+def test_options_held_from_before_and_a_dated_future_are_delivered_to_the_cent(day):
+    day.trade(COIN, 30, 400, 0.0, heard=False)  # before the daemon's time
+    day.trade(DATED, 2_000, 120_000, 0.0, heard=False)
+    day.adopt()
+    day.write(60)
+    day.trade(COIN, -10, 600, 0.0003)
+    day.trade(DATED, 1_000, 121_000, 0.00025)
+    day.write(60)
+    day.expire(COIN, per_lot=0.003)
+    day.expire(DATED)
+    day.write(60, closing=True)
+    found = day.of()
+    assert found.reconciled and not found.notes, found
+    assert line(found, COIN).premiums == Decimal("0.06") and line(found, COIN).settled == pytest.approx(
+        Decimal("0.006")
+    )
+    # 1 BTC closed at 0.06 and 2 BTC delivered at 0.003, all bought at 0.04
+    assert line(found, COIN).realised == pytest.approx(Decimal("0.02") + Decimal("0.006") - Decimal("0.08"))
+    assert line(found, DATED).realised == line(found, DATED).settled > 0 and line(found, DATED).held == 0
+
+
+def test_a_fill_heard_of_after_the_delivery_still_came_before_it(day):
+    day.trade(COIN, 20, 500, 0.0)
+    late = day.trade(COIN, -5, 700, 0.0001, heard=False)
+    day.write()
+    day.expire(COIN, per_lot=0.01)
+    day.write()
+    day.hear_late(late)
+    day.write(closing=True)
+    found = day.of()
+    assert found.reconciled and not found.notes and line(found, COIN).held == 0
+    # (0.07 − 0.05) · 0.5 BTC by closing, (0.1 − 0.05) · 1.5 BTC by delivery
+    assert line(found, COIN).realised == pytest.approx(Decimal("0.085"))
+
+
+def test_a_delivery_counts_at_the_venues_time_however_late_it_is_heard_of(day):
+    day.trade(COIN, 20, 500, 0.0)
+    day.write()
+    day.now_ns = EXPIRY
+    told = day.expire(COIN, per_lot=0.01, heard=False)
+    day.now_ns = MIDNIGHT + DAY - 30 * S
+    day.write()
+    day.now_ns = MIDNIGHT + DAY + 3_600 * S
+    day.batch.settlements.append((told, VENUE_RECORD))
+    day.write(closing=True)
+    first, second = day.of(), day.of(TOMORROW)
+    assert first.reconciled and line(first, COIN).settled == pytest.approx(Decimal("0.2"))
+    assert second.reconciled and not second.contracts and not first.notes + second.notes
+
+
+def test_a_position_adopted_as_gone_is_no_change_by_hand_once_its_delivery_is_recorded(day):
+    day.trade(COIN, 20, 500, 0.0)
+    day.write()
+    day.now_ns = EXPIRY
+    told = day.expire(COIN, per_lot=0.01, heard=False)
+    day.now_ns += S
+    day.adopt()
+    day.write()
+    assert "no record of its delivery" in day.of().notes[0] and not day.of().reconciled
+    day.batch.settlements.append((told, VENUE_RECORD))
+    day.write(closing=True)
+    assert day.of().reconciled and not day.of().notes
+
+
+def test_a_delivery_known_by_a_position_report_alone_leaves_its_cash_unexplained_and_says_so(day):
+    day.trade(COIN, 20, 500, 0.0)
+    day.write()
+    day.expire(COIN, per_lot=0.01, proof=POSITION_REPORT)
+    day.write(closing=True)
+    found = day.of()
+    assert pool(found, "BTC").unexplained == pytest.approx(Decimal("0.2")) and not found.reconciled
+    assert any("known by position report" in note for note in found.notes)
+
+
+def test_cash_figures_of_the_seconds_after_a_delivery_are_no_cut(day):
+    day.trade(COIN, 20, 500, 0.0)
+    day.write(100)
+    before_ns = day.now_ns
+    day.expire(COIN, per_lot=0.01)
+    day.write(0.5)
+    assert day.of().to_ns == before_ns
+    day.write(60)
+    assert day.of().to_ns == day.now_ns and day.of().reconciled
+
+
+OPTIONS_AND_FUTURES = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("trade"), st.integers(0, 4), st.integers(-40, 40).filter(bool), st.integers(60, 140),
+            st.floats(-0.001, 0.01),
+        ),
+        st.tuples(st.just("late"), st.integers(2, 4), st.integers(-9, 9).filter(bool), st.integers(60, 140)),
+        st.tuples(st.just("expire"), st.integers(2, 4), st.floats(0.0, 5.0)),
+        st.tuples(st.just("write"), st.floats(0.1, 90.0)),
+        st.tuples(st.just("adopt")),
+        st.tuples(st.just("day")),
+    ),
+    max_size=25,
+)  # fmt: skip
+TICKS = (1_200, 600, 5, 2, 1_200)  # a hundredth of each contract's price
+
+
+@settings(max_examples=60, deadline=None)
+@given(OPTIONS_AND_FUTURES)
+def test_whatever_is_traded_and_delivered_cash_is_conserved(tmp_path_factory, doings):
+    """The explained cash is the sum of what the venue moved, on every day, and nothing is noted as odd."""
+    day = Day(tmp_path_factory.mktemp("day") / "ledger.sqlite")
+    day.adopt()
+    day.write()
+    began, over, late, turned = dict(day.venue.by_name["main"].cash), set(), [], False
+    for what, *how in doings:
+        row = how[0] if what in ("trade", "late", "expire") else -1
+        if row in over:
+            continue
+        if what == "trade":
+            day.trade(row, how[1], how[2] * TICKS[row], how[3])
+        elif what == "late":
+            late.append(day.trade(row, how[1], how[2] * TICKS[row], 0.001, heard=False))
+        elif what == "expire":
+            day.expire(row, how[1])
+            over.add(row)
+            continue
+        elif what == "write":
+            day.write(how[0])
+        elif not late and what == "adopt":  # a restart: every fill was asked for first
+            day.adopt()
+            day.write()
+        elif not late and what == "day" and not turned:
+            day.now_ns = max(day.now_ns, MIDNIGHT + DAY - 10 * S)
+            day.write(5)
+            day.now_ns, turned = MIDNIGHT + DAY + 5 * S, True
+    for fill in late:
+        day.hear_late(fill)
+    day.write(60, closing=True)
+    day.ledger.close()
+    told = [day.of(), *([day.of(TOMORROW)] if turned else [])]
+    assert not any(one.notes for one in told), told
+    for currency, cash in day.venue.by_name["main"].cash.items():
+        moved = sum(
+            (p.realised + p.premiums + p.settled - p.fees for one in told for p in [pool(one, currency)]), Decimal(0)
+        )
+        assert float(moved) == pytest.approx(cash - began[currency], abs=1e-9 if currency == "BTC" else 1e-6)
+        assert all(pool(one, currency).reconciled for one in told), told
 
 
 def test_a_transfer_by_hand_is_unexplained_and_not_hidden(day):
@@ -219,6 +476,18 @@ def test_a_ledger_of_an_earlier_release_says_what_it_lacks(tmp_path):
     assert "begin with the next run" in found.notes[0] and not found.reconciled
 
 
+def test_a_ledger_of_the_release_before_is_read_as_it_is(day, tmp_path):
+    import sqlite3
+
+    day.trade(1, 10_000, 60_000, 1.0)
+    day.write(closing=True)
+    day.ledger.close()
+    with sqlite3.connect(day.ledger.path) as db:  # what that release lacked
+        db.executescript("DROP TABLE settlements; DROP TABLE marks; PRAGMA user_version = 2;")
+    db.close()
+    assert day.of().reconciled and pool(day.of(), "USDC").fees == 1
+
+
 # --- the command --------------------------------------------------------------------------------------------
 
 
@@ -238,6 +507,27 @@ def test_the_command_tells_it_as_text_json_and_csv(day):
     rows = list(csv.DictReader(io.StringIO(run(day, "--day", "2026-02-16", "--csv").output)))
     figures = {(row["subject"], row["figure"]): (row["value"], row["unit"]) for row in rows}
     assert figures["USDC", "realised"] == ("100", "USDC") and figures["ETH_USDC-PERPETUAL", "fills"] == ("2", "")
+
+
+def test_the_command_tells_options_by_underlying_and_contract(day):
+    day.trade(COIN, 20, 500, 0.0006)
+    day.trade(USDC, -100, 160, 1.5)
+    day.write()
+    day.expire(USDC, per_lot=1.25)
+    day.write(closing=True)
+    text = [tuple(one.split()) for one in run(day, "--day", "2026-02-16").output.splitlines()]
+    assert ("BTC", "-0.10000000", "0.00000000", "0.00060000", "0.10000000", "BTC") in text
+    assert ("BTC_USDC-16FEB26-65000-P", "800.00", "-125.00", "1.50", "0.00", "USDC") in text
+    assert ("+", "settled", "at", "expiry", "0.00000000", "-125.00") in text
+    told = json.loads(run(day, "--day", "2026-02-16", "--json").output)
+    assert told["reconciled"] and told["options"][1] == {
+        "account": "deribit/main", "underlying": "BTC", "currency": "USDC", "premiums": "800", "settled": "-125",
+        "fees": "1.5", "value_end": "0",
+    }  # fmt: skip
+    assert {one["contract"]: one["settled"] for one in told["contracts"]}[IN_DOLLARS.name] == "-125"
+    rows = list(csv.DictReader(io.StringIO(run(day, "--day", "2026-02-16", "--csv").output)))
+    figures = {(row["subject"], row["figure"]): (row["value"], row["unit"]) for row in rows}
+    assert figures[OPTION.name, "premiums"] == ("-0.1", "BTC") and figures["USDC", "settled"] == ("-125", "USDC")
 
 
 def test_the_command_says_which_days_there_are(day):

@@ -100,7 +100,7 @@ class Oracle:
         """When each factor was last inside its band, or held outside it by a limit."""
         assert decision.record is not None
         clipped = any(clip.limit in ("net", "instrument", "gross") for clip in decision.record.clips)
-        for line in decision.record.factors:
+        for line in decision.record.factors[: len(self.world.universe.underlyings)]:  # the others have no band
             if clipped or abs(line.actual_usd - line.target_usd) <= line.band_usd:
                 self.inside_ns[line.factor] = self.world.now_ns
 

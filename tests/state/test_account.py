@@ -15,6 +15,7 @@ from dea_daemon.domain.events import (
     OrderEvidence,
     OrderSeen,
     PoolReport,
+    Settlement,
     VenueOrderState,
 )
 from dea_daemon.domain.instruments import Side
@@ -145,17 +146,57 @@ def test_an_order_that_lived_and_that_the_venue_forgot_has_ended(known_by):
     assert later.state.account.orders.own[order.client_order_id].state is OrderState.CANCELLED
 
 
-def test_a_settled_future_is_removed_once_and_does_not_halt():
+def expired() -> Run:
+    """A future held, and its expiry just past: the venue's report no longer mentions it."""
     run = Run()
     run.positions = {BTC_FUTURE: 100, BTC_PERP: 1}
     run.settle()
     run.pass_time(60 * 86_400 * 1_000 + 1)
     run.positions = {BTC_PERP: 1}
+    return run
+
+
+def delivery(run: Run, lots: int = 100) -> Settlement:
+    return Settlement(0, BTC_FUTURE, run.now_ns, lots, 80_000.0, 0.001, "BTC")
+
+
+def test_a_settled_future_is_removed_once_with_the_venues_record_of_it():
+    run = expired()
     for _ in range(3):
         run.pass_time(10)
-        run.report()
+        run.report(settlements=(delivery(run),))
+    account = run.state.account
+    assert account.position_lots[BTC_FUTURE] == 0
+    assert [(s.lots, proof) for s, proof in account.new_settlements] == [(100, "venue record")]
+    assert account.mode is Mode.NORMAL
+
+
+def test_without_the_venues_record_a_settled_position_waits_a_minute_and_then_goes_by_its_report():
+    run = expired()
+    run.report()
+    run.report()
+    account = run.state.account
+    assert account.position_lots[BTC_FUTURE] == 100
+    assert account.delivered_since_ms(0, run.now_ns) > 0  # and is asked for
+    run.pass_time(61_000)
+    run.report()
+    assert account.position_lots[BTC_FUTURE] == 0
+    assert [proof for _, proof in account.new_settlements] == ["position report"]
+    assert account.mode is Mode.NORMAL and account.delivered_since_ms(0, run.now_ns) == 0
+
+
+def test_a_delivery_known_to_the_ledger_is_not_counted_again():
+    run = Run(settled=((0, "BTC-25DEC26"),))
+    run.settle()
+    run.report(settlements=(delivery(run),))
+    assert not run.state.account.new_settlements
+
+
+def test_a_delivery_of_another_size_than_was_held_halts():
+    run = expired()
+    run.report(settlements=(delivery(run, lots=40),))
     assert run.state.account.position_lots[BTC_FUTURE] == 0
-    assert run.state.account.mode is Mode.NORMAL
+    assert run.state.account.mode is Mode.HALTED
 
 
 @pytest.mark.parametrize("price", [float("nan"), float("inf"), -80_000.0, 0.0, 8_000.0, 800_000.0])

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dea_daemon.simvenue.deribit import encodings
-from dea_daemon.simvenue.deribit.encodings import Contract
+from dea_daemon.simvenue.deribit import encodings, options
+from dea_daemon.simvenue.deribit.contract import Contract
 from dea_daemon.simvenue.deribit.errors import invalid
 from dea_daemon.simvenue.deribit.limits import Limits
 from dea_daemon.simvenue.deribit.params import Params
 from dea_daemon.simvenue.deribit.session import Json, Session
 from dea_daemon.simvenue.exchange import Exchange
-from dea_daemon.simvenue.words import Refused, VenueOrder
+from dea_daemon.simvenue.words import OptionQuote, Refused, Ticker, Traded, VenueFill, VenueOrder
+
+KINDS = ("future", "option", "spot", "future_combo", "option_combo", "combo", "any")
 
 
 @dataclass(slots=True)
@@ -32,11 +34,46 @@ class Market:
         """Whether a contract is still live: an expired one has no book and no ticker."""
         return contract.instrument.name in self.exchange.instruments
 
+    # Encoded, as some of it takes more of the venue than the one object.
+
+    def ticker(self, contract: Contract, ticker: Ticker) -> Json:
+        """A live contract's ticker."""
+        future = options.underlying_index(contract, self.exchange.instruments)
+        return encodings.ticker(contract, ticker, self._band(contract, ticker), future)
+
+    def _band(self, contract: Contract, ticker: Ticker) -> tuple[float, float]:
+        band = self.exchange.scenario.price_band
+        return ticker.mark_price * (1.0 - band), ticker.mark_price * (1.0 + band)
+
+    def book_summary(self, contract: Contract) -> Json:
+        """A live contract's row."""
+        future = options.underlying_index(contract, self.exchange.instruments)
+        return encodings.book_summary(contract, self.exchange.ticker(contract.instrument.name), future)
+
+    def trade(self, trade: Traded) -> Json:
+        """A public trade."""
+        contract = self.contracts[trade.instrument]
+        return encodings.trade(contract, trade, self._quote(contract))
+
+    def fill(self, fill: VenueFill) -> Json:
+        """A user trade."""
+        contract = self.contracts[fill.instrument]
+        return encodings.fill(contract, fill, self.order(fill.account, fill.order_id), self._quote(contract))
+
+    def _quote(self, contract: Contract) -> OptionQuote | None:
+        if contract.kind != "option" or not self.lists(contract):
+            return None
+        return self.exchange.ticker(contract.instrument.name).option
+
     def position(self, account: str, name: str) -> Json:
         """One position; its mark is the entry price once the contract is gone."""
         contract, exchange = self.contracts[name], self.exchange
-        ticker = exchange.ticker(name) if self.lists(contract) else None
-        return encodings.position(contract, exchange.position(account, name), ticker, exchange.scenario)
+        held, leverage = exchange.position(account, name), round(1.0 / exchange.scenario.initial_margin)
+        if not self.lists(contract):
+            return encodings.position(contract, held, None, (0.0, 0.0), leverage)
+        on_floor, margin = exchange.contract(name), exchange.margin
+        margins = margin.initial(on_floor, held.lots), margin.maintenance(on_floor, held.lots)
+        return encodings.position(contract, held, exchange.ticker(name), margins, leverage)
 
     def order(self, account: str, order_id: str) -> VenueOrder | None:
         """An order, None where the venue knows none: a liquidation's, or one it forgot."""
@@ -71,14 +108,12 @@ class Call:
             raise invalid("currency", "invalid currency")
         return currency
 
-    def of_currency(self, instrument: str, currency: str) -> bool:
-        """Whether an instrument settles in a currency (or any)."""
-        return currency in ("any", self.market.contracts[instrument].instrument.settle_currency)
-
-    def of_kind(self) -> bool:
-        """Whether the `kind` parameter lets futures through: there is nothing else here."""
-        kinds = ("future", "option", "spot", "future_combo", "option_combo", "combo", "any")
-        return self.params.text("kind", "any", one_of=kinds) in ("future", "any")
+    def of_kind(self, currency: str = "any") -> Callable[[str], bool]:
+        """Whether an instrument is of the `kind` parameter's and settles in a currency. There are only futures and
+        options here: of the other kinds there is none."""
+        kind = self.params.text("kind", "any", one_of=KINDS)
+        contracts = self.market.contracts
+        return lambda name: contracts[name].is_of(kind, currency)
 
 
 @dataclass(frozen=True, slots=True)

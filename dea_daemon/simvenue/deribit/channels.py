@@ -5,49 +5,56 @@ Source: docs.deribit.com, Subscriptions; the book's change_id chain as in record
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from dea_daemon.domain.instruments import Side
 from dea_daemon.domain.numbers import NS_PER_MS
-from dea_daemon.simvenue.deribit import encodings
+from dea_daemon.simvenue.deribit import encodings, options
 from dea_daemon.simvenue.deribit.call import Market
-from dea_daemon.simvenue.deribit.encodings import Contract, ms
+from dea_daemon.simvenue.deribit.contract import Contract
+from dea_daemon.simvenue.deribit.encodings import ms
 from dea_daemon.simvenue.deribit.session import Json
 from dea_daemon.simvenue.words import (
     BookChanged,
     Filled,
     IndexChanged,
+    InstrumentChanged,
     Liquidated,
     OrderChanged,
     PortfolioChanged,
     Settled,
+    Ticker,
     TickerChanged,
     Traded,
     VenueEvent,
 )  # fmt: skip
 
 PERIOD_NS = 100 * NS_PER_MS
-INTERVALS = ("raw", "100ms", "agg2")
+Wanted = Callable[[Contract], bool]
 Topic = tuple[str, str]
+EVERY = "*"  # of a topic: whatever the instrument, those listed later too
 
 
-def topic(event: VenueEvent) -> Topic:
+def topics(event: VenueEvent) -> tuple[Topic, ...]:
     """What an event is about; channels listen to topics."""
     match event:
-        case BookChanged(instrument=name) | Traded(instrument=name):
-            return type(event).__name__, name
+        case BookChanged(instrument=name):
+            return (("BookChanged", name),)
         case TickerChanged(ticker=ticker):
-            return "TickerChanged", ticker.instrument
+            return ("TickerChanged", ticker.instrument), ("TickerChanged", EVERY)
+        case Traded(instrument=name):
+            return ("Traded", name), ("Traded", EVERY)
+        case InstrumentChanged():
+            return (("InstrumentChanged", EVERY),)
         case IndexChanged(currency=currency):
-            return "IndexChanged", currency
+            return (("IndexChanged", currency),)
         case OrderChanged(order=order):
-            return "user", order.account
+            return (("user", order.account),)
         case Filled(fill=fill):
-            return "user", fill.account
+            return (("user", fill.account),)
         case PortfolioChanged(account=account) | Settled(account=account) | Liquidated(account=account):
-            return "user", account
-    return "", ""
+            return (("user", account),)
+    return ()
 
 
 class Channel(ABC):
@@ -154,9 +161,11 @@ class GroupedBookChannel(Channel):
 
     def drain(self) -> list[Json]:
         stale, self._stale = self._stale, False
-        return self.first() if stale and self._market.lists(self._contract) else []
+        return self.first() if stale else []
 
     def first(self) -> list[Json]:
+        if not self._market.lists(self._contract):
+            return []
         book = self._market.exchange.book(self._contract.instrument.name)
         return [
             {
@@ -185,19 +194,20 @@ class TickerChannel(Channel):
         super().__init__(name, interval)
         self._market, self._contract = market, contract
         self.topics = (("TickerChanged", contract.instrument.name),)
-        self._latest: list[Json] = []
+        self._latest: Ticker | None = None
 
     def absorb(self, event: VenueEvent) -> None:
         if isinstance(event, TickerChanged):
-            self._latest = [encodings.ticker(self._contract, event.ticker, self._market.exchange.scenario)]
+            self._latest = event.ticker
 
     def drain(self) -> list[Json]:
-        latest, self._latest = self._latest, []
-        return latest
+        latest, self._latest = self._latest, None
+        return [self._market.ticker(self._contract, latest)] if latest else []
 
     def first(self) -> list[Json]:
-        exchange = self._market.exchange
-        return [encodings.ticker(self._contract, exchange.ticker(self._contract.instrument.name), exchange.scenario)]
+        if not self._market.lists(self._contract):
+            return []
+        return [self._market.ticker(self._contract, self._market.exchange.ticker(self._contract.instrument.name))]
 
 
 class QuoteChannel(Channel):
@@ -215,13 +225,13 @@ class QuoteChannel(Channel):
 
     def drain(self) -> list[Json]:
         stale, self._stale = self._stale, False
-        if not stale or not self._market.lists(self._contract):
-            return []
-        before, now = self._told, self.first()
-        same = before is not None and now[0] | {"timestamp": 0} == before | {"timestamp": 0}
+        before, now = self._told, self.first() if stale else []
+        same = now and before is not None and now[0] | {"timestamp": 0} == before | {"timestamp": 0}
         return [] if same else now
 
     def first(self) -> list[Json]:
+        if not self._market.lists(self._contract):
+            return []
         self._told = encodings.quote(self._contract, self._market.exchange.book(self._contract.instrument.name, 1))
         return [self._told]
 
@@ -254,146 +264,62 @@ class IndexChannel(Channel):
 class TradesChannel(Channel):
     """trades.{instrument}.{interval} and trades.{kind}.{currency}.{interval}: a list of public trades."""
 
-    def __init__(self, name: str, interval: str, contracts: Iterable[Contract]) -> None:
+    def __init__(self, name: str, interval: str, market: Market, wanted: Wanted, about: str) -> None:
         super().__init__(name, interval)
-        self._contracts = {contract.instrument.name: contract for contract in contracts}
-        self.topics = tuple(("Traded", instrument) for instrument in self._contracts)
+        self._market, self._wanted = market, wanted
+        self.topics = (("Traded", about),)
         self._trades: list[Json] = []
 
     def absorb(self, event: VenueEvent) -> None:
-        if isinstance(event, Traded):
-            self._trades.append(encodings.trade(self._contracts[event.instrument], event))
+        if isinstance(event, Traded) and self._wanted(self._market.contracts[event.instrument]):
+            self._trades.append(self._market.trade(event))
 
     def drain(self) -> list[Json]:
         trades, self._trades = self._trades, []
         return [trades] if trades else []
 
 
-class PortfolioChannel(Channel):
-    """user.portfolio.{currency}: one margin pool's summary, or each one's."""
+class ListingChannel(Channel):
+    """instrument.state.{kind}.{currency}: contracts that come and go. A new one is created and started at once."""
 
-    def __init__(self, name: str, market: Market, account: str, currency: str) -> None:
+    topics = (("InstrumentChanged", EVERY),)
+
+    def __init__(self, name: str, market: Market, wanted: Wanted) -> None:
         super().__init__(name, "raw")
-        self._market, self._account = market, account
-        every = market.exchange.currencies()
-        self._currencies = every if currency == "any" else [one for one in every if one == currency]
-        self.topics = (("user", account),)
-        self._latest: dict[str, Json] = {}
+        self._market, self._wanted = market, wanted
+        self._said: list[Json] = []
 
     def absorb(self, event: VenueEvent) -> None:
-        if isinstance(event, PortfolioChanged) and event.summary.currency in self._currencies:
-            self._latest[event.summary.currency] = encodings.summary(event.summary)
+        if isinstance(event, InstrumentChanged) and self._wanted(self._market.contracts[event.instrument.name]):
+            for state in ("created", "started") if event.state == "created" else (event.state,):
+                named = {"instrument_name": event.instrument.name}
+                self._said.append({"timestamp": ms(event.ts_ns), "state": state} | named)
+
+    def drain(self) -> list[Json]:
+        said, self._said = self._said, []
+        return said
+
+
+class MarksChannel(Channel):
+    """markprice.options.{index_name}: marks and volatilities, those told since the last time."""
+
+    topics = (("TickerChanged", EVERY),)
+
+    def __init__(self, name: str, market: Market, index: str) -> None:
+        super().__init__(name, "100ms")
+        self._market, self._index = market, index
+        self._latest: dict[str, Ticker] = {}
+
+    def absorb(self, event: VenueEvent) -> None:
+        if isinstance(event, TickerChanged) and event.ticker.option:
+            self._latest[event.ticker.instrument] = event.ticker
 
     def drain(self) -> list[Json]:
         latest, self._latest = self._latest, {}
-        return list(latest.values())
-
-    def first(self) -> list[Json]:
-        exchange = self._market.exchange
-        return [encodings.summary(exchange.summary(self._account, one)) for one in self._currencies]
-
-
-@dataclass(slots=True)
-class Changes:
-    """What happened to an account in one contract since it was last told."""
-
-    orders: list[Json] = field(default_factory=list)
-    trades: list[Json] = field(default_factory=list)
-    moved: bool = False
-
-
-class UserChannel(Channel):
-    """user.orders, user.trades and user.changes, of one contract or of a kind and currency.
-
-    Orders come one by one when raw, else as a list; trades as a list; changes by contract, with the position
-    where it moved.
-    """
-
-    def __init__(
-        self, name: str, interval: str, market: Market, account: str, wanted: Callable[[Contract], bool]
-    ) -> None:
-        super().__init__(name, interval)
-        self._market, self._account, self._wanted = market, account, wanted
-        self._kind = name.split(".")[1]
-        self.topics = (("user", account),)
-        self._changes: dict[str, Changes] = {}
-
-    def absorb(self, event: VenueEvent) -> None:
-        match event:
-            case OrderChanged(order=order):
-                if changes := self._of(order.instrument):
-                    changes.orders.append(encodings.order(self._market.contracts[order.instrument], order))
-            case Filled(fill=fill):
-                if changes := self._of(fill.instrument):
-                    of_fill = self._market.order(self._account, fill.order_id)
-                    changes.trades.append(encodings.fill(self._market.contracts[fill.instrument], fill, of_fill))
-                    changes.moved = True
-            case Settled(instrument=name) | Liquidated(instrument=name):
-                if changes := self._of(name):
-                    changes.moved = True
-
-    def _of(self, name: str) -> Changes | None:
-        if not self._wanted(self._market.contracts[name]):
-            return None
-        return self._changes.setdefault(name, Changes())
-
-    def drain(self) -> list[Json]:
-        changes, self._changes = self._changes, {}
-        if self._kind == "changes":
-            return [self._told(name, change) for name, change in changes.items()]
-        if self._kind == "trades":
-            trades = [trade for change in changes.values() for trade in change.trades]
-            return [trades] if trades else []
-        orders = [order for change in changes.values() for order in change.orders]
-        return orders if self.raw or not orders else [orders]
-
-    def _told(self, name: str, change: Changes) -> Json:
-        positions = []
-        if change.moved:
-            positions = [self._market.position(self._account, name)]
-        return {"instrument_name": name, "orders": change.orders, "trades": change.trades, "positions": positions}
-
-
-def is_raw(name: str) -> bool:
-    """Whether a channel is of the kind that the public gets only with a key."""
-    return name.endswith(".raw")
-
-
-def open_channel(name: str, market: Market, account: str) -> Channel | None:
-    """The channel of that name for this account, None where there is no such."""
-    head, *rest = name.split(".")
-    live = {known: market.contracts[known] for known in market.exchange.instruments}
-    match [head, *rest]:
-        case ["book", known, interval] if known in live and interval in INTERVALS:
-            return BookChannel(name, interval, market, live[known])
-        case ["book", known, group, depth, "100ms" | "agg2"] if known in live and depth in ("1", "10", "20"):
-            if group in ("none", "1", "2", "5", "10", "25", "100", "250"):
-                return GroupedBookChannel(name, market, live[known], group, int(depth))
-        case ["ticker", known, interval] if known in live and interval in INTERVALS:
-            return TickerChannel(name, interval, market, live[known])
-        case ["quote", known] if known in live:
-            return QuoteChannel(name, market, live[known])
-        case ["deribit_price_index", index]:
-            for contract in live.values():
-                if contract.index_name == index:
-                    return IndexChannel(name, market, contract.instrument.underlying)
-        case ["trades", *which, interval] if interval in INTERVALS and (wanted := _selection(which)):
-            return TradesChannel(name, interval, [c for c in live.values() if wanted(c)])
-        case ["user", "portfolio", currency] if account:
-            return PortfolioChannel(name, market, account, currency.upper() if currency != "any" else currency)
-        case ["user", "orders" | "trades" | "changes", *which, interval] if account and interval in INTERVALS:
-            if wanted := _selection(which):
-                return UserChannel(name, interval, market, account, wanted)
-    return None
-
-
-def _selection(which: list[str]) -> Callable[[Contract], bool] | None:
-    """[instrument], or [kind, currency] with "any" allowed for both."""
-    match which:
-        case [name]:
-            return lambda contract: contract.instrument.name == name
-        case ["future" | "any", currency]:
-            return lambda contract: currency in ("any", contract.instrument.settle_currency)
-        case [_, _]:
-            return lambda contract: False
-    return None
+        contracts = self._market.contracts
+        rows = [
+            options.mark(contracts[name], ticker, ticker.option)
+            for name, ticker in latest.items()
+            if ticker.option and contracts[name].index_name == self._index
+        ]
+        return [rows] if rows else []

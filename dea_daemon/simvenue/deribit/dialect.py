@@ -11,10 +11,10 @@ from typing import Any
 from dea_daemon.domain.instruments import Instrument
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.simvenue.deribit import market as public
+from dea_daemon.simvenue.deribit import settlements, witness
 from dea_daemon.simvenue.deribit import trading as private
-from dea_daemon.simvenue.deribit import witness
 from dea_daemon.simvenue.deribit.call import Call, Market, Method
-from dea_daemon.simvenue.deribit.encodings import Contract
+from dea_daemon.simvenue.deribit.contract import Contract
 from dea_daemon.simvenue.deribit.errors import ApiError, invalid
 from dea_daemon.simvenue.deribit.hub import Hub
 from dea_daemon.simvenue.deribit.keys import Grant, Key, Keyring
@@ -58,7 +58,7 @@ class Deribit:
         self._pools = Pools(limits)
         self._hub = Hub(self._market, faults or FaultPlan())
         self._opened = 0
-        self._methods = public.METHODS | private.METHODS | self._session_methods()
+        self._methods = public.METHODS | private.METHODS | settlements.METHODS | self._session_methods()
         for listed in exchange.instruments.values():
             self._list(listed)
 

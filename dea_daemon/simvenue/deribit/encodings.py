@@ -1,17 +1,16 @@
 """The venue's words as Deribit's JSON: amounts and prices as numbers, times in ms, NaN as null or 0 as it does."""
 
 import math
-from dataclasses import dataclass, field
-from decimal import Decimal
 
-from dea_daemon.domain.instruments import Instrument, Kind, Payoff, Side
-from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MS, from_steps
+from dea_daemon.domain.instruments import Kind, Side
+from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_MS, from_steps
 from dea_daemon.domain.orders import TimeInForce
-from dea_daemon.simvenue.deribit.errors import invalid
+from dea_daemon.simvenue.deribit import options
+from dea_daemon.simvenue.deribit.contract import Contract
 from dea_daemon.simvenue.deribit.session import Json
-from dea_daemon.simvenue.scenarios import Scenario
 from dea_daemon.simvenue.words import (
     Book,
+    OptionQuote,
     Summary,
     Ticker,
     Traded,
@@ -22,7 +21,6 @@ from dea_daemon.simvenue.words import (
 
 NEVER_MS = 32_503_708_800_000  # a perpetual's expiry: the year 3000
 TIMES_IN_FORCE = {TimeInForce.GTC: "good_til_cancelled", TimeInForce.IOC: "immediate_or_cancel"}
-_FAR_NS = round(DAYS_PER_YEAR) * NS_PER_DAY
 
 
 def ms(ns: int) -> int:
@@ -35,110 +33,17 @@ def or_zero(number: float) -> float:
     return 0.0 if math.isnan(number) else number
 
 
-@dataclass(slots=True)
-class Contract:
-    """An instrument with its scales, kept after it expired: its orders and fills still want them."""
-
-    instrument: Instrument
-    number: int
-    created_ns: int
-    stats: "Stats" = field(init=False)
-    _tick: tuple[int, int] = field(init=False)
-    _lot: tuple[int, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._tick = self.instrument.tick_size.as_integer_ratio()
-        self._lot = self.instrument.lot_size.as_integer_ratio()
-        self.stats = Stats()
-
-    @property
-    def inverse(self) -> bool:
-        return self.instrument.payoff is Payoff.INVERSE
-
-    @property
-    def index_name(self) -> str:
-        return f"{self.instrument.underlying}_{self.instrument.quote_currency}".lower()
-
-    def price(self, ticks: int) -> float:
-        """The float nearest to the decimal price: a quotient of integers rounds once."""
-        return ticks * self._tick[0] / self._tick[1]
-
-    def amount(self, lots: int) -> float:
-        return lots * self._lot[0] / self._lot[1]
-
-    def near_price(self, price: float) -> float:
-        """A float price of the venue's, without the noise of having been multiplied; NaN stays."""
-        return price if math.isnan(price) else self.price(round(price * self._tick[1] / self._tick[0]))
-
-    def near_amount(self, amount: float) -> float:
-        """Likewise an amount."""
-        return amount if math.isnan(amount) else self.amount(round(amount * self._lot[1] / self._lot[0]))
-
-    def to_lots(self, amount: Decimal) -> int:
-        """An order's amount, exactly on the grid."""
-        lots, rest = divmod(amount, self.instrument.lot_size)
-        if rest or lots < self.instrument.min_lots:
-            raise invalid("amount", "must be a multiple of contract size" if rest else "amount too low")
-        return int(lots)
-
-    def to_ticks(self, price: Decimal) -> int:
-        """An order's price, exactly on the grid in force there."""
-        ticks, rest = divmod(price, self.instrument.tick_size)
-        if rest or not self.instrument.on_grid(int(ticks)):
-            raise invalid("price", "must conform to tick size")
-        return int(ticks)
-
-    def coins(self, amount: float, price: float) -> float:
-        """An amount in the underlying."""
-        return amount / price if self.inverse else amount
-
-
-@dataclass(slots=True)
-class Stats:
-    """What was traded since the venue started (Deribit: in 24 h). Volume in coins, notional in the quote."""
-
-    first: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    volume: float = 0.0
-    notional: float = 0.0
-
-    def add(self, contract: Contract, trade: Traded) -> None:
-        price, amount = contract.price(trade.price_ticks), contract.amount(trade.lots)
-        self.first = price if math.isnan(self.first) else self.first
-        self.low, self.high = min(price, self.low), max(price, self.high)  # NaN loses: it stands second
-        self.volume += contract.coins(amount, price)
-        self.notional += amount if contract.inverse else amount * price
-
-    def encode(self, last: float) -> Json:
-        return {
-            "volume": self.volume,
-            "volume_usd": self.notional,
-            "volume_notional": self.notional,
-            "price_change": round(100.0 * (last / self.first - 1.0), 4),
-            "low": self.low,
-            "high": self.high,
-        }
-
-
-def instrument(contract: Contract, now_ns: int) -> Json:
-    """One row of get_instruments."""
+def instrument(contract: Contract, listed: bool) -> Json:
+    """One row of get_instruments; one that is not listed has expired."""
     i = contract.instrument
-    perpetual = i.kind is Kind.PERPETUAL
-    kind = "reversed" if contract.inverse else "linear"
-    return {
+    of_kind = options.instrument(contract) if contract.kind == "option" else _of_future(contract)
+    return of_kind | {
         "instrument_name": i.name,
         "instrument_id": contract.number,
-        "kind": "future",
-        "instrument_type": kind,
-        "future_type": kind,
         "base_currency": i.underlying,
         "quote_currency": i.quote_currency,
-        "counter_currency": i.quote_currency,
         "settlement_currency": i.settle_currency,
-        "settlement_period": "perpetual" if perpetual else _period(i.expiry_ns, contract.created_ns),
         "price_index": contract.index_name,
-        "contract_size": float(i.lot_size),
         "min_trade_amount": float(from_steps(i.min_lots, i.lot_size)),
         "tick_size": float(i.tick_size),
         "tick_size_steps": [
@@ -147,15 +52,28 @@ def instrument(contract: Contract, now_ns: int) -> Json:
         "maker_commission": i.maker_fee,
         "taker_commission": i.taker_fee,
         "block_trade_commission": i.taker_fee / 2,
+        "expiration_timestamp": ms(i.expiry_ns) if i.expiry_ns else NEVER_MS,
+        "creation_timestamp": ms(contract.created_ns),
+        "is_active": listed,
+        "state": "open" if listed else "closed",
+        "rfq": False,
+    }
+
+
+def _of_future(contract: Contract) -> Json:
+    i = contract.instrument
+    kind = "reversed" if contract.inverse else "linear"
+    return {
+        "kind": "future",
+        "instrument_type": kind,
+        "future_type": kind,
+        "counter_currency": i.quote_currency,
+        "settlement_period": "perpetual" if i.kind is Kind.PERPETUAL else _period(i.expiry_ns, contract.created_ns),
+        "contract_size": float(i.lot_size),
         "block_trade_min_trade_amount": 200_000,
         "block_trade_tick_size": 0.01,
         "max_leverage": 50,
         "max_liquidation_commission": 0.0075,
-        "expiration_timestamp": NEVER_MS if perpetual else ms(i.expiry_ns),
-        "creation_timestamp": ms(contract.created_ns),
-        "is_active": i.expiry_ns == 0 or now_ns < i.expiry_ns,
-        "state": "open",
-        "rfq": False,
     }
 
 
@@ -164,27 +82,31 @@ def _period(expiry_ns: int, created_ns: int) -> str:
     return "week" if expiry_ns - created_ns < 10 * NS_PER_DAY else "month"
 
 
-def ticker(contract: Contract, t: Ticker, scenario: Scenario) -> Json:
-    """public/ticker, and the ticker channel."""
+def ticker(contract: Contract, t: Ticker, band: tuple[float, float], future: str) -> Json:
+    """public/ticker, and the ticker channel. `band` are the lowest and highest price of an order, `future` is an
+    option's underlying index."""
     i = contract.instrument
+    low, high = band
     reply = {
         "timestamp": ms(t.ts_ns),
         "stats": contract.stats.encode(t.last_price),
         "state": "open",
-        "settlement_price": t.index_price,
+        "settlement_price": 0.0 if t.option else t.index_price,
         "open_interest": contract.near_amount(t.open_interest),
-        "min_price": round(t.mark_price * (1.0 - scenario.price_band), 4),
-        "max_price": round(t.mark_price * (1.0 + scenario.price_band), 4),
-        "mark_price": t.mark_price,
+        "min_price": round(low, 4),
+        "max_price": round(high, 4),
+        "mark_price": round(t.mark_price, 8),
         "last_price": contract.near_price(t.last_price),
         "instrument_name": i.name,
         "index_price": t.index_price,
-        "estimated_delivery_price": t.index_price,
+        "estimated_delivery_price": _delivery_price(t),
         "best_bid_price": or_zero(contract.near_price(t.best_bid)),
         "best_bid_amount": or_zero(contract.near_amount(t.best_bid_amount)),
         "best_ask_price": or_zero(contract.near_price(t.best_ask)),
         "best_ask_amount": or_zero(contract.near_amount(t.best_ask_amount)),
     }
+    if t.option:
+        reply |= options.ticker(contract, t, t.option, future)
     if i.kind is Kind.PERPETUAL:
         reply |= {
             "funding_8h": t.funding_rate_8h,
@@ -192,6 +114,11 @@ def ticker(contract: Contract, t: Ticker, scenario: Scenario) -> Json:
             "interest_value": t.funding_rate_8h,
         }
     return reply
+
+
+def _delivery_price(t: Ticker) -> float:
+    """The average of the settlement window so far, outside of it the index."""
+    return t.index_price if math.isnan(t.delivery_price) else t.delivery_price
 
 
 def quote(contract: Contract, book: Book) -> Json:
@@ -212,8 +139,8 @@ def levels(contract: Contract, side: list[tuple[int, int]]) -> list[Json]:
     return [[contract.price(ticks), contract.amount(lots)] for ticks, lots in side]
 
 
-def book_summary(contract: Contract, t: Ticker) -> Json:
-    """One row of get_book_summary_by_currency."""
+def book_summary(contract: Contract, t: Ticker, future: str) -> Json:
+    """One row of get_book_summary_by_currency. A price is null where there is none."""
     i = contract.instrument
     stats = contract.stats.encode(t.last_price)
     row = {
@@ -225,20 +152,21 @@ def book_summary(contract: Contract, t: Ticker) -> Json:
         "ask_price": contract.near_price(t.best_ask),
         "mid_price": round((t.best_bid + t.best_ask) / 2, 6),
         "last": contract.near_price(t.last_price),
-        "mark_price": t.mark_price,
+        "mark_price": round(t.mark_price, 8),
         "open_interest": contract.near_amount(t.open_interest),
-        "estimated_delivery_price": t.index_price,
+        "estimated_delivery_price": _delivery_price(t),
         **stats,
     }
+    if t.option:
+        row |= options.book_summary(t.option, future)
     if i.kind is Kind.PERPETUAL:
         row |= {"funding_8h": t.funding_rate_8h, "current_funding": t.current_funding}
     return row
 
 
-def trade(contract: Contract, t: Traded) -> Json:
-    """A public trade."""
-    amount = contract.amount(t.lots)
-    return {
+def trade(contract: Contract, t: Traded, quote: OptionQuote | None) -> Json:
+    """A public trade; `quote` is an option's now, None where it has expired."""
+    reply = {
         "trade_id": t.trade_id,
         "trade_seq": t.trade_seq,
         "timestamp": ms(t.ts_ns),
@@ -248,9 +176,10 @@ def trade(contract: Contract, t: Traded) -> Json:
         "index_price": t.index_price,
         "instrument_name": contract.instrument.name,
         "direction": str(t.side),
-        "amount": amount,
-        "contracts": float(t.lots),
+        "amount": contract.amount(t.lots),
+        "contracts": contract.contracts(t.lots),
     }
+    return reply | (options.traded(contract, t, quote) if contract.kind == "option" else {})
 
 
 def order(contract: Contract, o: VenueOrder) -> Json:
@@ -263,7 +192,7 @@ def order(contract: Contract, o: VenueOrder) -> Json:
         "direction": str(o.side),
         "price": contract.price(o.price_ticks),
         "amount": contract.amount(o.lots),
-        "contracts": float(o.lots),
+        "contracts": contract.contracts(o.lots),
         "filled_amount": contract.amount(o.filled_lots),
         "average_price": _average(o),
         "commission": o.commission,
@@ -290,8 +219,8 @@ def _average(o: VenueOrder) -> float:
     return round(o.filled_value / o.filled_lots, 8) if o.filled_lots else 0.0
 
 
-def fill(contract: Contract, f: VenueFill, o: VenueOrder | None) -> Json:
-    """A user trade; `o` is its order, None when the venue forgot it."""
+def fill(contract: Contract, f: VenueFill, o: VenueOrder | None, quote: OptionQuote | None) -> Json:
+    """A user trade; `o` is its order, None when the venue forgot it; `quote` as of a public trade."""
     i = contract.instrument
     reply = {
         "trade_id": f.trade_id,
@@ -305,7 +234,7 @@ def fill(contract: Contract, f: VenueFill, o: VenueOrder | None) -> Json:
         "direction": str(f.side),
         "price": contract.price(f.price_ticks),
         "amount": contract.amount(f.lots),
-        "contracts": float(f.lots),
+        "contracts": contract.contracts(f.lots),
         "fee": f.fee,
         "fee_currency": i.settle_currency,
         "liquidity": "M" if f.is_maker else "T",
@@ -320,41 +249,47 @@ def fill(contract: Contract, f: VenueFill, o: VenueOrder | None) -> Json:
         "mmp": False,
         "risk_reducing": False,
     }
+    if contract.kind == "option":
+        reply |= options.traded(contract, f, quote)
     return reply | ({"label": f.label} if f.label else {})
 
 
-def position(contract: Contract, p: VenuePosition, t: Ticker | None, scenario: Scenario) -> Json:
-    """A position: `size` in USD (inverse) or coins (linear), signed. `t` None where the contract is gone."""
+def position(
+    contract: Contract, p: VenuePosition, t: Ticker | None, margins: tuple[float, float], leverage: int
+) -> Json:
+    """A position: `size` in USD (inverse) or coins, signed. `t` None where the contract is gone; `margins` are
+    initial and maintenance."""
     size, mark, index = contract.amount(p.lots), p.entry_price, p.entry_price
     if t is not None:
         mark, index = t.mark_price, t.index_price
-    floating, coins, notional = 0.0, 0.0, 0.0  # notional in the settle currency
+    floating, coins = 0.0, 0.0
     if p.lots:
         coins = contract.coins(size, mark)
-        notional = abs(coins) if contract.inverse else abs(size) * mark
         floating = size / p.entry_price - size / mark if contract.inverse else size * (mark - p.entry_price)
-    coin_rate = scenario.coins[contract.instrument.underlying].im_per_coin * abs(coins)
-    initial = notional * (scenario.initial_margin + coin_rate)
-    return {
+    reply = {
         "instrument_name": p.instrument,
-        "kind": "future",
+        "kind": contract.kind,
         "direction": "buy" if p.lots > 0 else "sell" if p.lots < 0 else "zero",
         "size": size,
-        "size_currency": coins,
         "average_price": p.entry_price,
         "mark_price": mark,
         "index_price": index,
         "settlement_price": index,
-        "delta": coins,
         "floating_profit_loss": floating,
         "realized_profit_loss": p.realised_pnl,
-        "realized_funding": -p.funding_paid,
         "total_profit_loss": floating + p.realised_pnl,
-        "initial_margin": initial,
-        "maintenance_margin": notional * (scenario.maintenance_margin + coin_rate),
+        "initial_margin": margins[0],
+        "maintenance_margin": margins[1],
         "open_orders_margin": 0.0,
+    }
+    if contract.kind == "option":
+        return reply | options.position(contract, p, t, floating)
+    return reply | {
+        "size_currency": coins,
+        "delta": coins,
+        "realized_funding": -p.funding_paid,
         "estimated_liquidation_price": None,
-        "leverage": round(1.0 / scenario.initial_margin),
+        "leverage": leverage,
     }
 
 
@@ -381,12 +316,12 @@ def summary(s: Summary) -> Json:
         "fee_balance": 0.0,
         "spot_reserve": 0.0,
         "additional_reserve": 0.0,
-        "options_value": 0.0,
+        "options_value": s.options_value,
         "options_pl": 0.0,
-        "options_delta": 0.0,
-        "options_gamma": 0.0,
-        "options_vega": 0.0,
-        "options_theta": 0.0,
+        "options_delta": s.options_delta,
+        "options_gamma": s.options_gamma,
+        "options_vega": s.options_vega,
+        "options_theta": s.options_theta,
         "margin_model": "segregated_sm",
         "portfolio_margining_enabled": False,
         "cross_collateral_enabled": False,

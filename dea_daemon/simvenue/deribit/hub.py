@@ -1,7 +1,8 @@
 """Who hears what: sessions by channel, events to channels, notifications to outboxes."""
 
 from dea_daemon.simvenue.deribit.call import Market
-from dea_daemon.simvenue.deribit.channels import PERIOD_NS, Channel, is_raw, open_channel, topic
+from dea_daemon.simvenue.deribit.channels import PERIOD_NS, Channel, Topic, topics
+from dea_daemon.simvenue.deribit.directory import is_raw, open_channel
 from dea_daemon.simvenue.deribit.errors import ApiError
 from dea_daemon.simvenue.deribit.session import Json, Session, encode
 from dea_daemon.simvenue.faults import FaultPlan
@@ -18,7 +19,7 @@ class Hub:
     def __init__(self, market: Market, faults: FaultPlan) -> None:
         self._market, self._faults = market, faults
         self._channels: dict[_Key, tuple[Channel, dict[Session, None]]] = {}
-        self._listening: dict[_Key, list[_Key]] = {}  # topic → channels
+        self._listening: dict[Topic, list[_Key]] = {}  # topic → channels
         self._due_ns = 0
 
     def subscribe(self, session: Session, names: list[str], *, private: bool) -> list[str]:
@@ -73,11 +74,12 @@ class Hub:
         """Feed the events to the channels; raw ones speak, and the others when their 100 ms are over."""
         touched: dict[_Key, None] = {}
         for event in events:
-            for key in self._listening.get(topic(event), ()):
-                channel, _ = self._channels[key]
-                channel.absorb(event)
-                if channel.raw:
-                    touched[key] = None
+            for about in topics(event):
+                for key in self._listening.get(about, ()):
+                    channel, _ = self._channels[key]
+                    channel.absorb(event)
+                    if channel.raw:
+                        touched[key] = None
         if now_ns >= self._due_ns:
             self._due_ns = (now_ns // PERIOD_NS + 1) * PERIOD_NS
             touched |= {key: None for key, (channel, _) in self._channels.items() if not channel.raw}

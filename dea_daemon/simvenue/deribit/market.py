@@ -6,7 +6,8 @@ from dea_daemon.domain.instruments import Kind
 from dea_daemon.domain.numbers import NS_PER_S, ms_to_ns
 from dea_daemon.simvenue.deribit import encodings
 from dea_daemon.simvenue.deribit.call import Call, Method
-from dea_daemon.simvenue.deribit.encodings import Contract, ms
+from dea_daemon.simvenue.deribit.contract import Contract
+from dea_daemon.simvenue.deribit.encodings import ms
 from dea_daemon.simvenue.deribit.errors import invalid
 from dea_daemon.simvenue.deribit.session import Json
 
@@ -17,6 +18,7 @@ RESOLUTIONS_S = {
     "1D": 86_400,
 }
 CANDLES_MAX = 5_000
+EXPIRED_MAX = 1_000  # the latest ones
 _NAMES = {"BTC": "Bitcoin", "ETH": "Ethereum", "USDC": "USD Coin"}
 
 
@@ -50,26 +52,31 @@ def get_currencies(call: Call) -> Json:
 
 
 def _contracts(call: Call, currency: str) -> list[Contract]:
-    """Live contracts that settle in a currency."""
-    if not call.of_kind():
-        return []
-    names = [name for name in call.exchange.instruments if call.of_currency(name, currency)]
-    return [call.market.contracts[name] for name in names]
+    """Live contracts of the asked kind that settle in a currency."""
+    return [call.market.contracts[name] for name in filter(call.of_kind(currency), call.exchange.instruments)]
 
 
 def get_instruments(call: Call) -> Json:
-    if call.params.flag("expired"):
-        return []
-    return [encodings.instrument(c, call.now_ns) for c in _contracts(call, call.currency("any"))]
+    currency, market = call.currency("any"), call.market
+    if not call.params.flag("expired"):
+        return [encodings.instrument(c, True) for c in _contracts(call, currency)]
+    ended = [c for c in market.contracts.values() if not market.lists(c)]
+    wanted = call.of_kind(currency)
+    return [encodings.instrument(c, False) for c in ended[-EXPIRED_MAX:] if wanted(c.instrument.name)]
 
 
 def get_instrument(call: Call) -> Json:
-    return encodings.instrument(call.contract(), call.now_ns)
+    """An expired one too."""
+    name = call.params.text("instrument_name")
+    if name not in call.market.contracts:
+        raise invalid("instrument_name", "instrument not found")
+    contract = call.market.contracts[name]
+    return encodings.instrument(contract, call.market.lists(contract))
 
 
 def ticker(call: Call) -> Json:
     contract = call.contract()
-    return encodings.ticker(contract, call.exchange.ticker(contract.instrument.name), call.exchange.scenario)
+    return call.market.ticker(contract, call.exchange.ticker(contract.instrument.name))
 
 
 def get_order_book(call: Call) -> Json:
@@ -87,13 +94,11 @@ def get_order_book(call: Call) -> Json:
 
 
 def get_book_summary_by_currency(call: Call) -> Json:
-    contracts = _contracts(call, call.currency(any_allowed=False))
-    return [encodings.book_summary(c, call.exchange.ticker(c.instrument.name)) for c in contracts]
+    return [call.market.book_summary(c) for c in _contracts(call, call.currency(any_allowed=False))]
 
 
 def get_book_summary_by_instrument(call: Call) -> Json:
-    contract = call.contract()
-    return [encodings.book_summary(contract, call.exchange.ticker(contract.instrument.name))]
+    return [call.market.book_summary(call.contract())]
 
 
 def index_names(call: Call) -> dict[str, str]:
@@ -126,7 +131,7 @@ def get_last_trades_by_instrument(call: Call) -> Json:
     sorting = call.params.text("sorting", "default", one_of=("asc", "desc", "default"))
     oldest_first = sorting == "asc" or (sorting == "default" and call.params.has("start_timestamp"))
     rows = rows if oldest_first else rows[::-1]
-    return {"trades": [encodings.trade(contract, t) for t in rows[:count]], "has_more": len(rows) > count}
+    return {"trades": [call.market.trade(t) for t in rows[:count]], "has_more": len(rows) > count}
 
 
 def get_tradingview_chart_data(call: Call) -> Json:

@@ -11,7 +11,7 @@ from dea_daemon.domain.instruments import Side
 from dea_daemon.domain.orders import TimeInForce
 from dea_daemon.simvenue.deribit import encodings, witness
 from dea_daemon.simvenue.deribit.call import Call, Method
-from dea_daemon.simvenue.deribit.encodings import Contract
+from dea_daemon.simvenue.deribit.contract import Contract
 from dea_daemon.simvenue.deribit.errors import ApiError, invalid, refusal
 from dea_daemon.simvenue.deribit.market import window_ns
 from dea_daemon.simvenue.deribit.session import Json
@@ -56,8 +56,8 @@ def _order_request(call: Call, side: Side) -> OrderRequest:
     label = params.text("label", "")
     if len(label) > LABEL_MAX:
         raise invalid("label", f"max length is {LABEL_MAX}")
-    if params.has("advanced"):
-        raise ApiError(11038)
+    if params.has("advanced"):  # orders priced in USD or in volatility
+        raise ApiError(11038 if contract.kind == "future" else 10033)
     kind, time_in_force = params.text("type", "limit"), params.text("time_in_force", "good_til_cancelled")
     if kind not in ("limit", "market") or time_in_force not in _TIMES:
         raise ApiError(10033)
@@ -85,7 +85,7 @@ def _amount(call: Call, contract: Contract) -> Decimal:
     """`amount`, or `contracts`; both must agree."""
     if not call.params.has("contracts"):
         return call.params.decimal("amount")
-    amount = call.params.decimal("contracts") * contract.instrument.lot_size
+    amount = call.params.decimal("contracts") * (1 if contract.kind == "option" else contract.instrument.lot_size)
     if call.params.has("amount") and call.params.decimal("amount") != amount:
         raise invalid("contracts", "amount and contracts do not match")
     return amount
@@ -95,7 +95,7 @@ def _executed(call: Call, order: VenueOrder, fills: Iterable[VenueFill]) -> Json
     contract = call.market.contracts[order.instrument]
     return {
         "order": encodings.order(contract, order),
-        "trades": [encodings.fill(contract, f, order) for f in fills],
+        "trades": [call.market.fill(f) for f in fills],
     }
 
 
@@ -150,9 +150,11 @@ def _cancel_each(call: Call, orders: Iterable[VenueOrder]) -> int:
     """How many were cancelled. There are no trigger orders here, so `type` trigger_all finds none."""
     if call.params.flag("detailed"):
         raise ApiError(10033)
-    if not call.of_kind() or call.params.text("type", "all") not in ("all", "limit"):
+    if call.params.text("type", "all") not in ("all", "limit"):
         return 0
-    return len([call.exchange.cancel(call.account, order.order_id) for order in list(orders)])
+    wanted = call.of_kind()
+    chosen = [order for order in orders if wanted(order.instrument)]
+    return len([call.exchange.cancel(call.account, order.order_id) for order in chosen])
 
 
 def cancel_all(call: Call) -> Json:
@@ -176,13 +178,14 @@ def cancel_by_label(call: Call) -> Json:
 
 
 def _open(call: Call, currency: str) -> list[VenueOrder]:
-    return [o for o in call.exchange.open_orders(call.account) if call.of_currency(o.instrument, currency)]
+    wanted = call.of_kind(currency)
+    return [order for order in call.exchange.open_orders(call.account) if wanted(order.instrument)]
 
 
 def _orders(call: Call, orders: Iterable[VenueOrder]) -> Json:
-    if not call.of_kind():
-        return []
-    return [encodings.order(call.market.contracts[order.instrument], order) for order in orders]
+    wanted = call.of_kind()
+    chosen = [order for order in orders if wanted(order.instrument)]
+    return [encodings.order(call.market.contracts[order.instrument], order) for order in chosen]
 
 
 def get_order_state(call: Call) -> Json:
@@ -193,8 +196,8 @@ def get_order_state(call: Call) -> Json:
 def get_order_state_by_label(call: Call) -> Json:
     """All that carry the label, open and recently closed; [] where there is none."""
     currency = call.currency(any_allowed=False)
-    orders = call.exchange.orders_by_label(call.account, call.params.text("label"))
-    return _orders(call, (order for order in orders if call.of_currency(order.instrument, currency)))
+    orders, wanted = call.exchange.orders_by_label(call.account, call.params.text("label")), call.of_kind(currency)
+    return _orders(call, (order for order in orders if wanted(order.instrument)))
 
 
 def get_open_orders(call: Call) -> Json:
@@ -219,16 +222,15 @@ def _history(call: Call, orders: Iterable[VenueOrder]) -> Json:
     """Closed ones, newest first. Those without a fill only where include_unfilled asks for them."""
     if call.params.flag("historical"):
         return []
-    unfilled = call.params.flag("include_unfilled")
-    rows = [order for order in orders if unfilled or order.filled_lots]
+    unfilled, wanted = call.params.flag("include_unfilled"), call.of_kind()
+    rows = [order for order in orders if (unfilled or order.filled_lots) and wanted(order.instrument)]
     offset = call.params.integer("offset", 0)
     return _orders(call, rows[offset : offset + call.params.integer("count", 20, at_most=1_000)])
 
 
 def get_order_history_by_currency(call: Call) -> Json:
-    currency = call.currency()
-    history = call.exchange.order_history(call.account)
-    return _history(call, (order for order in history if call.of_currency(order.instrument, currency)))
+    wanted = call.of_kind(call.currency())
+    return _history(call, (order for order in call.exchange.order_history(call.account) if wanted(order.instrument)))
 
 
 def get_order_history_by_instrument(call: Call) -> Json:
@@ -242,8 +244,7 @@ def _trades(call: Call, fills: Iterable[VenueFill]) -> list[Json]:
     sorting = call.params.text("sorting", "default", one_of=_DIRECTIONS)
     if sorting == "desc" or (sorting == "default" and not call.params.has("start_timestamp")):
         rows = rows[::-1]
-    market = call.market
-    return [encodings.fill(market.contracts[f.instrument], f, market.order(call.account, f.order_id)) for f in rows]
+    return [call.market.fill(fill) for fill in rows]
 
 
 def _page(call: Call, fills: Iterable[VenueFill]) -> Json:
@@ -262,9 +263,9 @@ def get_user_trades_by_instrument(call: Call) -> Json:
 
 
 def get_user_trades_by_currency(call: Call) -> Json:
-    currency = call.currency()
+    wanted = call.of_kind(call.currency())
     fills = call.exchange.fills(call.account, None, *window_ns(call, required=False))
-    return _page(call, (f for f in fills if call.of_currency(f.instrument, currency)))
+    return _page(call, (f for f in fills if wanted(f.instrument)))
 
 
 def get_user_trades_by_order(call: Call) -> Json:
@@ -278,10 +279,8 @@ def get_position(call: Call) -> Json:
 
 
 def get_positions(call: Call) -> Json:
-    currency = call.currency("any")
-    if not call.of_kind():
-        return []
-    held = [p.instrument for p in call.exchange.positions(call.account) if call.of_currency(p.instrument, currency)]
+    wanted = call.of_kind(call.currency("any"))
+    held = [p.instrument for p in call.exchange.positions(call.account) if wanted(p.instrument)]
     return [call.market.position(call.account, name) for name in held]
 
 
@@ -312,12 +311,15 @@ def _limits(call: Call) -> Json:
 
 
 def _summary(call: Call, currency: str) -> Json:
-    realised = [
-        p.realised_pnl for p in call.exchange.positions(call.account) if call.of_currency(p.instrument, currency)
-    ]
+    contracts, realised = call.market.contracts, {"future": 0.0, "option": 0.0}
+    for held in call.exchange.positions(call.account):
+        contract = contracts[held.instrument]
+        if contract.is_of("any", currency):
+            realised[contract.kind] += held.realised_pnl
     return encodings.summary(call.exchange.summary(call.account, currency)) | {
-        "session_rpl": sum(realised),
-        "futures_session_rpl": sum(realised),
+        "session_rpl": sum(realised.values()),
+        "futures_session_rpl": realised["future"],
+        "options_session_rpl": realised["option"],
         "limits": _limits(call),
     }
 

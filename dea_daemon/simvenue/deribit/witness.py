@@ -5,7 +5,8 @@ Prices in the quote currency, amounts in the venue's unit (signed in position_af
 
 from dea_daemon.domain.instruments import Side
 from dea_daemon.simvenue.deribit.call import Call
-from dea_daemon.simvenue.deribit.encodings import Contract, ms
+from dea_daemon.simvenue.deribit.contract import Contract
+from dea_daemon.simvenue.deribit.encodings import ms
 from dea_daemon.simvenue.deribit.errors import ApiError
 from dea_daemon.simvenue.deribit.session import Json
 from dea_daemon.simvenue.words import (

@@ -1,0 +1,250 @@
+"""What the venues say of options, and what follows: forwards, implied volatilities, Greeks.
+
+Every live option has a volatility at every tick: from its own quotes, else from the venue's mark, else the last
+one known, else its neighbours', else the one assumed before data. Nothing a venue says makes it NaN; how much a
+figure rests on is told beside it (IvSource). The settlement averages the index over a window: inside it a
+contract's forward holds the part already fixed, and its Greeks only count by the weight still to come.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from dea_daemon.domain.decisions import IvSource
+from dea_daemon.domain.events import OptionUpdated
+from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray, Universe
+from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MS, NS_PER_S
+from dea_daemon.domain.parameters import PricingParameters
+from dea_daemon.pricing import black
+from dea_daemon.pricing.forwards import forwards
+from dea_daemon.pricing.implied import implied_volatility
+from dea_daemon.state.effects import Effects
+from dea_daemon.state.windows import lengthened
+
+if TYPE_CHECKING:
+    from dea_daemon.state.market import Market
+
+NEVER = -(1 << 62)
+VEGA_ROUNDING_USD = 0.1
+YEAR_NS = DAYS_PER_YEAR * NS_PER_DAY
+_COLUMNS = ("mark_iv", "bid_iv", "ask_iv", "forward", "delta", "vega", "last_iv")
+
+
+class Valued(NamedTuple):
+    """Of every row [N]. Forwards in USD (perpetuals and spot: the index); tau_years never below the settlement
+    window; weight is the share of the settlement average still to come. Greeks are per coin of the underlying, as
+    `pricing.black` gives them, and 0 for what is no live option; coin_value is an option's worth in coin."""
+
+    forward: FloatArray
+    tau_years: FloatArray
+    weight: FloatArray
+    iv: FloatArray
+    source: IntArray
+    modelled: BoolArray
+    off: BoolArray
+    pinned: BoolArray
+    delta: FloatArray
+    gamma: FloatArray
+    vega: FloatArray
+    theta: FloatArray
+    coin_value: FloatArray
+
+
+class OptionMarket:
+    """One place per universe row; NaN where the venue has not spoken. `fold` and `value` write."""
+
+    def __init__(self) -> None:
+        self.mark_iv, self.bid_iv, self.ask_iv, self.forward = (np.zeros(0) for _ in range(4))
+        self.delta, self.vega, self.last_iv = (np.zeros(0) for _ in range(3))
+        self.told_ns: IntArray = np.zeros(0, dtype=np.int64)
+        self.last_iv_ns: IntArray = np.zeros(0, dtype=np.int64)
+        self.off_since_ns: IntArray = np.zeros(0, dtype=np.int64)  # 0: the venue's Greeks agree with ours
+        self._told: dict[str, frozenset[int]] = {"off": frozenset(), "modelled": frozenset()}
+
+    def lengthen(self, n: int) -> None:
+        for name in _COLUMNS:
+            setattr(self, name, lengthened(getattr(self, name), n, np.nan))
+        self.told_ns = lengthened(self.told_ns, n, NEVER)
+        self.last_iv_ns = lengthened(self.last_iv_ns, n, NEVER)
+        self.off_since_ns = lengthened(self.off_since_ns, n, 0)
+
+    def fold(self, event: OptionUpdated) -> None:
+        row = event.row
+        self.mark_iv[row], self.bid_iv[row], self.ask_iv[row] = event.mark_iv, event.bid_iv, event.ask_iv
+        self.forward[row] = event.underlying_price
+        self.delta[row], self.vega[row] = event.delta, event.vega
+        self.told_ns[row] = event.ts_recv_ns
+
+    def value(self, market: "Market", now_ns: int, utc_ns: int, spot: FloatArray, fresh: BoolArray) -> Valued:
+        """Everything an exposure needs of contracts that end. `spot` [N] USD; `fresh` [N] of the prices."""
+        universe, params = market.universe, market.params
+        n, pricing = len(universe), params.pricing
+        window_ns = pricing.settlement_window_s * NS_PER_S
+        dated, left_ns = universe.expiry_ns > 0, universe.expiry_ns - utc_ns
+        weight = np.where(dated, np.clip(left_ns / window_ns, 0.0, 1.0), 1.0)
+        tau = np.where(dated, np.maximum(left_ns, window_ns) / YEAR_NS, 0.0)
+        told = now_ns - self.told_ns <= params.state.stale_option_ms * NS_PER_MS
+        forward, doubtful = self._forwards(market, spot, tau, fresh & (left_ns > 0), told)
+        zeros = [np.zeros(n) for _ in range(5)]
+        valued = Valued(
+            forward,
+            tau,
+            weight,
+            np.full(n, np.nan),
+            np.zeros(n, dtype=np.int64),
+            np.zeros(n, dtype=np.bool_),
+            np.zeros(n, dtype=np.bool_),
+            np.zeros(n, dtype=np.bool_),
+            *zeros,
+        )
+        rows = np.flatnonzero(universe.option & (left_ns > 0))
+        if len(rows):
+            self._volatilities(market, valued, rows, now_ns, fresh, told)
+            valued.modelled[rows] |= doubtful[rows]
+            self._greeks(universe, valued, rows, pricing)
+            self._compare(universe, valued, rows, now_ns, told, pricing)
+            distance = np.abs(forward[rows] / universe.strike[rows] - 1.0)
+            near = left_ns[rows] <= pricing.pin_hours * 3_600 * NS_PER_S
+            valued.pinned[rows] = near & (distance <= pricing.pin_band)
+        return valued
+
+    def tell(self, universe: Universe, valued: Valued, held: IntArray, effects: Effects) -> None:
+        """A note when a held option's Greeks become, or cease to be, contradicted or modelled."""
+        for what, column, begun, over in (
+            ("off", valued.off, "greeks.diverged", "greeks.agreed"),
+            ("modelled", valued.modelled, "greeks.modelled", "greeks.known"),
+        ):
+            now, before = frozenset(held[column[held]].tolist()), self._told[what]
+            self._told[what] = now
+            for event, rows in ((begun, now - before), (over, before - now)):
+                if rows:
+                    worst = min(rows)
+                    effects.note(
+                        event,
+                        count=len(rows),
+                        instrument=universe.instruments[worst].name,
+                        iv_source=IvSource(int(valued.source[worst])).name.lower(),
+                        delta=round(float(valued.delta[worst]), 4),
+                        venue_delta=float(self.delta[worst]),
+                    )
+
+    def _forwards(
+        self, market: "Market", spot: FloatArray, tau: FloatArray, fresh: BoolArray, told: BoolArray
+    ) -> tuple[FloatArray, BoolArray]:
+        """Each row's forward [N] (its index where it never ends), and whether those who say it disagree [N]."""
+        universe = market.universe
+        synthetic = np.where(told, self.forward, np.nan)
+        of_series, _, disagreement = forwards(
+            universe, market.mark, market.bid, market.ask, fresh, synthetic, spot, tau
+        )
+        ends = universe.series >= 0
+        forward, doubtful = spot.copy(), np.zeros(len(spot), dtype=np.bool_)
+        forward[ends] = of_series[universe.series[ends]]
+        doubtful[ends] = disagreement[universe.series[ends]] > market.params.pricing.forward_tolerance
+        return forward, doubtful
+
+    # --- volatilities ----------------------------------------------------------------------------
+
+    def _volatilities(
+        self, market: "Market", valued: Valued, rows: IntArray, now_ns: int, fresh: BoolArray, told: BoolArray
+    ) -> None:
+        """The ladder: each rung fills what the one before left empty."""
+        params = market.params
+        iv = self._from_quotes(market, valued, rows, fresh)
+        source = np.where(np.isfinite(iv), int(IvSource.QUOTES), 0)
+        kept = now_ns - self.last_iv_ns[rows] <= params.pricing.keep_iv_s * NS_PER_S
+        for rung, candidate in (
+            (IvSource.MARK, np.where(told[rows], self.mark_iv[rows], np.nan)),
+            (IvSource.LAST, np.where(kept, self.last_iv[rows], np.nan)),
+        ):
+            take = (source == 0) & (candidate > 0.0) & np.isfinite(candidate)
+            iv[take], source[take] = candidate[take], int(rung)
+        sound = source == IvSource.QUOTES
+        sound |= source == IvSource.MARK
+        self.last_iv[rows[sound]], self.last_iv_ns[rows[sound]] = iv[sound], now_ns
+        if not (source > 0).all():
+            _from_neighbours(market.universe, rows, iv, source)
+            take = source == 0
+            iv[take], source[take] = params.forecast.prior_annual_vol, int(IvSource.PRIOR)
+        valued.iv[rows], valued.source[rows] = iv, source
+        valued.modelled[rows] = source > IvSource.MARK
+
+    def _from_quotes(self, market: "Market", valued: Valued, rows: IntArray, fresh: BoolArray) -> FloatArray:
+        """Of the mid price; NaN where that is not fresh, below intrinsic, or its spread too wide in volatility."""
+        universe = market.universe
+        with np.errstate(invalid="ignore"):
+            mid, spread = 0.5 * (market.bid[rows] + market.ask[rows]), market.ask[rows] - market.bid[rows]
+        forward, strike, tau = valued.forward[rows], universe.strike[rows], valued.tau_years[rows]
+        unit = np.where(universe.coin_quoted[rows], forward, 1.0)
+        price = np.where(fresh[rows], mid * unit, np.nan)
+        iv = implied_volatility(price, forward, strike, tau, universe.call[rows])
+        # Half the spread over vega: to first order how far off the mid's volatility may be.
+        vega = black.greeks(forward, strike, tau, iv, universe.call[rows]).vega
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(spread * unit <= market.params.pricing.max_iv_spread * vega, iv, np.nan)
+
+    # --- Greeks ----------------------------------------------------------------------------------
+
+    def _greeks(self, universe: Universe, valued: Valued, rows: IntArray, params: PricingParameters) -> None:
+        forward = valued.forward[rows]
+        g = black.greeks(forward, universe.strike[rows], valued.tau_years[rows], valued.iv[rows], universe.call[rows])
+        delta = g.delta
+        if params.smile_delta == "sticky_moneyness":
+            slope = _smile_slope(universe, valued, rows)
+            delta = black.sticky_moneyness_delta(g.delta, g.vega, slope, forward)
+        valued.delta[rows], valued.gamma[rows], valued.vega[rows] = delta, g.gamma, g.vega
+        valued.theta[rows] = g.theta
+        valued.coin_value[rows] = np.where(universe.coin_quoted[rows], g.price / forward, 0.0)
+
+    def _compare(
+        self,
+        universe: Universe,
+        valued: Valued,
+        rows: IntArray,
+        now_ns: int,
+        told: BoolArray,
+        params: PricingParameters,
+    ) -> None:
+        """The venue's Greeks against ours from its own volatility and forward: other inputs are no contradiction.
+        Near the settlement conventions differ, and nothing is compared."""
+        rows = rows[told[rows] & np.isfinite(self.delta[rows]) & (valued.weight[rows] >= 1.0)]
+        g = black.greeks(
+            self.forward[rows], universe.strike[rows], valued.tau_years[rows], self.mark_iv[rows], universe.call[rows]
+        )
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(g.delta - self.delta[rows]) > params.greeks_tolerance
+            vega = g.vega / 100.0
+            # A venue rounds its Greeks: a small vega may be off by more than the share.
+            apart |= np.abs(vega - self.vega[rows]) > 5.0 * params.greeks_tolerance * vega + VEGA_ROUNDING_USD
+        since = np.zeros(len(self.off_since_ns), dtype=np.int64)
+        since[rows] = np.where(apart, np.where(self.off_since_ns[rows] > 0, self.off_since_ns[rows], now_ns), 0)
+        self.off_since_ns = since
+        valued.off[:] = (since > 0) & (now_ns - since >= params.greeks_off_ms * NS_PER_MS)
+
+
+def _from_neighbours(universe: Universe, rows: IntArray, iv: FloatArray, source: IntArray) -> None:
+    """Fill what is left from other strikes of the same expiry, linearly in log strike and flat outside."""
+    known = source > 0
+    for series in np.unique(universe.series[rows[~known]]):
+        mates = universe.series[rows] == series
+        basis = np.flatnonzero(mates & known)
+        if len(basis):
+            take = np.flatnonzero(mates & ~known)
+            basis = basis[np.argsort(universe.strike[rows[basis]], kind="stable")]
+            at, of = np.log(universe.strike[rows[take]]), np.log(universe.strike[rows[basis]])
+            iv[take], source[take] = np.interp(at, of, iv[basis]), int(IvSource.NEIGHBOUR)
+
+
+def _smile_slope(universe: Universe, valued: Valued, rows: IntArray) -> FloatArray:
+    """dσ/dk, k = ln(K/F), of each row's expiry at its own strike: differences between the out-of-the-money options,
+    0 where there are fewer than three."""
+    slope = np.zeros(len(rows))
+    k = np.log(universe.strike[rows] / valued.forward[rows])
+    outside = (universe.call[rows] == (k >= 0.0)) & (valued.source[rows] <= IvSource.MARK)
+    for series in np.unique(universe.series[rows]):
+        mates = np.flatnonzero(universe.series[rows] == series)
+        line = mates[outside[mates]]
+        line = line[np.unique(k[line], return_index=True)[1]]
+        if len(line) >= 3:
+            slope[mates] = np.interp(k[mates], k[line], np.gradient(valued.iv[rows[line]], k[line]))
+    return slope
