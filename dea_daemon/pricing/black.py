@@ -95,56 +95,66 @@ def greeks(forward: Floats, strike: Floats, tau_years: Floats, iv: Floats, call:
 
 
 def _greeks(F: FloatArray, K: FloatArray, tau: FloatArray, vol: FloatArray, call: npt.NDArray[np.bool_]) -> Greeks:
-    """`greeks` of arrays of one shape. In place, in the order that needs the fewest passes over memory."""
-    put_side = F > K  # the out-of-the-money one is the put
-    side = 1.0 - 2.0 * put_side
-    itm = call == put_side
+    """`greeks` of arrays of one shape: in place, in as few passes as we found.
+
+    On the out-of-the-money side V = low N(near) − high N(far), near and far = −|ln(F/K)|/s ± s/2. There F φ(d1) is
+    low φ(near), and d1 d2 is near · far.
+    """
+    low, high, put_side = np.minimum(F, K), np.maximum(F, K), F > K
     root = np.sqrt(tau)
     s = vol * root
-    d1 = F / K
-    np.log(d1, out=d1)
-    d1 /= s
     half = 0.5 * s
-    d2 = d1 - half
-    d1 += half
+    d = F / K
+    np.log(d, out=d)
+    d /= s
+    far = np.abs(d)
+    near = half - far
+    far += half
+    np.negative(far, out=far)
+    d -= half  # d2
 
-    delta = ndtr(side * d1)
-    price = F * delta
-    half = ndtr(np.multiply(side, d2, out=half), out=half)
-    half *= K
-    price -= half
-    price *= side
-    delta *= side
+    delta, beyond = ndtr(near), ndtr(far)
+    price = low * delta
+    price -= high * beyond
+    np.subtract(1.0, beyond, out=delta, where=put_side)
+    delta -= ~call
 
-    density = d1 * d1
-    density *= -0.5
-    np.exp(density, out=density)
-    density *= INV_SQRT_2PI
-    gamma = density / F
+    vega = near * near
+    vega *= -0.5
+    np.exp(vega, out=vega)
+    vega *= INV_SQRT_2PI
+    vega *= low
+    gamma = vega / F
+    d *= gamma
+    d /= vol  # minus vanna
+    gamma /= F
     gamma /= s
-    root *= F
-    vega = density * root
+    vega *= root
     theta = vega * vol
     theta *= -0.5
     theta /= tau
-    density *= d2
-    density /= vol  # minus vanna
-    d1 *= density
-    d1 *= root
-    result = Greeks(price, delta, gamma, vega, theta, vanna=np.negative(density, out=density), volga=d1)
+    near *= far
+    near *= vega
+    near /= vol
+    result = Greeks(price, delta, gamma, vega, theta, vanna=np.negative(d, out=d), volga=near)
 
     if not (s > 0.0).all():
-        _expire(result, (vol <= 0.0) | (tau <= 0.0), 0.0 * (F + K + tau + vol), np.where(F == K, 0.5 * side, 0.0))
-    price += itm * np.abs(F - K)
-    delta -= itm * side
+        _expire(result, F, K, tau, vol, call)
+    high -= low
+    high *= call == put_side  # in the money: intrinsic
+    price += high
     return result
 
 
-def _expire(result: Greeks, dead: npt.NDArray[np.bool_], zero: FloatArray, delta: FloatArray) -> None:
-    """Sets what has no time value left, before parity adds the rest. `zero` is NaN where an input is."""
+def _expire(
+    result: Greeks, F: FloatArray, K: FloatArray, tau: FloatArray, vol: FloatArray, call: npt.NDArray[np.bool_]
+) -> None:
+    """Sets what has no time value left, all but its intrinsic value; an input's NaN stays."""
+    dead = (vol <= 0.0) | (tau <= 0.0)
+    zero = (0.0 * (F + K + tau + vol))[dead]
     for values in result:
-        values[dead] = zero[dead]
-    result.delta[dead] += delta[dead]
+        values[dead] = zero
+    result.delta[dead] += (np.heaviside(F - K, 0.5) - ~call)[dead]
 
 
 def coin_price(usd_price: Floats, forward: Floats) -> FloatArray:

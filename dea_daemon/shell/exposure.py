@@ -87,12 +87,13 @@ def _working(book: Book) -> tuple[FloatArray, FloatArray]:
 
 
 def positions(book: Book, rows: IntArray) -> list[dict[str, Any]]:
-    """What is held in these rows, contract by contract, the options by expiry and strike behind all others.
+    """What is held in these rows, contract by contract: by underlying, options by expiry and strike behind the others.
 
     Exposures are the position's own, before e0; vega is per vol point as it is, not weighted by its term.
     """
     universe = book.universe
-    rows = rows[np.lexsort((universe.strike[rows], universe.expiry_ns[rows], universe.option[rows]))]
+    order = (universe.strike, universe.expiry_ns, universe.option, universe.underlying)
+    rows = rows[np.lexsort([key[rows] for key in order])]
     lots = book.position_lots[rows]
     at = universe.underlying[rows]
 

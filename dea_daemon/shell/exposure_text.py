@@ -9,14 +9,14 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dea_daemon.shell.figures import age, amount, finite, number, percent, plain, prices
+from dea_daemon.shell.figures import age, amount, finite, number, percent, plain
 from dea_daemon.shell.greeks import BUCKETS, BY_EXPIRY, UNITS, curved
 
 Told = dict[str, Any]
 WIDTH = 150  # cells, where it goes to no terminal
 _GREEKS = {"gamma 1 %": "gamma", "vega pt": "vega", "theta day": "theta", "carry day": "carry"}
 _BY_EXPIRY = {"vega": "vega per point", "basis": "basis per 1 % a year"}
-_RESTS_ON = {"": "", "quotes": "its quotes", "mark": "the mark", "last": "old", "neighbour": "others", "prior": "prior"}
+_RESTS_ON = {"quotes": "its quotes", "mark": "the mark", "price": "its price", "last": "before", "neighbour": "others"}
 
 
 def table(told: Told, title: str, *, on_terminal: bool) -> str:
@@ -74,7 +74,7 @@ def _underlyings(told: Told) -> Table:
 
 def _expiries(greeks: dict[str, Told]) -> Table:
     """Vega and basis by days to expiry."""
-    made = _table("by expiry, USD", ("", ""), tuple(f"to {bucket}" for bucket in BUCKETS[:-1]) + ("later",))
+    made = _table("by expiry, USD", ("", ""), (*(f"to {bucket}" for bucket in BUCKETS[:-1]), "later"))
     for underlying, line in greeks.items():
         for kind, name in BY_EXPIRY.items():
             if any(line[name].values()):
@@ -91,12 +91,10 @@ def _positions(rows: list[Told]) -> Table:
     for row in rows:
         optional = _option_cells(row) if options else ()
         exposures = (_fine(row[UNITS[greek]]) for greek in greeks)
-        mark = (
-            prices(None, None, row["mark"])[2] if not finite(row["mark"]) or row["mark"] >= 1 else f"{row['mark']:.4f}"
-        )
+        in_coin = finite(row["mark"]) and row["mark"] < 1
         made.add_row(
             Text(plain(row["instrument"]), "red" if row["greeks_off"] else "yellow" if row["modelled"] else ""),
-            f"{row['amount']:,.10g}", mark, *optional, _usd(row["delta_usd"]), *exposures, _usd(row["notional_usd"]),
+            f"{row['amount']:,.10g}", number(row["mark"], 4 if in_coin else 2), *optional, _usd(row["delta_usd"]), *exposures, _usd(row["notional_usd"]),
         )  # fmt: skip
     return made
 
@@ -107,14 +105,15 @@ def _option_cells(row: Told) -> tuple[str, ...]:
     days = f"{row['days']:.1f}" if row["days"] >= 1 else age(max(row["days"], 0.0) * 86_400)
     if row["kind"] != "option":
         return days, "", "", ""
-    return days, number(row["forward"], 1), percent(row["iv"], 1), _RESTS_ON.get(row["iv_source"], row["iv_source"])
+    source = str(row["iv_source"])
+    return days, number(row["forward"], 1), percent(row["iv"], 1), _RESTS_ON.get(source, source)
 
 
 def _options(counts: Told) -> Iterator[Text]:
     """What all options rest on: one line, and one for those the venue contradicts."""
     if not counts["listed"]:
         return
-    sources = ", ".join(f"{count} {_RESTS_ON.get(name) or name}" for name, count in counts["iv_sources"].items())
+    sources = ", ".join(f"{count} {_RESTS_ON.get(name, name)}" for name, count in counts["iv_sources"].items())
     yield Text(f"{counts['listed']} options; volatility from: {sources}; {counts['modelled']} modelled")
     if counts["greeks_off"]:
         shown = ", ".join(plain(name) for name in counts["greeks_off"][:12])

@@ -118,7 +118,7 @@ def show_options(status: Status, width: int) -> Section:
     titles = (("lots", 7), ("iv", 6), ("delta", 9), ("gamma", 7), ("vega", 7), ("expires", 9))
     columns = [Column("", 0), *(Column(title, cells, True) for title, cells in titles)]
     rows: list[list[Cell]] = []
-    for row in listed(status, "options"):
+    for row in sorted(listed(status, "options"), key=lambda row: row["days"] if finite(row["days"]) else 0.0):
         style = RED if row["greeks_off"] else YELLOW if row["modelled"] else ""
         greeks: list[Cell] = [(amount(row[key]), "") for key in ("delta_usd", "gamma_usd_1pct", "vega_usd_1pt")]
         iv = percent(row["iv"], 1).removesuffix(" %")

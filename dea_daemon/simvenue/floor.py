@@ -4,13 +4,14 @@ Every way an order can end or fill passes through here, so margin, fees, reduce-
 it (accounts and orders) stay in step. Market data is published only where `publishes` says so.
 """
 
+from collections import deque
 from copy import copy
 
 from dea_daemon.domain.errors import check
 from dea_daemon.domain.instruments import Instrument, Side
-from dea_daemon.domain.numbers import NS_PER_MS
+from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
 from dea_daemon.domain.orders import TimeInForce
-from dea_daemon.simvenue.accounts import INSURANCE, MARKET, Account, Accounts, Contract
+from dea_daemon.simvenue.accounts import HOUSE, INSURANCE, MARKET, Account, Accounts, Contract
 from dea_daemon.simvenue.history import MarketHistory
 from dea_daemon.simvenue.margin import Margin
 from dea_daemon.simvenue.orders import Orders
@@ -23,6 +24,7 @@ from dea_daemon.simvenue.words import (
     OrderRequest,
     PortfolioChanged,
     Refused,
+    Settled,
     Traded,
     VenueEvent,
     VenueFill,
@@ -30,6 +32,8 @@ from dea_daemon.simvenue.words import (
 )  # fmt: skip
 
 EVENTS_MAX = 1_000_000  # a drain nobody calls is a bug, not a queue
+_SETTLED_KEPT_NS = 48 * 3_600 * NS_PER_S
+_BAND_TICKS_MIN = 5  # of an option
 
 
 class Floor:
@@ -45,6 +49,8 @@ class Floor:
         self.accounts = Accounts(self.contracts)
         self.orders = Orders()
         self.margin = Margin(scenario, self.accounts, self.orders)
+        self._pools: dict[str, None] = {}  # in the order they came
+        self._settled: deque[Settled] = deque()
         self._publishes = publishes
         self._events: list[VenueEvent] = []
         self._last_change_id = 0
@@ -59,12 +65,32 @@ class Floor:
         self.instruments[instrument.name] = instrument
         self.contracts[instrument.name] = contract
         self.history[instrument.name] = MarketHistory()
+        self._pools[contract.pool] = None
         return contract
 
     def close_book(self, contract: Contract) -> None:
         """Close a book; its orders must be cancelled and its positions settled."""
         self.delisted[contract.name] = self.instruments.pop(contract.name)
         del self.contracts[contract.name], self.history[contract.name]
+
+    def end_contract(self, contract: Contract, price: float) -> None:
+        """A dated contract ends at the average index: orders cancelled, positions turned into cash, book closed."""
+        self.cancel_all(contract, "settlement")
+        worth = contract.settles_at(price)
+        contract.index, contract.mark = price, worth
+        rate = self.scenario.delivery_fee if contract.option else 0.0
+        for ended in self.accounts.settle(contract, rate):
+            if ended.account not in HOUSE:
+                name, pool = contract.name, contract.pool
+                settled = Settled(
+                    ended.account, name, self.now_ns, ended.lots, price, ended.pnl, pool, worth, ended.cash, ended.fee
+                )
+                self._settled.append(settled)
+                self.emit(settled)
+                self.publish_portfolio(self.account(ended.account), pool)
+        while self._settled and self._settled[0].ts_ns < self.now_ns - _SETTLED_KEPT_NS:
+            self._settled.popleft()
+        self.close_book(contract)
 
     def contract(self, name: str) -> Contract:
         """Refused: instrument_not_found."""
@@ -129,7 +155,7 @@ class Floor:
         if request.post_only:
             limit = self._passive_limit(contract, request.side, limit, request.reject_post_only)
         self._check_self_trade(contract, account, request.side, limit, lots)
-        self.margin.check_funds(account, contract, request.side, lots, limit * contract.tick)
+        self.margin.check_funds(account, contract, request.side, lots, limit)
         order = self._new_order(contract, request, lots, limit)
         self.orders.add(order)
         self._changed("accepted", order)
@@ -163,7 +189,7 @@ class Floor:
         if post_only:
             limit = self._passive_limit(contract, order.side, limit, reject_post_only)
         self._check_self_trade(contract, owner, order.side, limit, left, order_id)
-        self.margin.check_funds(owner, contract, order.side, left, limit * contract.tick, order_id)
+        self.margin.check_funds(owner, contract, order.side, left, limit, order_id)
         keeps_place = limit == order.price_ticks and left <= order.left_lots
         contract.book.cut(order, left if keeps_place else 0)
         order.lots, order.price_ticks = order.filled_lots + left, limit
@@ -202,12 +228,18 @@ class Floor:
                 self.publish_book(contract)
         held = [(c, h.position.lots) for c, h in self.accounts.held(account, pool) if h.position.lots]
         if held:
-            contract, position = max(held, key=lambda item: self.margin.maintenance(item[0], item[1]))
+            contract, position = max(held, key=lambda item: self._to_close(*item))
             share = self.scenario.liquidation_share if self.accounts.equity(account, pool) > 0 else 1.0
             self._liquidate(contract, account, position, share)
         if not any(h.position.lots for _, h in self.accounts.held(account, pool)):
             self.accounts.cover(account, pool)
         self.publish_portfolio(account, pool)
+
+    def _to_close(self, contract: Contract, lots: int) -> tuple[bool, float, float]:
+        """Which position to close first: one that can be, with the most margin, then the most value."""
+        other_side = contract.book.best(Side.BUY if lots > 0 else Side.SELL)
+        value = abs(contract.notional(lots, contract.mark))
+        return other_side is not None, self.margin.maintenance(contract, lots), value
 
     # --- the parts of an order's life ----------------------------------------------------------------
 
@@ -230,16 +262,25 @@ class Floor:
 
     def _limit(self, contract: Contract, side: Side, price_ticks: int | None) -> int:
         """The price an order may reach: its own, or the band's edge for a market order."""
-        edge = contract.mark * (1.0 + side.sign * self.scenario.price_band) / contract.tick
-        if not edge > 0:
+        edge = self.band(contract)[side is Side.BUY] / contract.tick
+        if not (edge > 0 or contract.option and contract.mark >= 0):
             raise Refused("price_too_far", f"{contract.name} has no mark yet")
         if price_ticks is None:
-            return int(edge)
+            return max(int(edge), 1)
         if not contract.instrument.on_grid(price_ticks):
             raise Refused("invalid_price", f"{price_ticks} ticks of {contract.tick} is not on the grid")
         if not price_ticks * side.sign <= edge * side.sign:
             raise Refused("price_too_far", f"{price_ticks} ticks, band ends at {edge:.0f}")
         return price_ticks
+
+    def band(self, contract: Contract) -> tuple[float, float]:
+        """The lowest price one may sell at, which may be below 0, and the highest one may buy at."""
+        mark, s = contract.mark, self.scenario
+        if not contract.option:
+            return mark * (1.0 - s.price_band), mark * (1.0 + s.price_band)
+        vega = contract.in_quote(contract.quote.vega) if contract.quote is not None else 0.0
+        width = max(s.option_band * mark, s.option_band_points * vega, _BAND_TICKS_MIN * contract.tick)
+        return mark - width, mark + width
 
     def _passive_limit(self, contract: Contract, side: Side, limit: int, rejects: bool) -> int:
         """For post-only: the limit, or one tick outside the other side's best if it would take."""
@@ -331,7 +372,7 @@ class Floor:
         self, contract: Contract, order: VenueOrder, traded: Traded, price: float, is_maker: bool, liquidation: bool
     ) -> VenueFill:
         rate = contract.instrument.maker_fee if is_maker else contract.instrument.taker_fee
-        fee = rate * contract.notional(traded.lots, price)
+        fee = contract.fee(rate, traded.lots, price)
         pnl = self.accounts.trade(order.account, contract, order.side.sign * traded.lots, price, fee)
         if liquidation:
             extra = self.scenario.liquidation_fee * contract.notional(traded.lots, price)

@@ -22,6 +22,7 @@ from dea_daemon.shell import exposure
 from dea_daemon.shell.plain import plain
 from dea_daemon.shell.portfolio import VENUE, Held, Statement, load_portfolio
 
+_SOURCES = {"mark": "given", "quotes": "price"}  # what stands for them in a file
 _AVERAGED_NS = 1_800 * NS_PER_S  # the index average that dated contracts settle at, before expiry
 
 
@@ -51,6 +52,10 @@ class Valued:
 def portfolio_exposure(path: Path) -> dict[str, Any]:
     """What the portfolio in a file is exposed to, as `shell.exposure.exposure` tells. Raises ConfigError."""
     told = exposure.exposure(value(load_portfolio(path)))
+    for position in told["positions"]:
+        position["iv_source"] = _SOURCES.get(position["iv_source"], "")
+    counts = told["options"]["iv_sources"]
+    told["options"]["iv_sources"] = {_SOURCES[name]: count for name, count in counts.items()}
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(told, enc_hook=plain))  # NaN becomes None
     return found
 
@@ -161,7 +166,7 @@ def _impossible(held: Held, forward: float) -> str:
 
 
 def _sources(told: Statement) -> IntArray:
-    """Where volatilities come from: as given (a mark), or from a price."""
+    """Where volatilities come from: as given (a mark), or from a price; `_SOURCES` tells them in the file's words."""
     sources = {(True, False): IvSource.MARK, (True, True): IvSource.QUOTES}
     keys = [(held.instrument.kind is Kind.OPTION, held.told.price is not None) for held in told.held]
     return np.array([sources.get(key, IvSource.NONE) for key in keys], dtype=np.int64)

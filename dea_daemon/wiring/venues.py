@@ -283,9 +283,6 @@ class Venues:
                     self._background(partial(socket.join, rows))
                 if not codec.private:
                     self._socket_of |= dict.fromkeys(rows, socket)
-        if rows:
-            names = [self.universe.instruments[row].name for row in rows]
-            log.info("contracts.joined", contracts=len(rows), first=names[0], last=names[-1])
 
     def _socket(self, base: str, socket: Socket, number: int, emit: Emit) -> VenueSocket:
         made = VenueSocket(

@@ -7,6 +7,7 @@ import math
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +19,10 @@ from dea_daemon.domain.events import (
     FeedOpened,
     FillReceived,
     IndexUpdated,
+    ListingChanged,
     MarkUpdated,
     MessageRefused,
+    OptionUpdated,
     OrderSeen,
     PoolUpdated,
     QuoteUpdated,
@@ -28,7 +31,7 @@ from dea_daemon.domain.events import (
 )
 from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Payoff, Side, Universe
 from dea_daemon.feeds.codec import EXCERPT_BYTES_MAX
-from dea_daemon.feeds.deribit import Deribit, sockets
+from dea_daemon.feeds.deribit import CHANNELS_MAX, Deribit, sockets
 
 MS = 1_000_000
 
@@ -78,6 +81,14 @@ def told(codec: Deribit, message: object) -> list[Any]:
     blind = [["refused" if isinstance(e, MessageRefused) else repr(e) for e in events] for events in (out, again)]
     assert blind[0] == blind[1]
     return out
+
+
+def answered(codec: Deribit, request: dict[str, Any], granted: list[str] | None = None) -> list[Any]:
+    """What it says when the venue grants a request's channels, all or some; and what it asks for next."""
+    names = request["params"]["channels"] if granted is None else granted
+    out: list[Any] = []
+    following = codec.decode(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": names}), 7, out)
+    return out if following is None else [*out, sent(following)]
 
 
 def notice(channel: str, data: object) -> dict[str, Any]:
@@ -204,8 +215,7 @@ def test_the_feed_is_open_when_its_subscriptions_are_confirmed_and_not_before():
     codec = market()
     subscribe = sent(codec.hello(0, "n")[1])
     assert not codec.ready
-    answer = {"jsonrpc": "2.0", "id": subscribe["id"], "result": subscribe["params"]["channels"]}
-    assert told(codec, answer) == [FeedOpened(7, "deribit", 0, False, (0, 1))]
+    assert answered(codec, subscribe) == [FeedOpened(7, "deribit", 0, False, (0, 1))]
     assert codec.ready
     codec.hello(0, "n")
     assert not codec.ready
@@ -215,15 +225,16 @@ def test_a_channel_not_granted_is_told_and_the_others_go_on():
     codec = market()
     subscribe = sent(codec.hello(0, "n")[1])
     granted = [c for c in subscribe["params"]["channels"] if "SOL" not in c]
-    refusal, opened = told(codec, {"id": subscribe["id"], "result": granted})
+    refusal, opened = answered(codec, subscribe, granted)
     assert "not granted" in refusal.why
     assert opened == FeedOpened(7, "deribit", 0, False, (0,))
 
 
 def test_an_account_stream_is_heard_whole_or_not_at_all():
     codec = private()
-    codec.hello(0, "n")
-    (refusal,) = told(codec, {"id": 3, "result": ["user.changes.any.BTC.raw"]})
+    auth = sent(codec.hello(0, "n")[1])
+    reply = codec.decode(json.dumps({"id": auth["id"], "result": {"access_token": "a"}}), 7, [])
+    (refusal,) = answered(codec, sent(reply or b""), ["user.changes.any.BTC.raw"])
     assert isinstance(refusal, MessageRefused)
     assert not codec.ready
 
@@ -257,7 +268,7 @@ def test_a_fresh_book_is_had_by_subscribing_again():
 def test_a_book_that_is_refused_shuts_the_feed_so_that_it_is_connected_anew():
     codec = market()
     subscribe = sent(codec.hello(0, "n")[1])
-    told(codec, {"id": subscribe["id"], "result": subscribe["params"]["channels"]})
+    answered(codec, subscribe)
     told(codec, {"id": 99, "error": {"code": 10028, "message": "something else"}})
     assert codec.ready
     again = sent(codec.resubscribe(0)[1])
@@ -272,6 +283,166 @@ def test_raw_books_are_asked_for_only_with_a_key():
     assert [socket.codec.private for socket in both] == [False, True]
     assert b".raw" in b"".join(both[0].codec.resubscribe(0))
     assert both[1].codec.rows == ()
+
+
+# --- options ----------------------------------------------------------------------------------------
+
+
+def option(strike: int, base: str = "BTC", settle: str = "BTC") -> Instrument:
+    pair = base if settle == base else f"{base}_{settle}"
+    return msgspec.structs.replace(
+        perpetual(f"{pair}-27MAR26-{strike}-C", base, settle, "0.1", "0.0001"),
+        kind=Kind.OPTION,
+        payoff=Payoff.LINEAR,
+        quote_currency=settle,
+        expiry_ns=1_774_598_400_000_000_000,
+        strike=float(strike),
+        is_call=True,
+    )
+
+
+def chain(strikes: int) -> Universe:
+    """A perpetual and so many options."""
+    rows = [UNIVERSE.instruments[0], *(option(10_000 + k) for k in range(strikes))]
+    return Universe(UNIVERSE.accounts, tuple((0, instrument) for instrument in rows))
+
+
+OPTION_TICKER = {
+    "timestamp": 3,
+    "mark_price": 0.05,
+    "index_price": 64_000.0,
+    "open_interest": 5.0,
+    "mark_iv": 55.5,
+    "bid_iv": 0.0,  # nobody bids
+    "ask_iv": 60.0,
+    "underlying_price": 65_000.0,
+    "underlying_index": "BTC-27MAR26",
+    "interest_rate": 0.0,
+    "best_bid_price": 0.0,
+    "best_bid_amount": 0.0,
+    "best_ask_price": 0.055,
+    "best_ask_amount": 2.5,
+    "greeks": {"delta": 0.5, "gamma": 0.00002, "vega": 120.0, "theta": -35.0, "rho": 9.0},
+}
+
+
+def test_an_options_ticker_is_a_mark_a_quote_and_the_venues_own_view_of_it():
+    codec = Deribit(chain(1), 0)
+    mark, quote, view = told(codec, notice("ticker.BTC-27MAR26-10000-C.100ms", OPTION_TICKER))
+    assert (mark.row, mark.mark_price, mark.index_price) == (1, 0.05, 64_000.0)
+    assert math.isnan(quote.bid)
+    assert (quote.ask, quote.ask_amount) == (0.055, 2.5)
+    assert isinstance(view, OptionUpdated)
+    assert (view.row, view.ts_event_ns, view.mark_iv, view.ask_iv) == (1, 3 * MS, 0.555, 0.6)
+    assert math.isnan(view.bid_iv)
+    assert view.underlying_price == 65_000.0
+    assert (view.delta, view.gamma, view.vega, view.theta) == (0.5, 0.00002, 120.0, -35.0)
+
+
+def test_what_an_options_ticker_leaves_out_is_unknown():
+    bare = {"timestamp": 3, "mark_price": 0.05, "greeks": {"delta": 0.5}, "bid_iv": None}
+    _, _, view = told(Deribit(chain(1), 0), notice("ticker.BTC-27MAR26-10000-C.100ms", bare))
+    unknown = (view.mark_iv, view.bid_iv, view.ask_iv, view.underlying_price, view.gamma, view.vega, view.theta)
+    assert all(math.isnan(figure) for figure in unknown)
+    assert view.delta == 0.5
+
+
+def test_an_option_is_heard_by_its_ticker_alone_but_its_recorded_book_is_read():
+    codec = Deribit(chain(1), 0)
+    subscribe = sent(codec.hello(0, "n")[1])
+    mine = [c for c in subscribe["params"]["channels"] if "27MAR26" in c]
+    assert mine == ["ticker.BTC-27MAR26-10000-C.100ms"]
+    assert codec.resubscribe(1) == []
+    data = {"type": "snapshot", "timestamp": 1, "change_id": 5, "bids": [], "asks": [["new", 0.05, 1.0]]}
+    (book,) = told(codec, notice("book.BTC-27MAR26-10000-C.100ms", data))
+    assert isinstance(book, BookSnapshot)
+    assert answered(codec, subscribe) == [FeedOpened(7, "deribit", 0, False, (0, 1))]
+
+
+@pytest.mark.parametrize("kind", ["future", "option"])
+def test_a_listing_is_told_in_the_venues_words(kind):
+    codec = market()
+    assert f"instrument.state.{kind}.any" in sent(codec.hello(0, "n")[1])["params"]["channels"]
+    data = {"timestamp": 5, "state": "created", "instrument_name": "BTC-3APR26-70000-P"}
+    heard = told(codec, notice(f"instrument.state.{kind}.any", data))
+    assert heard == [ListingChanged(7, 0, "BTC-3APR26-70000-P", "created")]
+
+
+def test_a_large_chain_is_subscribed_to_in_several_requests_and_open_after_the_last():
+    codec = Deribit(chain(2 * CHANNELS_MAX), 0)
+    request = sent(codec.hello(0, "n")[1])
+    asked = list(request["params"]["channels"])
+    for _ in range(2):
+        assert len(request["params"]["channels"]) == CHANNELS_MAX
+        (request,) = answered(codec, request)
+        asked += request["params"]["channels"]
+        assert not codec.ready
+    (opened,) = answered(codec, request)
+    assert opened.rows == tuple(range(2 * CHANNELS_MAX + 1))
+    assert codec.ready
+    assert len(asked) == len(set(asked)) == len(codec._channels)
+
+
+def grown(codec: Deribit, universe: Universe, *instruments: Instrument) -> list[dict[str, Any]]:
+    """Contracts join: what the codec then sends."""
+    before = len(universe)
+    universe.extend(tuple((0, instrument) for instrument in instruments))
+    return [sent(message) for message in codec.join(range(before, len(universe)))]
+
+
+def test_contracts_that_join_are_subscribed_to_and_the_feed_is_open_for_them_alone():
+    universe = chain(1)
+    codec = Deribit(universe, 0)
+    answered(codec, sent(codec.hello(0, "n")[1]))
+    (request,) = grown(codec, universe, option(99_000))
+    assert request["params"]["channels"] == ["ticker.BTC-27MAR26-99000-C.100ms"]
+    assert answered(codec, request) == [FeedOpened(7, "deribit", 0, False, (2,))]
+    assert codec.rows == (0, 1, 2)
+    assert len(told(codec, notice("ticker.BTC-27MAR26-99000-C.100ms", OPTION_TICKER))) == 3
+    again = sent(codec.hello(0, "n")[1])
+    assert "ticker.BTC-27MAR26-99000-C.100ms" in again["params"]["channels"]
+
+
+def test_contracts_that_join_while_subscribing_go_with_the_rest():
+    universe = chain(CHANNELS_MAX)
+    codec = Deribit(universe, 0)
+    first = sent(codec.hello(0, "n")[1])
+    assert grown(codec, universe, option(99_000)) == []
+    (second,) = answered(codec, first)
+    assert "ticker.BTC-27MAR26-99000-C.100ms" in second["params"]["channels"]
+    (opened,) = answered(codec, second)
+    assert opened.rows == tuple(range(CHANNELS_MAX + 2))
+
+
+def test_a_join_that_is_refused_leaves_the_others_heard_and_the_next_free():
+    universe = chain(1)
+    codec = Deribit(universe, 0)
+    answered(codec, sent(codec.hello(0, "n")[1]))
+    (request,) = grown(codec, universe, option(99_000))
+    told(codec, {"id": request["id"], "error": {"code": 10028, "message": "too_many_requests"}})
+    assert codec.ready
+    (request,) = grown(codec, universe, option(98_000))
+    assert request["params"]["channels"] == ["ticker.BTC-27MAR26-98000-C.100ms"]
+
+
+def test_an_account_that_gets_its_first_contract_in_a_currency_hears_of_that_currency():
+    universe = chain(1)
+    codec = Deribit(universe, 0, private=True)
+    answered(codec, sent(codec.hello(0, "n")[1]))
+    assert grown(codec, universe, option(99_000)) == []
+    (request,) = grown(codec, universe, option(99_000, settle="USDC"))
+    assert request["method"] == "private/subscribe"
+    assert request["params"]["channels"] == ["user.changes.any.USDC.raw", "user.portfolio.USDC"]
+    assert codec.rows == ()
+
+
+def test_a_contract_that_ended_is_asked_for_no_more():
+    codec = Deribit(chain(2), 0)
+    codec.leave([1])
+    channels = sent(codec.hello(0, "n")[1])["params"]["channels"]
+    assert [c for c in channels if "27MAR26" in c] == ["ticker.BTC-27MAR26-10001-C.100ms"]
+    assert codec.rows == (0, 2)
+    codec.leave([1])
 
 
 # --- the account ------------------------------------------------------------------------------------

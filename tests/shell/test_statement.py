@@ -25,7 +25,7 @@ from tests.shell.ledger_samples import MAIN, S, booked, instrument
 
 DAY = 86_400 * S
 MIDNIGHT = 20_500 * DAY
-TODAY, TOMORROW = date(2026, 2, 16), date(2026, 2, 17)
+TODAY, TOMORROW, THIRD = date(2026, 2, 16), date(2026, 2, 17), date(2026, 2, 18)
 MINUTE = 60 * S
 
 INVERSE = instrument("BTC-PERPETUAL")
@@ -33,16 +33,16 @@ LINEAR = replace(
     instrument("ETH_USDC-PERPETUAL", lot_size="0.001", tick_size="0.05"),
     payoff=Payoff.LINEAR, quote_currency="USDC", settle_currency="USDC", margin_pool="USDC",
 )  # fmt: skip
-EXPIRY = MIDNIGHT + 8 * 3_600 * S
+EXPIRY = MIDNIGHT + DAY + 8 * 3_600 * S
 OPTION = replace(
-    instrument("BTC-16FEB26-70000-C", "0.1", "0.0001"),
+    instrument("BTC-17FEB26-70000-C", "0.1", "0.0001"),
     kind=Kind.OPTION, payoff=Payoff.LINEAR, quote_currency="BTC", strike=70_000.0, is_call=True, expiry_ns=EXPIRY,
 )  # fmt: skip
 IN_DOLLARS = replace(
-    OPTION, name="BTC_USDC-16FEB26-65000-P", quote_currency="USDC", settle_currency="USDC", margin_pool="USDC",
+    OPTION, name="BTC_USDC-17FEB26-65000-P", quote_currency="USDC", settle_currency="USDC", margin_pool="USDC",
     lot_size=Decimal("0.01"), tick_size=Decimal(5), strike=65_000.0, is_call=False,
 )  # fmt: skip
-FUTURE = replace(INVERSE, name="BTC-16FEB26", kind=Kind.FUTURE, expiry_ns=EXPIRY)
+FUTURE = replace(INVERSE, name="BTC-17FEB26", kind=Kind.FUTURE, expiry_ns=EXPIRY)
 UNIVERSE = Universe((MAIN,), ((0, INVERSE), (0, LINEAR), (0, OPTION), (0, IN_DOLLARS), (0, FUTURE)))
 COIN, USDC, DATED = 2, 3, 4  # rows
 
@@ -325,14 +325,14 @@ def test_a_delivery_counts_at_the_venues_time_however_late_it_is_heard_of(day):
     day.write()
     day.now_ns = EXPIRY
     told = day.expire(COIN, per_lot=0.01, heard=False)
-    day.now_ns = MIDNIGHT + DAY - 30 * S
+    day.now_ns = MIDNIGHT + 2 * DAY - 30 * S
     day.write()
-    day.now_ns = MIDNIGHT + DAY + 3_600 * S
+    day.now_ns = MIDNIGHT + 2 * DAY + 3_600 * S
     day.batch.settlements.append((told, VENUE_RECORD))
     day.write(closing=True)
-    first, second = day.of(), day.of(TOMORROW)
-    assert first.reconciled and line(first, COIN).settled == pytest.approx(Decimal("0.2"))
-    assert second.reconciled and not second.contracts and not first.notes + second.notes
+    second, third = day.of(TOMORROW), day.of(THIRD)
+    assert second.reconciled and line(second, COIN).settled == pytest.approx(Decimal("0.2"))
+    assert third.reconciled and not third.contracts and not second.notes + third.notes
 
 
 def test_a_position_adopted_as_gone_is_no_change_by_hand_once_its_delivery_is_recorded(day):
@@ -343,10 +343,10 @@ def test_a_position_adopted_as_gone_is_no_change_by_hand_once_its_delivery_is_re
     day.now_ns += S
     day.adopt()
     day.write()
-    assert "no record of its delivery" in day.of().notes[0] and not day.of().reconciled
+    assert "no record of its delivery" in day.of(TOMORROW).notes[0] and not day.of(TOMORROW).reconciled
     day.batch.settlements.append((told, VENUE_RECORD))
     day.write(closing=True)
-    assert day.of().reconciled and not day.of().notes
+    assert day.of(TOMORROW).reconciled and not day.of(TOMORROW).notes
 
 
 def test_a_delivery_known_by_a_position_report_alone_leaves_its_cash_unexplained_and_says_so(day):
@@ -517,7 +517,7 @@ def test_the_command_tells_options_by_underlying_and_contract(day):
     day.write(closing=True)
     text = [tuple(one.split()) for one in run(day, "--day", "2026-02-16").output.splitlines()]
     assert ("BTC", "-0.10000000", "0.00000000", "0.00060000", "0.10000000", "BTC") in text
-    assert ("BTC_USDC-16FEB26-65000-P", "800.00", "-125.00", "1.50", "0.00", "USDC") in text
+    assert ("BTC_USDC-17FEB26-65000-P", "800.00", "-125.00", "1.50", "0.00", "USDC") in text
     assert ("+", "settled", "at", "expiry", "0.00000000", "-125.00") in text
     told = json.loads(run(day, "--day", "2026-02-16", "--json").output)
     assert told["reconciled"] and told["options"][1] == {

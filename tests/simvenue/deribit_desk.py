@@ -24,10 +24,15 @@ def signature(secret: str, text: str) -> str:
 
 
 class Desk:
-    """`ask` gives a result or raises Said, with the error; sessions are websockets unless told."""
+    """`ask` gives a result or raises Said, with the error; sessions are websockets unless told.
 
-    def __init__(self, scenario: str = "default", limits: Limits | None = None, **changes: Any) -> None:
-        self.exchange = Exchange(replace(load(scenario), **changes), 7, START_NS)
+    A venue without options, unless asked for them: it opens faster.
+    """
+
+    def __init__(
+        self, scenario: str = "default", limits: Limits | None = None, *, options: bool = False, **changes: Any
+    ) -> None:
+        self.exchange = Exchange(replace(load(scenario), options=options, **changes), 7, START_NS)
         for account in ("main", "other"):
             self.exchange.open_account(account, dict(DEPOSITS))
         self.faults = FaultPlan(7)

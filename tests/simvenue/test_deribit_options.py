@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from decimal import Decimal
+from statistics import NormalDist
 from typing import Any
 
 import pytest
@@ -127,7 +128,8 @@ def test_an_option_is_listed_with_what_it_is_settled_in():
     coin = encodings.instrument(option(), True)
     usdc = encodings.instrument(option("BTC_USDC-27MAR26-65000-P"), True)
     shown = ("kind", "option_type", "strike", "instrument_type", "quote_currency", "counter_currency",
-             "settlement_currency", "price_index", "contract_size", "min_trade_amount", "settlement_period")  # fmt: skip
+             "settlement_currency", "price_index", "contract_size", "min_trade_amount",
+             "settlement_period")  # fmt: skip
     assert [coin[name] for name in shown] == [
         "option", "call", 65_000.0, "reversed", "BTC", "USD", "BTC", "btc_usd", 1.0, 0.1, "month",
     ]  # fmt: skip
@@ -151,13 +153,21 @@ def test_the_daemon_reads_the_very_contract_the_venue_lists(name):
     assert instrument_from(encodings.instrument(listed, True)) == listed.instrument
 
 
-def test_a_trades_volatility_follows_its_price():
-    at_mark = Traded("BTC-27MAR26-65000-C", START_NS, "1", 1, Side.BUY, 500, 2, 0.05, 63_500.0)
-    said = encodings.trade(option(), at_mark, QUOTE)
-    assert (said["iv"], said["amount"], said["contracts"], said["price"]) == (55.12, 0.2, 0.2, 0.05)
-    dearer = encodings.trade(option(), replace(at_mark, price_ticks=510), QUOTE)
-    assert dearer["iv"] == pytest.approx(55.12 + 0.001 * 64_000.0 / 75.0, abs=0.01)
-    assert encodings.trade(option(), at_mark, None)["iv"] is None
+def coin_price(iv: float, ts_ns: int) -> float:
+    """Of the call, by Black-76."""
+    sd = iv * math.sqrt((EXPIRY_NS - ts_ns) / (365 * NS_PER_DAY))
+    d1, cdf = math.log(64 / 65) / sd + sd / 2, NormalDist().cdf
+    return cdf(d1) - 65 / 64 * cdf(d1 - sd)
+
+
+def test_a_trades_volatility_is_the_one_of_its_price():
+    dear = round(coin_price(0.60, START_NS) * 10_000)
+    trade = Traded("BTC-27MAR26-65000-C", START_NS, "1", 1, Side.BUY, dear, 2, 0.05, 63_500.0)
+    said = encodings.trade(option(), trade, QUOTE)
+    assert said["iv"] == pytest.approx(60.0, abs=0.1)
+    assert (said["amount"], said["contracts"], said["price"]) == (0.2, 0.2, dear / 10_000)
+    assert said["underlying_price"] == 64_000.0
+    assert encodings.trade(option(), trade, None)["iv"] is None
 
 
 def test_a_position_has_the_greeks_of_all_of_it_and_profit_in_coin_and_dollars():

@@ -294,14 +294,15 @@ def position(
 
 
 def summary(s: Summary) -> Json:
-    """One margin pool: user.portfolio, and the core of get_account_summary."""
+    """One margin pool: user.portfolio, and the core of get_account_summary. Options back no margin."""
+    backing = s.equity - s.options_value
     return {
         "currency": s.currency,
         "balance": s.cash,
         "equity": s.equity,
-        "margin_balance": s.equity,
-        "available_funds": max(s.equity - s.initial_margin, 0.0),
-        "available_withdrawal_funds": max(min(s.cash, s.equity) - s.initial_margin, 0.0),
+        "margin_balance": backing,
+        "available_funds": max(backing - s.initial_margin, 0.0),
+        "available_withdrawal_funds": max(min(s.cash, backing) - s.initial_margin, 0.0),
         "initial_margin": s.initial_margin,
         "maintenance_margin": s.maintenance_margin,
         "projected_initial_margin": s.initial_margin,
@@ -318,6 +319,7 @@ def summary(s: Summary) -> Json:
         "additional_reserve": 0.0,
         "options_value": s.options_value,
         "options_pl": 0.0,
+        "options_session_upl": 0.0,
         "options_delta": s.options_delta,
         "options_gamma": s.options_gamma,
         "options_vega": s.options_vega,

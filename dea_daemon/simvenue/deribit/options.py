@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_S
 from dea_daemon.simvenue.deribit.contract import Contract
 from dea_daemon.simvenue.deribit.session import Json
+from dea_daemon.simvenue.options import implied_vol
 from dea_daemon.simvenue.words import OptionQuote, Ticker, Traded, VenueFill, VenuePosition
 
 _FRIDAY = 4
@@ -74,9 +75,13 @@ def ticker(contract: Contract, t: Ticker, quote: OptionQuote, future: str) -> Js
 
 def _rho(contract: Contract, t: Ticker, quote: OptionQuote) -> float:
     """USD per 1 % of interest at a given index: ± K τ N(±d2) / 100, which is (F delta − price) τ / 100."""
-    tau_years = max(contract.instrument.expiry_ns - t.ts_ns, 0) / NS_PER_DAY / DAYS_PER_YEAR
     forward = quote.underlying_price
-    return tau_years * (forward * quote.delta - contract.usd(t.mark_price, forward)) / 100.0
+    return _years(contract, t.ts_ns) * (forward * quote.delta - contract.usd(t.mark_price, forward)) / 100.0
+
+
+def _years(contract: Contract, ts_ns: int) -> float:
+    """From then to its expiry."""
+    return max(contract.instrument.expiry_ns - ts_ns, 0) / NS_PER_DAY / DAYS_PER_YEAR
 
 
 def book_summary(quote: OptionQuote, future: str) -> Json:
@@ -93,10 +98,10 @@ def traded(contract: Contract, trade: Traded | VenueFill, quote: OptionQuote | N
     """The fields of a trade that only options have; without a quote (it expired) there is no volatility."""
     if quote is None:
         return {"iv": None, "underlying_price": None}
-    forward = quote.underlying_price
-    above_usd = contract.usd(contract.price(trade.price_ticks) - trade.mark_price, forward)
-    iv = 100.0 * quote.mark_iv + (above_usd / quote.vega if quote.vega > 0.0 else 0.0)
-    return {"iv": max(round(iv, 2), 0.0), "underlying_price": round(forward, 4)}
+    i, forward = contract.instrument, quote.underlying_price
+    worth = contract.usd(contract.price(trade.price_ticks), forward)
+    iv = implied_vol(worth, 1 if i.is_call else -1, forward, i.strike, _years(contract, trade.ts_ns))
+    return {"iv": percent(iv), "underlying_price": round(forward, 4)}
 
 
 def position(contract: Contract, p: VenuePosition, t: Ticker | None, floating: float) -> Json:

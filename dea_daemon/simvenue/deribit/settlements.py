@@ -1,7 +1,8 @@
 """What became of positions that ended. Newest first, in pages.
 
 Source: docs.deribit.com, private/get_settlement_history_by_currency and _by_instrument. Only deliveries happen here:
-there are no daily settlements (profit is cash at once), and liquidations show as trades.
+there are no daily settlements (profit is cash at once), and liquidations show as trades. profit_loss is the cash
+that moved: an option's payoff or a future's result, less the fee of delivery.
 """
 
 from collections.abc import Callable
@@ -54,10 +55,10 @@ def _encoded(contract: Contract, settled: Settled) -> Json:
         "timestamp": ms(settled.ts_ns),
         "instrument_name": settled.instrument,
         "position": contract.amount(settled.lots),
-        "mark_price": settled.settlement_price,
+        "mark_price": settled.mark_price,
         "index_price": settled.settlement_price,
-        "profit_loss": settled.pnl,
-        "session_profit_loss": settled.pnl,
+        "profit_loss": settled.cash - settled.fee,
+        "session_profit_loss": settled.cash - settled.fee,
     }
 
 
