@@ -15,9 +15,10 @@ from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray, Unive
 from dea_daemon.domain.numbers import DAYS_PER_YEAR
 
 AGREE_WITHIN = 0.002
-"""Relative: sources so near each other agree. Recorded parity is within it of the venue's own forward in over 99 %."""
+"""Relative: sources so near each other agree. Recorded parity is that near the venue's own forward in 99.9 %."""
 
 PAIRS_MIN = 3  # strikes: fewer have no median worth the name
+SPREAD_MAX = 0.03  # of the strike, call's and put's together: wider ones (a crash empties books) say nothing
 SPREAD_FLOOR = 1e-4  # of the strike: how exact the best quote can be, so that a locked pair does not outweigh all
 
 
@@ -106,8 +107,8 @@ def _of_parity(
     net = 0.5 * (bid_price[call] + ask_price[call] - bid_price[put] - ask_price[put])
     price = np.where(in_coin, strike / (1.0 - net), strike + net)
     spread = (ask_price[call] - bid_price[call] + ask_price[put] - bid_price[put]) * np.where(in_coin, price, 1.0)
-    group = universe.series[call]
-    enough = np.bincount(group, minlength=universe.series_count)[group] >= PAIRS_MIN
+    group, tight = universe.series[call], spread <= SPREAD_MAX * strike
+    enough = tight & (np.bincount(group[tight], minlength=universe.series_count)[group] >= PAIRS_MIN)
     weight = 1.0 / (spread + SPREAD_FLOOR * strike)
     return _Said(group[enough], price[enough], weight[enough])
 

@@ -91,11 +91,17 @@ def _positions(rows: list[Told]) -> Table:
     for row in rows:
         optional = _option_cells(row) if options else ()
         exposures = (_fine(row[UNITS[greek]]) for greek in greeks)
+        style = "red" if row["greeks_off"] else "yellow" if row["modelled"] else ""
         in_coin = finite(row["mark"]) and row["mark"] < 1
         made.add_row(
-            Text(plain(row["instrument"]), "red" if row["greeks_off"] else "yellow" if row["modelled"] else ""),
-            f"{row['amount']:,.10g}", number(row["mark"], 4 if in_coin else 2), *optional, _usd(row["delta_usd"]), *exposures, _usd(row["notional_usd"]),
-        )  # fmt: skip
+            Text(plain(row["instrument"]), style),
+            f"{row['amount']:,.10g}",
+            number(row["mark"], 4 if in_coin else 2),
+            *optional,
+            _usd(row["delta_usd"]),
+            *exposures,
+            _usd(row["notional_usd"]),
+        )
     return made
 
 

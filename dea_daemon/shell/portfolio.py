@@ -140,7 +140,8 @@ def _understood(told: Portfolio, found: list[Problem]) -> tuple[list[Held], int]
         try:
             instrument = _instrument(_spelled(position))
         except _Unclear as error:
-            found.append(Problem((*here, error.option), error.why))
+            named = position.contract is not None and error.option not in position.model_fields_set
+            found.append(Problem((*here, "contract" if named else error.option), error.why))
         else:
             held.append(Held(instrument, 1 if position.amount > 0 else -1, position, here))
     return held, utc_ns
@@ -188,7 +189,7 @@ def _instrument(told: Position) -> Instrument:
     for name in ("expiry", "strike", "type"):
         given, wanted = getattr(told, name) is not None, name in _WANTED[told.kind]
         if given != wanted:
-            raise _Unclear(name, f"{'missing: ' if wanted else ''}a {told.kind} has {'one' if wanted else 'none'}")
+            raise _Unclear(name, f"missing: {_a(told.kind)} has one" if wanted else f"{_a(told.kind)} has none")
     if told.amount == 0:
         raise _Unclear("amount", "nothing is held: remove the position")
     settle = told.settle or told.underlying
@@ -212,6 +213,10 @@ def _instrument(told: Position) -> Instrument:
         strike=told.strike or 0.0,
         is_call=told.type == "call",
     )
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "option" else f"a {kind}"
 
 
 def _name(told: Position, settle: str, coin: bool) -> str:
@@ -284,4 +289,4 @@ def _misplaced(instrument: Instrument, told: Position, here: Location, at: Locat
     }
     for name, wrong in unfit.items():
         if wrong:
-            yield Problem((*here, name), f"a {instrument.kind.value} has none", on_key=True)
+            yield Problem((*here, name), f"{_a(instrument.kind.value)} has none", on_key=True)

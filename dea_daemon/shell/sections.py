@@ -115,7 +115,7 @@ def _loses(usd: Any) -> bool:
 
 def show_options(status: Status, width: int) -> Section:
     """The options held, the next to expire first."""
-    titles = (("lots", 7), ("iv", 6), ("delta", 9), ("gamma", 7), ("vega", 7), ("expires", 9))
+    titles = (("lots", 6), ("iv", 5), ("delta", 9), ("gamma", 7), ("vega", 7), ("expires", 8))
     columns = [Column("", 0), *(Column(title, cells, True) for title, cells in titles)]
     rows: list[list[Cell]] = []
     for row in sorted(listed(status, "options"), key=lambda row: row["days"] if finite(row["days"]) else 0.0):

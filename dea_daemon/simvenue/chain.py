@@ -76,8 +76,10 @@ class Chain:
         self._tick = np.array([c.tick for c in self.contracts])
         self._lot_value = np.array([c.lot_value for c in self.contracts])
         steps = [i.tick_steps[-1] if i.tick_steps else None for i in listed]
-        self._wide = np.array([round(float(s.tick_size) / c.tick) if s else 1 for s, c in zip(steps, self.contracts)])
-        above = [round(float(s.above_price) / c.tick) if s else 0 for s, c in zip(steps, self.contracts)]
+        self._wide = np.array(
+            [round(float(s.tick_size) / c.tick) if s else 1 for s, c in zip(steps, self.contracts, strict=True)]
+        )
+        above = [round(float(s.above_price) / c.tick) if s else 0 for s, c in zip(steps, self.contracts, strict=True)]
         self._wide_above = np.array(above)
         self._quoted = {c.name: self._quoted.get(c.name, {side: {} for side in Side}) for c in self.contracts}
         self._touch = np.full((len(listed), 2 * self._s.option_depth), -1)  # price ticks now quoted
@@ -122,7 +124,9 @@ class Chain:
     def _publish(self, priced: Priced, iv: Floats, weight: Floats) -> None:
         """Into the contracts. While the average is being fixed, the index moves the forward by what is left."""
         columns = (iv, self._forward, priced.delta * weight, priced.gamma * weight**2, priced.vega, priced.theta)
-        rows = zip(self.contracts, self._index.tolist(), self._mark.tolist(), *(c.tolist() for c in columns))
+        rows = zip(
+            self.contracts, self._index.tolist(), self._mark.tolist(), *(c.tolist() for c in columns), strict=True
+        )
         nan = float("nan")
         for contract, index, mark, mark_iv, forward, delta, gamma, vega, theta in rows:
             contract.index, contract.mark = index, mark
@@ -152,7 +156,7 @@ class Chain:
         old = self._quoted[contract.name]
         new: dict[Side, dict[int, int]] = {}
         for side, at in ((Side.BUY, 0), (Side.SELL, depth)):
-            wanted = zip(prices[at : at + depth], amounts[at : at + depth])
+            wanted = zip(prices[at : at + depth], amounts[at : at + depth], strict=True)
             new[side] = {t: old[side].get(t, n) for t, n in wanted if t > 0}
         self._quoted[contract.name] = new
         gone = [Quote(side, t, 0) for side in Side for t in old[side] if t not in new[side]]

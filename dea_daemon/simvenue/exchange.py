@@ -6,22 +6,27 @@ accounts, matching, fees and margin on a recorded one, fed level by level. Time 
 
 from collections.abc import Iterable
 from copy import copy
+from dataclasses import replace
 
 from dea_daemon.domain.errors import check
 from dea_daemon.domain.instruments import Instrument, Side
-from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
+from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MS, NS_PER_S
 from dea_daemon.simvenue.accounts import HOUSE, Contract
+from dea_daemon.simvenue.chain import Chain, Series
 from dea_daemon.simvenue.floor import Floor
 from dea_daemon.simvenue.flow import Flow
 from dea_daemon.simvenue.history import Candle, FundingHour
 from dea_daemon.simvenue.listing import initial_instruments, successor
+from dea_daemon.simvenue.options import implied_vol
 from dea_daemon.simvenue.process import Carry, Index
 from dea_daemon.simvenue.scenarios import Scenario
+from dea_daemon.simvenue.series import calendar, chains, initial_expiries, ladder, option, strike_step
 from dea_daemon.simvenue.words import (
     Book,
     FundingPaid,
     IndexChanged,
     InstrumentChanged,
+    OptionQuote,
     Refused,
     Settled,
     Summary,
@@ -34,6 +39,7 @@ from dea_daemon.simvenue.words import (
 )  # fmt: skip
 
 _PRUNE_EVERY_NS = 60 * NS_PER_S
+_OPTION_FORWARDS = 10_000  # numbers of the forwards no future carries
 _NAN = float("nan")
 
 
@@ -46,12 +52,18 @@ class Exchange(Floor):
         self._step_ns = scenario.step_ms * NS_PER_MS
         self._stepped_ns = start_ns  # the last point of the grid
         self._listed = 0
+        self._option_forwards = 0
         self._index = Index(scenario, seed)
-        self._carry: dict[str, Carry] = {}
+        self._carry: dict[str, Carry] = {}  # of all contracts but options
+        self._forwards: dict[tuple[str, int], Carry] = {}  # by coin and expiry; a future and its options share one
         self._flow: dict[str, Flow] = {}
+        self._chain = Chain(scenario, seed)
         self._recorded = False
         for instrument in initial_instruments(scenario, start_ns):
             self._list(instrument)
+        for coin, settles in chains(scenario):
+            self._list_series(coin, settles, initial_expiries(scenario, start_ns))
+        self._look_at_options()
         self.events()  # what is there at the start is asked for, not announced
 
     @classmethod
@@ -61,6 +73,7 @@ class Exchange(Floor):
         self = cls.__new__(cls)
         Floor.__init__(self, scenario or Scenario("replayed", coins={}), start_ns, publishes=False)
         self._recorded = True
+        self._carry, self._forwards = {}, {}
         for instrument in instruments:
             self.open_book(instrument)
         return self
@@ -78,17 +91,22 @@ class Exchange(Floor):
 
     def _step(self) -> None:
         self._index.step()
-        for contract in list(self.contracts.values()):
+        for (coin, _), carry in self._forwards.items():
+            carry.step(self.now_ns, self._index.price[coin])
+        for contract in [self.contracts[name] for name in self._flow]:
             self._reprice(contract)
             self._trade_background(contract)
             if 0 < contract.instrument.expiry_ns <= self.now_ns:
                 self._settle(contract)
+        self._step_options()
+        self._forwards = {key: carry for key, carry in self._forwards.items() if key[1] > self.now_ns}
         self._each_interval()
 
     def _reprice(self, contract: Contract) -> None:
         """Index, mark and funding of one contract; funding of the step is at the rate it ends with."""
         carry, index = self._carry[contract.name], self._index.price[contract.instrument.underlying]
-        carry.step(self.now_ns, index)
+        if not contract.instrument.expiry_ns:
+            carry.step(self.now_ns, index)
         contract.index, contract.mark = index, carry.mark
         if not contract.instrument.expiry_ns:
             contract.funding_rate = carry.funding_rate(index)
@@ -111,8 +129,11 @@ class Exchange(Floor):
             self._pay_funding()
         self._liquidate_short()
         if self._every(s.ticker_every_ms):
-            for name in self.contracts:
+            for name in self._flow:
                 self.emit(TickerChanged(self.ticker(name)))
+        shares = max(s.option_ticker_ms // s.step_ms, 1)
+        for contract in self._chain.contracts[self.now_ns // self._step_ns % shares :: shares]:
+            self.emit(TickerChanged(self.ticker(contract.name)))
         if self._every(s.index_every_ms):
             for coin, price in self._index.price.items():
                 self.emit(IndexChanged(coin, self.now_ns, price))
@@ -146,29 +167,104 @@ class Exchange(Floor):
     def _list(self, instrument: Instrument) -> None:
         contract = self.open_book(instrument)
         self._listed += 1
-        self._carry[instrument.name] = Carry(self.scenario, instrument, self._seed, self._listed)
+        self._carry[instrument.name] = self._new_carry(instrument)
         self._flow[instrument.name] = Flow(self.scenario, contract, self._seed, self._listed)
         self.emit(InstrumentChanged(instrument, self.now_ns, "created"))
         carry = self._carry[instrument.name]
         contract.index = self._index.price[instrument.underlying]
-        carry.step(self.now_ns, contract.index)
         contract.mark = carry.mark
         self._trade_background(contract)
 
+    def _new_carry(self, instrument: Instrument) -> Carry:
+        """Of a contract listed now, stepped once; a future's is its options' too, where they came first."""
+        index = self._index.price[instrument.underlying]
+        if not instrument.expiry_ns:
+            carry = Carry(self.scenario, instrument, self._seed, self._listed)
+            carry.step(self.now_ns, index)
+            return carry
+        key = (instrument.underlying, instrument.expiry_ns)
+        if key not in self._forwards:
+            self._forwards[key] = Carry(self.scenario, instrument, self._seed, self._listed)
+            self._forwards[key].step(self.now_ns, index)
+        return self._forwards[key]
+
     def _settle(self, contract: Contract) -> None:
-        """End a dated future: orders cancelled, positions closed at the average index, another one listed."""
-        price = self._carry[contract.name].settlement_price
-        self.cancel_all(contract, "settlement")
-        contract.mark = price
-        for account, lots, pnl in self.accounts.settle(contract, price):
-            if account not in HOUSE:
-                self.emit(Settled(account, contract.name, self.now_ns, lots, price, pnl))
-                self.publish_portfolio(self.account(account), contract.pool)
-        self.close_book(contract)
+        """End a dated future and list another one."""
+        self.end_contract(contract, self._carry[contract.name].settlement_price)
         del self._carry[contract.name], self._flow[contract.name]
         self.emit(InstrumentChanged(contract.instrument, self.now_ns, "closed"))
         taken = {*self.instruments, *self.delisted}
         self._list(successor(self.scenario, contract.instrument, self.now_ns, taken))
+
+    # --- options -------------------------------------------------------------------------------------
+
+    def _step_options(self) -> None:
+        """Expiries and listings as they come due, and a look at every option each `option_step_ms`."""
+        chain, looks = self._chain, self._every(self.scenario.option_step_ms)
+        ended = [series for series in chain.series if series.expiry_ns <= self.now_ns]
+        for series in ended:
+            self._settle_series(series)
+        if looks:
+            chain.step()
+            for series in chain.series:
+                self._extend_ladder(series)
+        if chain.series and (looks or ended):
+            self._look_at_options()
+
+    def _look_at_options(self) -> None:
+        chain = self._chain
+        if not chain.series:
+            return
+        chain.reprice(self.now_ns, self._index.price, self._index.heat)
+        for contract, quotes in chain.makers():
+            for quote in quotes:
+                self.set_background(contract, quote.side, quote.ticks, quote.lots)
+            self.publish_book(contract)
+        if (came := chain.taker()) is not None:
+            contract, taker = came
+            self.background_taker(contract, taker.side, taker.limit_ticks, taker.lots)
+            self.publish_book(contract)
+
+    def _settle_series(self, series: Series) -> None:
+        """End an expiry of a chain and list what the calendar now wants."""
+        for contract in series.contracts:
+            self.end_contract(contract, series.carry.settlement_price)
+            self.emit(InstrumentChanged(contract.instrument, self.now_ns, "closed"))
+        self._chain.series.remove(series)
+        listed = {s.expiry_ns for s in self._chain.series if (s.coin, s.settles) == (series.coin, series.settles)}
+        wanted = calendar(self.now_ns, self.scenario.option_expiries)
+        self._list_series(series.coin, series.settles, [e for e in wanted if e not in listed])
+
+    def _list_series(self, coin: str, settles: str, expiries: list[int]) -> None:
+        """Expiries of one chain, each with its ladder around the index."""
+        s, index = self.scenario, self._index.price[coin]
+        for expiry_ns in expiries:
+            step = strike_step(s, coin, expiry_ns - self.now_ns, index)
+            strikes = ladder(index, step, s.option_strikes)
+            first = option(s, coin, settles, expiry_ns, strikes[0], is_call=True)
+            key = (coin, expiry_ns)
+            if key not in self._forwards:
+                self._option_forwards += 1
+                number = _OPTION_FORWARDS + self._option_forwards
+                self._forwards[key] = Carry(s, first, self._seed, number)
+                self._forwards[key].step(self.now_ns, index)
+            series = Series(coin, settles, first.expiry_ns, self._forwards[key], step)
+            self._chain.series.append(series)
+            self._list_strikes(series, strikes)
+
+    def _extend_ladder(self, series: Series) -> None:
+        missing = series.missing(self._index.price[series.coin], self.scenario.option_strikes)
+        if missing and series.expiry_ns - self.now_ns > self.scenario.settlement_window_s * NS_PER_S:
+            self._list_strikes(series, missing)
+
+    def _list_strikes(self, series: Series, strikes: list[int]) -> None:
+        for strike in strikes:
+            for is_call in (True, False):
+                instrument = option(self.scenario, series.coin, series.settles, series.expiry_ns, strike, is_call)
+                series.contracts.append(self.open_book(instrument))
+                self.emit(InstrumentChanged(instrument, self.now_ns, "created"))
+        series.strikes = sorted({*series.strikes, *strikes})
+        self._chain.relisted()
 
     # --- a recording ---------------------------------------------------------------------------------
 
@@ -202,9 +298,14 @@ class Exchange(Floor):
     def set_mark(self, instrument: str, mark_price: float, index_price: float) -> None:
         """Recorded mark and index, in quote currency; accounts short of margin are liquidated a step."""
         contract = self.contracts[instrument]
-        check(mark_price > 0 and index_price > 0, f"{instrument}: mark {mark_price}, index {index_price}")
+        marked = mark_price > 0 or (contract.option and mark_price == 0)
+        check(marked and index_price > 0, f"{instrument}: mark {mark_price}, index {index_price}")
         contract.mark, contract.index = mark_price, index_price
         self._liquidate_short()
+
+    def set_quote(self, instrument: str, quote: OptionQuote) -> None:
+        """Recorded volatilities and Greeks of an option."""
+        self.contracts[instrument].quote = quote
 
     # --- accounts ------------------------------------------------------------------------------------
 
@@ -245,13 +346,17 @@ class Exchange(Floor):
         holding = self.account(account).holdings.get(instrument)
         return copy(holding.position) if holding is not None else VenuePosition(instrument)
 
+    def settlements(self, account: str, currency: str, since_ns: int = 0) -> list[Settled]:
+        """What ended in one margin pool of an account since then, of the last two days, oldest first."""
+        return [s for s in self._settled if s.account == account and s.pool == currency and s.ts_ns >= since_ns]
+
     def summary(self, account: str, currency: str) -> Summary:
         """One margin pool of an account."""
         return self.margin.summary(self.account(account), currency)
 
     def currencies(self) -> list[str]:
         """The margin pools."""
-        return list(dict.fromkeys(contract.pool for contract in self.contracts.values()))
+        return list(self._pools)
 
     # --- the public market ---------------------------------------------------------------------------
 
@@ -284,7 +389,25 @@ class Exchange(Floor):
             current_funding=contract.funding_rate if perpetual else _NAN,
             open_interest=held * lot,
             volume=history.volume,
+            delivery_price=self._delivery_price(contract),
+            option=self._option_quote(contract, bid * contract.tick, ask * contract.tick),
         )
+
+    def _delivery_price(self, contract: Contract) -> float:
+        instrument = contract.instrument
+        carry = self._forwards.get((instrument.underlying, instrument.expiry_ns))
+        return carry.delivery_price(contract.index) if carry is not None else _NAN
+
+    def _option_quote(self, contract: Contract, bid: float, ask: float) -> OptionQuote | None:
+        """With the volatilities of the best bid and ask."""
+        quote, instrument = contract.quote, contract.instrument
+        if quote is None:
+            return None
+        forward, sign = quote.underlying_price, 1 if instrument.is_call else -1
+        unit = forward if contract.coin_quoted else 1.0
+        tau_years = (instrument.expiry_ns - self.now_ns) / NS_PER_DAY / DAYS_PER_YEAR
+        bid_iv, ask_iv = (implied_vol(p * unit, sign, forward, instrument.strike, tau_years) for p in (bid, ask))
+        return replace(quote, bid_iv=bid_iv, ask_iv=ask_iv)
 
     def index_price(self, currency: str) -> float:
         """USD. Stablecoins are at 1. Refused: instrument_not_found."""

@@ -263,7 +263,7 @@ class Floor:
     def _limit(self, contract: Contract, side: Side, price_ticks: int | None) -> int:
         """The price an order may reach: its own, or the band's edge for a market order."""
         edge = self.band(contract)[side is Side.BUY] / contract.tick
-        if not (edge > 0 or contract.option and contract.mark >= 0):
+        if not (edge > 0 or (contract.option and contract.mark >= 0)):
             raise Refused("price_too_far", f"{contract.name} has no mark yet")
         if price_ticks is None:
             return max(int(edge), 1)

@@ -60,7 +60,9 @@ class Margin:
     def pool_maintenance(self, account: Account, pool: str) -> float:
         return sum(self.maintenance(c, h.position.lots) for c, h in self._accounts.held(account, pool))
 
-    def pool_initial(self, account: Account, pool: str, working: Working, buys: dict[str, float] | None = None) -> float:
+    def pool_initial(
+        self, account: Account, pool: str, working: Working, buys: dict[str, float] | None = None
+    ) -> float:
         """With orders at their worst; `working` gives lots to buy and to sell by instrument, `buys` the sums of lots
         to buy times price ticks (default: of the orders that work)."""
         buys = self._orders.buys(account.name) if buys is None else buys

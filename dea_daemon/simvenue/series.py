@@ -9,7 +9,7 @@ from itertools import chain, repeat
 from math import log10, sqrt
 
 from dea_daemon.domain.instruments import Instrument, Kind, Payoff, TickStep
-from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_S
+from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MS, NS_PER_S
 from dea_daemon.simvenue.listing import VENUE, future_name, month_end, next_friday, next_morning, quarter_end
 from dea_daemon.simvenue.scenarios import Scenario
 
@@ -84,7 +84,7 @@ def option(scenario: Scenario, coin: str, settles: str, expiry_ns: int, strike: 
         tick_steps=_COIN_STEPS if in_coin else (),
         maker_fee=scenario.option_fee,
         taker_fee=scenario.option_fee,
-        expiry_ns=expiry_ns,
+        expiry_ns=expiry_ns // NS_PER_MS * NS_PER_MS,
         strike=float(strike),
         is_call=is_call,
         fee_cap=scenario.option_fee_cap,

@@ -180,6 +180,7 @@ class CaptureRun:
             accounts=self.universe.accounts,
             rows=tuple(rows),
             parameters=self.settings.parameters.model_dump_json(),
+            currencies=tuple(sorted(pools - set(self.universe.underlyings))),
         )
         self.state, self.params = begin(started)
         if self._tape_path is not None:

@@ -179,6 +179,8 @@ def _started(settings: Settings, venues: Venues, ledger: Ledger, clock: Clock, r
         hour_turnover_usd=past.hour_turnover_usd,
         hour_fees_usd=past.hour_fees_usd,
         minute_creates=past.minute_creates,
+        currencies=venues.currencies,
+        settled=past.settled,
     )
 
 

@@ -9,7 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from dea_daemon.domain.commands import Approved, CancelOrder, CreateOrder, Outgoing, QueryAccount, QueryOrder
+import msgspec
+
+from dea_daemon.domain.commands import (
+    Approved,
+    CancelOrder,
+    CreateOrder,
+    Outgoing,
+    QueryAccount,
+    QueryInstruments,
+    QueryOrder,
+)
 from dea_daemon.domain.events import (
     AccountReported,
     AnyEvent,
@@ -18,11 +28,13 @@ from dea_daemon.domain.events import (
     FeedAlive,
     FeedOpened,
     FillReceived,
+    InstrumentsListed,
     OrderEvidence,
     OrderSeen,
     PoolReport,
     PoolUpdated,
     PositionReport,
+    Settlement,
     VenueOrderState,
 )
 from dea_daemon.domain.instruments import Universe
@@ -34,6 +46,7 @@ from dea_daemon.simvenue.words import (
     OrderRequest,
     PortfolioChanged,
     Refused,
+    Settled,
     Summary,
     VenueEvent,
     VenueFill,
@@ -130,9 +143,12 @@ class PaperVenue:
                 orders = self.exchange.orders_by_label(ACCOUNT, label)
                 fills = [f for f in self.exchange.fills(ACCOUNT) if f.label == label]
                 self._tell(now_ns, lambda at: [self._evidence(label, now_ns, orders, fills, at)])
-            case QueryAccount(trades_since_ms=since_ms):
+            case QueryAccount(trades_since_ms=since_ms, settled_since_ms=settled_ms):
                 report = self._report(now_ns, since_ms * NS_PER_MS)
-                self._tell(now_ns, report)
+                settled = self._settled(settled_ms * NS_PER_MS) if settled_ms else ()
+                self._tell(now_ns, lambda at: [_with_settlements(event, settled) for event in report(at)])
+            case QueryInstruments():  # its contracts are those it began with
+                self._tell(now_ns, lambda at: [InstrumentsListed(at, self._account, ())])
 
     def _place(self, order: CreateOrder, now_ns: int) -> None:
         request = OrderRequest(
@@ -185,6 +201,15 @@ class PaperVenue:
 
         return answer
 
+    def _settled(self, since_ns: int) -> tuple[Settlement, ...]:
+        venue = self.exchange
+        told = (s for currency in venue.currencies() for s in venue.settlements(ACCOUNT, currency, since_ns))
+        return tuple(self._settlement(s) for s in told)
+
+    def _settlement(self, s: Settled) -> Settlement:
+        row = self._row[s.instrument]
+        return Settlement(self._account, row, s.ts_ns, s.lots, s.settlement_price, s.cash - s.fee, s.pool)
+
     def _changed(self, order: VenueOrder, at: int) -> list[AnyEvent]:
         return [self._order(order, at)]
 
@@ -229,6 +254,10 @@ class PaperVenue:
             self.universe.instruments[row].settle_currency,
             f.is_maker,
         )
+
+
+def _with_settlements(event: AnyEvent, settled: tuple[Settlement, ...]) -> AnyEvent:
+    return msgspec.structs.replace(event, settlements=settled) if isinstance(event, AccountReported) else event
 
 
 def pool(s: Summary) -> PoolReport:

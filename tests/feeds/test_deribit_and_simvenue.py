@@ -13,17 +13,19 @@ from dea_daemon.domain.events import (
     FeedOpened,
     FillReceived,
     IndexUpdated,
+    ListingChanged,
     MarkUpdated,
     MessageRefused,
+    OptionUpdated,
     OrderSeen,
     PoolUpdated,
     TradePrinted,
     VenueOrderState,
 )
-from dea_daemon.domain.instruments import AccountKey, Universe
+from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Universe
 from dea_daemon.feeds.codec import Codec
 from dea_daemon.feeds.deribit import sockets
-from dea_daemon.feeds.deribit_mapping import instrument_from, pool_from, position_from
+from dea_daemon.feeds.deribit_mapping import instrument_from, pool_from, position_from, settlement_from
 from dea_daemon.simvenue.deribit import Session
 from dea_daemon.state.books import Book, Change
 from tests.simvenue.deribit_desk import BTC, KEY, Desk
@@ -67,21 +69,20 @@ def desk() -> Desk:
     return Desk()
 
 
+def listing(desk: Desk) -> list[Instrument]:
+    infos = desk.ask("public/get_instruments", currency="any")
+    return [contract for info in infos if (contract := instrument_from(info)) is not None]
+
+
 def wires(desk: Desk) -> tuple[Wire, Wire]:
     """Market data and the account, over the contracts the venue lists."""
-    listed = [instrument_from(info) for info in desk.ask("public/get_instruments", currency="any")]
-    rows = tuple((0, contract) for contract in listed if contract is not None)
-    universe = Universe((AccountKey("deribit", "main"),), rows)
+    universe = Universe((AccountKey("deribit", "main"),), tuple((0, contract) for contract in listing(desk)))
     market, account = (Wire(desk, s.codec, universe) for s in sockets(universe, 0, KEY.client_id, KEY.client_secret))
     return market, account
 
 
 def test_our_reading_of_its_contracts_is_its_own(desk):
-    listed = {
-        contract.name: contract
-        for info in desk.ask("public/get_instruments", currency="any")
-        if (contract := instrument_from(info)) is not None
-    }
+    listed = {contract.name: contract for contract in listing(desk)}
     assert set(listed) == set(desk.exchange.instruments)
     for name, own in desk.exchange.instruments.items():
         read = listed[name]
@@ -170,3 +171,95 @@ def test_its_heartbeats_are_answered_so_it_never_hangs_up(desk):
         market.hear()
         account.hear()
     assert (market.session.closing, account.session.closing) == ("", "")
+
+
+# --- options ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def options() -> Desk:
+    """A venue with chains, whose nearest expiry is 25 s away."""
+    return Desk("options", options=True)
+
+
+def test_our_reading_of_its_options_is_its_own(options):
+    listed = {contract.name: contract for contract in listing(options)}
+    chain = {name: own for name, own in options.exchange.instruments.items() if own.kind is Kind.OPTION}
+    assert len(chain) > 300
+    shared = ("kind", "payoff", "underlying", "quote_currency", "settle_currency", "margin_pool", "strike", "is_call")
+    grid = ("lot_size", "tick_size", "tick_steps", "min_lots", "expiry_ns", "taker_fee", "fee_cap")
+    for name, own in chain.items():
+        for field in shared + grid:
+            assert getattr(listed[name], field) == getattr(own, field), (name, field)
+    universe = Universe((AccountKey("deribit", "main"),), tuple((0, contract) for contract in listed.values()))
+    assert set(universe.coin_quoted[universe.option].tolist()) == {True, False}
+
+
+def test_what_we_hear_of_an_option_is_what_the_venue_says_of_it(options):
+    market, _ = wires(options)
+    for _ in range(15):
+        options.sleep(100)
+        market.hear()
+    last = {event.row: event for event in market.of(OptionUpdated)}
+    assert len(last) == sum(market.universe.option)
+    for row, heard in last.items():
+        name = market.universe.instruments[row].name
+        said = options.exchange.ticker(name).option
+        assert said is not None
+        if heard.ts_event_ns == market.of(OptionUpdated)[-1].ts_event_ns:
+            assert heard.mark_iv == pytest.approx(said.mark_iv, abs=1e-4), name
+            assert heard.underlying_price == pytest.approx(said.underlying_price, abs=0.01), name
+            assert heard.delta == pytest.approx(said.delta, abs=1e-5), name
+    assert not market.of(MessageRefused)
+
+
+def test_contracts_that_are_listed_while_we_listen_are_joined_and_heard(options):
+    market, account = wires(options)
+    before = len(market.universe)
+    for _ in range(300):
+        options.sleep(100)
+        market.hear()
+        account.hear()
+    ended = [event.name for event in market.of(ListingChanged) if event.state == "closed"]
+    created = {event.name for event in market.of(ListingChanged) if event.state == "created"}
+    joining = [contract for contract in listing(options) if contract.name in created]
+    assert len(joining) == len(created) > 50
+    market.universe.extend(tuple((0, contract) for contract in joining))
+    gone = [row for row in range(before) if market.universe.instruments[row].name in ended]
+    assert gone
+    for wire in (market, account):
+        wire.codec.leave(gone)
+        wire.books += [Book() for _ in joining]
+        for message in wire.codec.join(range(before, len(market.universe))):
+            wire.say(message)
+    market.events.clear()
+    for _ in range(20):
+        options.sleep(100)
+        market.hear()
+    rows = set(range(before, len(market.universe)))
+    is_option = {row for row in rows if market.universe.option[row]}
+    assert {event.row for event in market.of(OptionUpdated)} >= is_option
+    assert {event.row for event in market.of(BookSnapshot)} == rows - is_option
+    assert not market.of(MessageRefused)
+    again = Wire(options, market.codec, market.universe)  # reconnected: what ended is not asked for, so none is refused
+    assert not again.of(MessageRefused)
+
+
+def test_a_delivery_is_read_as_the_venue_booked_it(options):
+    _, account = wires(options)
+    universe, now_ns = account.universe, options.now_ns
+    soon = [i for i in universe.instruments if i.kind is Kind.OPTION and i.expiry_ns < now_ns + 60 * 10**9]
+    held = next(i for i in soon if i.settle_currency == "BTC" and i.is_call)
+    best = options.exchange.ticker(held.name)
+    options.ask("private/buy", instrument_name=held.name, amount=1.0, type="limit", price=best.best_ask)
+    while options.exchange.position("main", held.name).lots:
+        options.sleep(1_000)
+        account.hear()
+    answer = options.ask("private/get_settlement_history_by_currency", currency="BTC", type="delivery")
+    (told,) = [settlement_from(info, universe, 0) for info in answer["settlements"]]
+    (booked,) = options.exchange.settlements("main", "BTC")
+    assert told is not None
+    assert (universe.instruments[told.row].name, told.lots, told.currency) == (held.name, booked.lots, "BTC")
+    assert told.ts_event_ns == pytest.approx(booked.ts_ns, abs=10**6)
+    assert told.price == pytest.approx(booked.settlement_price, rel=1e-6)
+    assert told.profit == pytest.approx(booked.cash - booked.fee, abs=1e-8)

@@ -1,6 +1,7 @@
 """Exposure: every row against finite differences of what a whole account is worth, written out by itself here."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -162,7 +163,8 @@ def bumped(field, u, bucket, step):
     """A world where this underlying's contracts of one bucket have another basis or volatility."""
     old = getattr(World(), field)
     mine = [CONTRACTS[i].underlying == FACTORS.underlyings[u] and BUCKET[i] == bucket for i in range(N)]
-    return replace(World(), **{field: tuple(value + step * m for value, m in zip(old, mine, strict=True))})
+    values = tuple(value + step * m for value, m in zip(old, mine, strict=True))
+    return replace(World(), basis=values) if field == "basis" else replace(World(), vol=values)
 
 
 def row(values, kind, u, bucket=None):
@@ -172,7 +174,11 @@ def row(values, kind, u, bucket=None):
 scales = np.array([c.lot_value * (1.0 if c.payoff is Payoff.INVERSE else 80_000.0) for c in CONTRACTS])
 sizes = st.lists(st.floats(-200_000.0, 200_000.0), min_size=N, max_size=N)  # USD in each contract
 positions = sizes.map(lambda usd: [*np.rint(np.array(usd[:-1]) / scales[:-1]).astype(int).tolist(), 0])
-NEAR = dict(rel=1e-5, abs=0.05)  # of positions of 100,000 USD
+
+
+def near(value):
+    """Of positions of 100,000 USD."""
+    return pytest.approx(value, rel=1e-5, abs=0.05)
 
 
 @given(positions)
@@ -180,7 +186,7 @@ def test_delta_is_the_slope_of_what_the_account_is_worth(position):
     measured = exposure(position)
     for u in (BTC, ETH):
         # A slope by ln S: the step is a relative one.
-        assert row(measured, "delta", u) == pytest.approx(slope(position, lambda h, u=u: moved(u, h), 1e-5), **NEAR)
+        assert row(measured, "delta", u) == near(slope(position, lambda h, u=u: moved(u, h), 1e-5))
 
 
 @given(positions)
@@ -199,7 +205,7 @@ def test_vega_is_the_slope_by_a_vol_point_in_each_bucket_and_their_weighted_sum(
         total = 0.0
         for bucket in range(len(BUCKETS)):
             point = slope(position, lambda h, u=u, b=bucket: bumped("vol", u, b, h), 1e-4) / 100.0
-            assert row(measured, "vega", u, bucket) == pytest.approx(point, **NEAR)
+            assert row(measured, "vega", u, bucket) == near(point)
             days = next((d for d, b in zip(DAYS, BUCKET, strict=True) if b == bucket), 30.0)  # one expiry in each
             total += point * float(term_weight(np.array(days)))
         assert row(measured, "vega", u) == pytest.approx(total, rel=1e-5, abs=0.1)
@@ -211,7 +217,7 @@ def test_basis_is_the_slope_by_one_percent_of_annual_basis_in_each_bucket(positi
     for u in (BTC, ETH):
         for bucket in range(len(BUCKETS)):
             percent = slope(position, lambda h, u=u, b=bucket: bumped("basis", u, b, h), 1e-5) / 100.0
-            assert row(measured, "basis", u, bucket) == pytest.approx(percent, **NEAR)
+            assert row(measured, "basis", u, bucket) == near(percent)
 
 
 @given(positions)
@@ -226,7 +232,7 @@ def test_theta_is_what_a_day_takes_from_options_and_carry_what_forwards_and_fund
 @given(positions)
 def test_cash_is_the_slope_by_the_price_of_a_stablecoin(position):
     held = slope(position, lambda h: World(usdc=0.998 * (1.0 + h)), 1e-5)
-    assert row(exposure(position), "cash", 0) == pytest.approx(held, **NEAR)
+    assert row(exposure(position), "cash", 0) == near(held)
 
 
 # --- conventions ------------------------------------------------------------------------------------
@@ -385,7 +391,9 @@ def in_window(name, strike):
     s = STILL * SHARE  # of the forward's logarithm
     call = CONTRACTS[i].is_call
     g = black.greeks(spot, strike, 1e-4, s / math.sqrt(1e-4), call)
-    columns = dict(forward_price=spot, mark_price=spot, weight=SHARE, delta=g.delta, gamma=g.gamma)
+    columns: dict[str, float | np.ndarray] = dict(
+        forward_price=spot, mark_price=spot, weight=SHARE, delta=g.delta, gamma=g.gamma
+    )
     columns["coin_value"] = g.price / spot if UNIVERSE.coin_quoted[i] else 0.0
     changed = {key: np.where(np.arange(N) == i, value, getattr(marks(), key)) for key, value in columns.items()}
     forward = lambda x: (1.0 - SHARE) * spot + SHARE * x  # noqa: E731
@@ -432,11 +440,11 @@ def test_what_has_settled_is_exposed_to_nothing():
 
 # --- unknown prices ---------------------------------------------------------------------------------
 
-NEEDS = {
+NEEDS: dict[str, Callable[[Instrument], bool]] = {
     "mark_price": lambda c: c.kind in (Kind.PERPETUAL, Kind.FUTURE),
-    "spot_price": lambda c: c.payoff is Payoff.INVERSE or c.kind in (Kind.SPOT,) or c.quote_currency == c.underlying,
+    "spot_price": lambda c: Payoff.INVERSE is c.payoff or Kind.SPOT is c.kind or c.quote_currency == c.underlying,
     "forward_price": lambda c: c.kind is Kind.OPTION,
-    "settle_price": lambda c: c.payoff is not Payoff.INVERSE and c.quote_currency != c.underlying,
+    "settle_price": lambda c: not NEEDS["spot_price"](c),
     "delta": lambda c: c.kind is Kind.OPTION,
     "coin_value": lambda c: c.kind is Kind.OPTION and c.quote_currency == c.underlying,
 }

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-CONFIGS = sorted((Path(__file__).parents[2] / "config").glob("*.yaml"))
+# portfolio.yaml is no run's: it is read by `exposure`.
+CONFIGS = sorted(p for p in (Path(__file__).parents[2] / "config").glob("*.yaml") if p.stem != "portfolio")
 
 ENVIRON = {
     "DEA_SIMVENUE_HTTP_URL": "http://127.0.0.1:8080",

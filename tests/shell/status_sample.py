@@ -16,6 +16,25 @@ def instrument(name: str, **other: Any) -> dict[str, Any]:
     return row | other
 
 
+def greeks(**other: Any) -> dict[str, Any]:
+    line = dict(
+        delta_usd=9.8e4, gamma_usd_1pct=1_250.0, vega_usd_1pt=-310.5, theta_usd_day=-42.0, carry_usd_day=12.25,
+        vega_by_expiry={"7d": -10.5, "90d": -400.0}, basis_by_expiry={"90d": 55.0},
+    )  # fmt: skip
+    return line | other
+
+
+def option(name: str, **other: Any) -> dict[str, Any]:
+    """A position in an option, as `shell.exposure.positions` tells."""
+    row = dict(
+        instrument=name, account="deribit/main", kind="option", underlying="BTC", amount=-3.0, iv_source="quotes",
+        position_lots=-30, mark=0.0584, forward=93_400.0, iv=0.46, days=81.0, notional_usd=-276_000.0,
+        delta_usd=-99_286.0, gamma_usd_1pct=-4_974.0, theta_usd_day=144.0, carry_usd_day=18.5, vega_usd_1pt=-508.0,
+        modelled=False, greeks_off=False,
+    )  # fmt: skip
+    return row | other
+
+
 def status(**other: Any) -> dict[str, Any]:
     """Schema 1, in good health."""
     sample: dict[str, Any] = dict(
@@ -32,6 +51,8 @@ def status(**other: Any) -> dict[str, Any]:
             dict(factor="delta:BTC", price=80_000.0, annual_vol=0.5, actual_usd=9.8e4, target_usd=1e5, band_usd=5e3),
             dict(factor="delta:ETH", price=3_000.0, annual_vol=0.6, actual_usd=0.0, target_usd=None, band_usd=None),
         ],
+        greeks=dict(BTC=greeks(), ETH=greeks(gamma_usd_1pct=0.0, vega_usd_1pt=0.0, theta_usd_day=0.0, vega_by_expiry={})),
+        options=[option("BTC-27MAR26-70000-C")], option_counts=dict(listed=370, modelled=4, greeks_off=1),
         limits=[
             dict(limit="net", subject="delta:BTC", used=95_000.0, allowed=400_000.0),
             dict(limit="instrument", subject="BTC-PERPETUAL", used=120.0, allowed=300_000.0),

@@ -16,6 +16,33 @@ def factor(name: str, held: float | None, wanted: float | None, band: float | No
     return dict(factor=name, price=65_000.0, annual_vol=0.5, actual_usd=held, target_usd=wanted, band_usd=band)
 
 
+def greeks(**more: Any) -> dict[str, Any]:
+    return dict(
+        delta_usd=0.0, gamma_usd_1pct=5_995.0, vega_usd_1pt=-160.2, theta_usd_day=-122.4, carry_usd_day=46.5,
+        vega_by_expiry={"7d": 38.4, "90d": -262.1}, basis_by_expiry={"90d": -184.0},
+    ) | more  # fmt: skip
+
+
+def option(name: str, **more: Any) -> dict[str, Any]:
+    return dict(
+        instrument=name, account="deribit/main", kind="option", underlying="BTC", amount=-3.0, iv_source="quotes",
+        position_lots=-30, mark=0.0584, forward=93_400.0, iv=0.46, days=81.0, notional_usd=-276_000.0,
+        delta_usd=-99_286.0, gamma_usd_1pct=-4_974.0, theta_usd_day=144.0, carry_usd_day=18.5, vega_usd_1pt=-508.0,
+        modelled=False, greeks_off=False,
+    ) | more  # fmt: skip
+
+
+def with_options(**more: Any) -> dict[str, Any]:
+    """A status of a book of options."""
+    held = [
+        option("BTC-27MAR26-100000-C"),
+        option("BTC-9JAN26-92000-C", position_lots=10, days=0.53, iv=0.41, delta_usd=45_564.0, modelled=True),
+        option("BTC_USDC-30JAN26-3400-P", position_lots=-200, days=25.0, iv=None, vega_usd_1pt=None, greeks_off=True),
+    ]
+    counts = dict(listed=370, modelled=12, greeks_off=1)
+    return status(greeks={"BTC": greeks(), "ETH": greeks(vega_by_expiry={})}, options=held, option_counts=counts) | more
+
+
 def fill(n: int, **more: Any) -> dict[str, Any]:
     return dict(
         n=n, utc_ns=NOW_NS + n * 10**9, instrument="ETH-PERPETUAL", side="buy", lots=100 + n, price=3_000.05,

@@ -37,6 +37,9 @@ class Daemon:
         mode = {"mode": self.mode, "mode_why": "test", "armed": self.armed, "orders": orders}
         return {**mode, "equity_usd": float("nan"), "healthy": self.healthy, "unhealthy": unhealthy}
 
+    def exposure(self) -> dict[str, Any] | None:
+        return {"greeks": {}, "equity_usd": float("nan")} if self.armed else None
+
     def points(self, after: int) -> list[dict[str, Any]]:
         return [{"seq": seq} for seq in range(1, 4) if seq > after]
 
@@ -108,6 +111,13 @@ async def test_health_is_503_when_unhealthy_and_still_an_answer(place, daemon):
 )
 async def test_histories_start_after_what_was_seen(place, path, count):
     assert len(await ask(place, path)) == count
+
+
+async def test_the_exposure_is_told_once_there_is_a_decision(place, daemon):
+    assert await ask(place, "/exposure") == {"greeks": {}, "equity_usd": None}
+    daemon.armed = False  # the stand-in's word for a daemon that has not decided yet
+    with pytest.raises(Refused, match="no decision yet"):
+        await ask(place, "/exposure")
 
 
 async def test_one_decision_by_number_or_the_last(place):

@@ -4,10 +4,11 @@ from math import isnan
 
 import pytest
 
-from dea_daemon.domain.commands import QueryAccount, QueryOrder
-from dea_daemon.domain.events import VenueOrderState
+from dea_daemon.domain.commands import QueryAccount, QueryInstruments, QueryOrder
+from dea_daemon.domain.events import Settlement, VenueOrderState
 from dea_daemon.shell.gateway import HISTORY_PAGE, PAGES_MAX
 from tests.shell.deribit_stub import (
+    INVERSE,
     LABEL,
     NOW_NS,
     UTC_NS,
@@ -174,11 +175,11 @@ ACCOUNT = {
 }
 
 
-async def report(pace=None, **answers):
+async def report(pace=None, settled_since_ms=0, **answers):
     changes = {} if pace is None else {"pace": pace}
     async with stub_venue(by_method(**(ACCOUNT | answers))) as stub, client_of(stub, timeout_ms=300) as client:
         gateway = gateway_on(client, **changes)
-        return await gateway.query_account(QueryAccount(0, SINCE_MS)), stub.requests
+        return await gateway.query_account(QueryAccount(0, SINCE_MS, settled_since_ms)), stub.requests
 
 
 async def test_an_account_is_asked_trades_first_and_balances_last():
@@ -254,3 +255,92 @@ async def test_every_request_of_a_question_is_paced():
 
     _, requests = await report(pace)
     assert paced == len(requests) == 5
+
+
+# --- deliveries -------------------------------------------------------------------------------------------
+
+DELIVERY = {
+    "type": "delivery",
+    "timestamp": SINCE_MS + 5,
+    "instrument_name": "BTC-26JUN26-50000-C",
+    "position": -1.5,
+    "mark_price": 0.2,
+    "index_price": 62_500.0,
+    "profit_loss": -0.300225,
+    "session_profit_loss": -0.300225,
+}
+HISTORY = "get_settlement_history_by_currency"
+
+
+async def test_deliveries_are_asked_for_only_when_some_are_owed():
+    told, requests = await report()
+    assert told.settlements == ()
+    assert HISTORY not in {r.method.removeprefix("private/") for r in requests}
+
+
+async def test_a_delivery_is_told_with_its_lots_its_price_and_the_cash_it_moved():
+    page = result({"settlements": [DELIVERY], "continuation": "none"})
+    told, requests = await report(settled_since_ms=SINCE_MS, **{HISTORY: page})
+    ts_ns = (SINCE_MS + 5) * 1_000_000
+    assert told.settlements == (Settlement(0, 2, ts_ns, -15, 62_500.0, -0.300225, "BTC"),)
+    (request,) = [r for r in requests if r.method.endswith(HISTORY)]  # of currencies in which contracts end
+    assert (request.params["currency"], request.params["type"]) == ("BTC", "delivery")
+
+
+async def test_deliveries_are_read_back_to_the_time_asked_for_and_no_further():
+    def page(request):
+        at = int(request.params.get("continuation", "0"))
+        rows = [DELIVERY | {"timestamp": SINCE_MS + 30 - 20 * at - k} for k in range(2)]
+        return result({"settlements": rows, "continuation": str(at + 1)})
+
+    told, requests = await report(settled_since_ms=SINCE_MS, **{HISTORY: page})
+    assert [s.ts_event_ns // 1_000_000 - SINCE_MS for s in told.settlements] == [30, 29, 10, 9]
+    assert sum(r.method.endswith(HISTORY) for r in requests) == 3
+
+
+async def test_deliveries_in_contracts_that_are_not_ours_are_left_out():
+    page = result(
+        {"settlements": [DELIVERY | {"instrument_name": "BTC-26JUN26-1-P"}, DELIVERY], "continuation": "none"}
+    )
+    told, _ = await report(settled_since_ms=SINCE_MS, **{HISTORY: page})
+    assert len(told.settlements) == 1
+
+
+UNREADABLE = {"settlements": [DELIVERY, DELIVERY | {"position": "much"}]}
+
+
+@pytest.mark.parametrize("answer", [b"", result(None), result({}), result(UNREADABLE), refusal(10040)])
+async def test_deliveries_that_cannot_be_had_leave_the_rest_of_the_report_as_good(answer):
+    told, _ = await report(settled_since_ms=SINCE_MS, **{HISTORY: answer})
+    assert told.settlements == ()
+    assert told.complete
+    assert "get_settlement_history BTC" in told.why
+    assert told.positions
+
+
+# --- contracts --------------------------------------------------------------------------------------------
+
+
+async def listed(fresh=lambda infos: (), **answers):
+    async with stub_venue(by_method(**answers)) as stub, client_of(stub, timeout_ms=300) as client:
+        return await gateway_on(client, fresh=fresh).query_instruments(QueryInstruments(0)), stub.requests
+
+
+async def test_contracts_are_had_by_one_request_and_picked_by_whoever_knows_ours():
+    seen = []
+
+    def fresh(infos):
+        seen.extend(infos)
+        return (INVERSE,)
+
+    told, requests = await listed(fresh, get_instruments=result([{"a": 1}]))
+    assert seen == [{"a": 1}]
+    assert [(r.method, r.params) for r in requests] == [("public/get_instruments", {"currency": "any"})]
+    assert (told.instruments, told.why, told.account, told.ts_recv_ns) == ((INVERSE,), "", 0, NOW_NS)
+
+
+@pytest.mark.parametrize("answer", [b"", result(None), result({}), refusal(10028)])
+async def test_a_list_of_contracts_that_cannot_be_had_says_why(answer):
+    told, _ = await listed(get_instruments=answer)
+    assert told.instruments == ()
+    assert told.why

@@ -2,18 +2,21 @@
 
 import sqlite3
 import threading
+from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import pytest
 from click.testing import CliRunner
 
 from dea_daemon.cli import cli
 from dea_daemon.domain.errors import DataError, LedgerError
+from dea_daemon.domain.events import Settlement
 from dea_daemon.domain.modes import Mode
 from dea_daemon.shell import ledger_care
 from dea_daemon.shell.ledger import Batch, Ledger
 from dea_daemon.shell.ledger_care import backup, check, vacuum
 from dea_daemon.shell.statement import statement
-from tests.shell.ledger_samples import HOUR, NOW, UNIVERSE, booked, order, record
+from tests.shell.ledger_samples import HOUR, NOW, UNIVERSE, S, booked, order, record
 
 # What release 0.1.0 made, word for word: never edited, whatever becomes of ledger_schema.
 RELEASE_1 = """
@@ -68,6 +71,31 @@ INSERT INTO fills VALUES ('deribit/main', 't1', @NOW, @NOW, 'BTC-PERPETUAL', '10
 INSERT INTO modes VALUES (1, 4, 3, 'operator: unsure');
 INSERT INTO decisions VALUES (7, 1, 5, '{}');
 """.replace("@NOW", str(NOW))
+
+# What the second schema added, word for word, likewise.
+RELEASE_2 = """
+CREATE TABLE instruments (
+    account TEXT NOT NULL, instrument TEXT NOT NULL, kind TEXT NOT NULL, payoff TEXT NOT NULL,
+    underlying TEXT NOT NULL, quote_currency TEXT NOT NULL, settle_currency TEXT NOT NULL,
+    contract_size TEXT NOT NULL, lot_size TEXT NOT NULL, tick_size TEXT NOT NULL,
+    expiry_ns INTEGER NOT NULL, PRIMARY KEY (account, instrument)) STRICT, WITHOUT ROWID;
+CREATE TABLE pool_history (
+    ts_ns INTEGER NOT NULL, account TEXT NOT NULL, currency TEXT NOT NULL, equity REAL, cash REAL,
+    session_funding REAL, closing INTEGER NOT NULL,
+    PRIMARY KEY (ts_ns, account, currency)) STRICT, WITHOUT ROWID;
+CREATE TABLE adoptions (
+    account TEXT NOT NULL, ts_ns INTEGER NOT NULL, positions TEXT NOT NULL,
+    PRIMARY KEY (account, ts_ns)) STRICT, WITHOUT ROWID;
+CREATE INDEX fills_by_receipt ON fills (ts_recv_ns);
+PRAGMA user_version = 2;
+"""
+ROWS_2 = """
+INSERT INTO instruments VALUES ('deribit/main', 'BTC-PERPETUAL', 'perpetual', 'inverse', 'BTC', 'USD', 'BTC', '1',
+    '10', '0.5', 0);
+INSERT INTO adoptions VALUES ('deribit/main', @BEFORE, '{"BTC-PERPETUAL": ["100", 50000.0]}');
+INSERT INTO pool_history VALUES (@BEFORE, 'deribit/main', 'BTC', 1.0, 1.0, 0.0, 0);
+INSERT INTO pool_history VALUES (@AFTER, 'deribit/main', 'BTC', 0.9, 0.9, 0.0, 1);
+""".replace("@BEFORE", str(NOW - HOUR)).replace("@AFTER", str(NOW + HOUR))
 
 
 @pytest.fixture
@@ -190,11 +218,11 @@ def test_shrinking_forgets_old_decisions_but_the_last_and_nothing_else(ledger):
 # --- a ledger of the first release --------------------------------------------------------------------------
 
 
-def released(path):
+def released(path, *more):
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
-    db.executescript(RELEASE_1)
-    db.executescript(ROWS_1)
+    for script in (RELEASE_1, ROWS_1, *more):
+        db.executescript(script)
     db.close()
     return path
 
@@ -216,13 +244,44 @@ def test_a_ledger_of_the_first_release_opens_with_all_it_held(tmp_path):
 def test_before_a_migration_the_old_ledger_is_set_aside_once(tmp_path):
     path = released(tmp_path / "ledger.sqlite")
     Ledger.open(path).close()
-    aside = tmp_path / "ledger.sqlite.before-2"
+    aside = tmp_path / "ledger.sqlite.before-3"
     assert check(aside).schema == 1 and check(aside).rows["intents"] == 1
     assert mode_of(aside) == "0o600"
     before = aside.read_bytes()
     Ledger.open(path).close()
     assert aside.read_bytes() == before
     assert not any(".part" in file.name for file in tmp_path.iterdir())
+
+
+def test_a_ledger_of_the_second_schema_opens_with_all_it_held_and_takes_deliveries(tmp_path):
+    path = released(tmp_path / "ledger.sqlite", RELEASE_2, ROWS_2)
+    day = datetime.fromtimestamp(NOW / 1e9, UTC).date()
+    before = statement(path, day)
+    ledger = Ledger.open(path)
+    found = ledger.recover(UNIVERSE, NOW + HOUR // 2)
+    assert len(found.restored) == 1 and found.fills_seen == ((0, "t1"),) and found.settled == ()
+    assert statement(path, day) == before and before.contracts[0].fills == 1
+    ended = Settlement(0, 0, NOW, 10, 60_000.0, 0.25, "BTC")
+    ledger.write(Batch(settlements=[(ended, "venue record")]), UNIVERSE, NOW + S)
+    assert ledger.recover(UNIVERSE, NOW + S).settled == ((0, "BTC-PERPETUAL"),)
+    ledger.close()
+    assert statement(path, day).pools[0].settled == Decimal("0.25")
+    aside = check(tmp_path / "ledger.sqlite.before-3")
+    assert aside.schema == 2 and "settlements" not in aside.rows and check(path).schema == 3
+
+
+def test_the_tables_of_a_migrated_ledger_are_those_of_a_new_one(tmp_path, ledger):
+    path = released(tmp_path / "old.sqlite", RELEASE_2, ROWS_2)
+    Ledger.open(path).close()
+
+    def columns(file):
+        with sqlite3.connect(file) as db:
+            tables = db.execute("SELECT type, name FROM sqlite_schema ORDER BY type, name").fetchall()
+            found = [(*table, db.execute(f"PRAGMA table_xinfo({table[1]})").fetchall()) for table in tables]
+        db.close()
+        return found
+
+    assert columns(path) == columns(ledger.path)
 
 
 def test_a_new_ledger_sets_nothing_aside(ledger):
@@ -241,8 +300,6 @@ def test_a_newer_ledger_is_refused_by_every_reader_that_would_change_it(ledger):
 
 
 def test_a_ledger_not_migrated_yet_still_tells_what_it_can(tmp_path):
-    from datetime import date
-
     path = released(tmp_path / "ledger.sqlite")
     assert "begin with the next run" in statement(path, date(2026, 2, 2)).notes[0]
     assert check(path).schema == 1

@@ -75,6 +75,16 @@ def test_what_is_not_known_is_not_a_number_rather_than_zero():
     assert untargeted != untargeted
 
 
+def test_greeks_are_told_by_underlying_and_beside_the_deltas():
+    read = shown()
+    assert value(read, "dea_gamma_usd_1pct", underlying="BTC") == 1_250
+    assert value(read, "dea_vega_usd_1pt", underlying="BTC") == -310.5
+    assert value(read, "dea_theta_usd_day", underlying="ETH") == 0
+    assert value(read, "dea_options_modelled") == 4
+    assert value(read, "dea_greeks_off") == 1
+    assert {dict(labels)["factor"] for name, labels in read if name == "dea_exposure_usd"} == {"delta:BTC", "delta:ETH"}
+
+
 def test_notes_are_counted_by_event_and_strangers_together():
     metrics = Metrics(still_monitor())
     metrics.decided(Decision(notes=(Note("mode.changed", {}), Note("a.b", {}), Note("c.d", {}))))
@@ -128,6 +138,8 @@ async def test_a_real_monitor_can_be_told_of():
         assert status()[part].keys() == told[part].keys()
     for table in ("factors", "limits", "instruments", "pools"):
         assert status()[table][0].keys() == told[table][0].keys(), table
+    assert status()["greeks"]["BTC"].keys() == told["greeks"]["BTC"].keys()
+    assert status()["option_counts"].keys() == told["option_counts"].keys()
 
 
 # --- bounds -------------------------------------------------------------------------------------------------

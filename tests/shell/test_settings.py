@@ -266,10 +266,11 @@ def selected(write, names: str) -> list[str]:
     ("names", "chosen"),
     [
         ("[BTC-PERPETUAL]", ["BTC-PERPETUAL"]),
-        ("[BTC-*]", ["BTC-27MAR26", "BTC-PERPETUAL"]),
+        ("[BTC-*]", ["BTC-27MAR26", "BTC-27MAR26-100000-C", "BTC-PERPETUAL"]),
         ("['*-PERPETUAL']", ["BTC-PERPETUAL", "BTC_USDC-PERPETUAL", "ETH-PERPETUAL"]),
         ("[ETH-PERPETUAL, BTC-PERPETUAL]", ["ETH-PERPETUAL", "BTC-PERPETUAL"]),
-        ("[BTC-PERPETUAL, BTC-*]", ["BTC-PERPETUAL", "BTC-27MAR26"]),
+        ("[BTC-PERPETUAL, BTC-*]", ["BTC-PERPETUAL", "BTC-27MAR26", "BTC-27MAR26-100000-C"]),
+        ("['BTC-27MAR26-*']", ["BTC-27MAR26-100000-C"]),
         ("[BTC-27MAR26-100000-C]", ["BTC-27MAR26-100000-C"]),
     ],
 )
@@ -280,6 +281,18 @@ def test_instruments_are_chosen_by_name_or_pattern_each_once(write, names, chose
 def test_a_name_the_venue_does_not_list_is_an_error(write):
     with pytest.raises(ConfigError, match=r"lists no BTC-PERPETUL \(did you mean 'BTC-PERPETUAL'\?\)"):
         selected(write, "[BTC-PERPETUL]")
+
+
+def test_more_contracts_than_allowed_are_refused_at_the_start(write):
+    section = deribit(load(write(SMALL.replace("[BTC-PERPETUAL]", "[BTC-*]\n    max_contracts: 2")), ENVIRON))
+    with pytest.raises(ConfigError, match=r"instruments: 3 contracts match, more than .*max_contracts \(2\)"):
+        section.select(LISTED)
+
+
+def test_elsewhere_a_pattern_takes_no_options(write):
+    okx = "venues:\n  okx: {environment: testnet, instruments: ['BTC-*']}\n"
+    section = load(write(okx + GUARDS), ENVIRON).venues.sections[0]
+    assert [i.name for i in section.select(LISTED)] == ["BTC-27MAR26", "BTC-PERPETUAL"]
 
 
 # --- around it ----------------------------------------------------------------------------------------------

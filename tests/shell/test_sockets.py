@@ -24,6 +24,7 @@ from dea_daemon.shell.snapshots import HttpFetch
 from dea_daemon.shell.sockets import SocketLimits, VenueSocket
 from tests.feeds.test_binance_codec import UNIVERSE as BINANCE
 from tests.feeds.test_deribit_codec import UNIVERSE as DERIBIT
+from tests.feeds.test_deribit_codec import chain, option
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 QUICK = SocketLimits(backoff_min_s=0.02, backoff_max_s=0.1, healthy_s=10.0, ready_s=1.0, idle_s=0.5)
@@ -389,3 +390,41 @@ async def test_a_venue_that_hangs_is_not_waited_for():
     async with http(respond) as fetch:
         with pytest.raises(VenueError, match="TimeoutError"):
             await fetch("/fapi/v1/depth")
+
+
+# --- contracts that join --------------------------------------------------------------------------------
+
+
+async def test_contracts_that_join_are_subscribed_to_on_the_open_connection():
+    universe = chain(1)
+    asked: list[list[str]] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        async for raw in connection:
+            request = json.loads(raw)
+            if "channels" in request["params"]:
+                asked.append(request["params"]["channels"])
+                await connection.send(json.dumps({"id": request["id"], "result": asked[-1]}))
+
+    async with venue(handler) as url, running(url, Deribit(universe, 0)) as (socket, heard):
+        await heard.until(FeedOpened)
+        universe.extend(((0, option(99_000)),))
+        await socket.join((2,))
+        await heard.until(FeedOpened, 2)
+        assert asked[1:] == [["ticker.BTC-27MAR26-99000-C.100ms"]]
+        assert [event.rows for event in heard.events if isinstance(event, FeedOpened)] == [(0, 1), (2,)]
+
+
+async def test_contracts_that_join_while_there_is_no_connection_are_asked_for_with_the_rest():
+    universe, asked = chain(1), asyncio.get_running_loop().create_future()
+
+    async def handler(connection: ServerConnection) -> None:
+        async for raw in connection:
+            request = json.loads(raw)
+            if "channels" in request["params"]:
+                asked.set_result(request["params"]["channels"])
+
+    async with venue(handler) as url, running(url, Deribit(universe, 0)) as (socket, _):
+        universe.extend(((0, option(99_000)),))
+        await socket.join((2,))
+        assert "ticker.BTC-27MAR26-99000-C.100ms" in await asyncio.wait_for(asked, 5)

@@ -37,6 +37,7 @@ EXPIRY = MIDNIGHT + DAY + 8 * 3_600 * S
 OPTION = replace(
     instrument("BTC-17FEB26-70000-C", "0.1", "0.0001"),
     kind=Kind.OPTION, payoff=Payoff.LINEAR, quote_currency="BTC", strike=70_000.0, is_call=True, expiry_ns=EXPIRY,
+    fee_cap=0.125,
 )  # fmt: skip
 IN_DOLLARS = replace(
     OPTION, name="BTC_USDC-17FEB26-65000-P", quote_currency="USDC", settle_currency="USDC", margin_pool="USDC",
@@ -48,34 +49,25 @@ COIN, USDC, DATED = 2, 3, 4  # rows
 
 
 class Day:
-    """A venue and the ledger of a daemon that trades there. `now_ns` is moved by hand.
-
-    Options are booked here, by the definition: cash moves by the premium, then by what the delivery pays.
-    """
+    """A venue and the ledger of a daemon that trades there. `now_ns` is moved by hand."""
 
     def __init__(self, path):
         self.ledger = Ledger.open(path)
-        self.contracts = {i.name: Contract(i) for i in (INVERSE, LINEAR, FUTURE)}
-        for contract, price in zip(self.contracts.values(), (60_000.0, 3_000.0, 60_000.0), strict=True):
-            contract.mark = contract.index = price
+        self.contracts = {i.name: Contract(i) for i in UNIVERSE.instruments}
+        for contract, price in zip(self.contracts.values(), (60_000.0, 3_000.0, 0.05, 1_000.0, 60_000.0), strict=True):
+            contract.mark, contract.index = price, 3_000.0 if contract.instrument is LINEAR else 60_000.0
         self.venue = Accounts(self.contracts)
         self.venue.open("main", {"BTC": 5.0, "USDC": 100_000.0})
         self.now_ns = MIDNIGHT + 3_600 * S
         self.batch = Batch()
         self.trades = 0
-        self.options = {COIN: 0, USDC: 0}  # lots held
-        self.cost = {COIN: 0.0, USDC: 0.0}  # of those, average
-        self.marks = {COIN: 0.05, USDC: 1_000.0}
 
     def trade(self, row, lots, ticks, fee, heard=True):
         """A fill of signed lots, at the venue and in the ledger; or one the daemon has not heard of, returned."""
         self.now_ns += S // 100
         one = UNIVERSE.instruments[row]
         price = float(one.ticks_to_price(ticks))
-        if row in self.options:
-            self._premium(row, lots, price, fee)
-        else:
-            self.venue.trade("main", self.contracts[one.name], lots, price, fee)
+        self.venue.trade("main", self.contracts[one.name], lots, price, fee)
         self.trades += 1
         fill = booked(
             f"t{self.trades}", self.now_ns - 5, 100.0, 0.05, ts_recv_ns=self.now_ns, row=row, lots=abs(lots),
@@ -85,32 +77,21 @@ class Day:
             self.batch.fills.append(fill)
         return fill
 
-    def _premium(self, row, lots, price, fee):
-        one, held = UNIVERSE.instruments[row], self.options[row]
-        amount = lots * float(one.lot_size)
-        self.venue.by_name["main"].add_cash(one.settle_currency, -amount * price - fee)
-        self.options[row] = held + lots
-        if held * lots >= 0:
-            self.cost[row] = (held * self.cost[row] + lots * price) / (held + lots)
-        elif abs(lots) > abs(held):
-            self.cost[row] = price
-
     def hear_late(self, booked_fill):
         """A fill of before, back-filled only now."""
         self.now_ns += S
         self.batch.fills.append(booked_fill._replace(fill=replace(booked_fill.fill, ts_recv_ns=self.now_ns)))
 
-    def expire(self, row, per_lot=0.0, proof=VENUE_RECORD, heard=True):
-        """The venue delivers a position. An option's lot pays `per_lot`; a future goes at 61,000 USD."""
+    def mark(self, row, price):
+        self.contracts[UNIVERSE.instruments[row].name].mark = price
+
+    def expire(self, row, price, proof=VENUE_RECORD, heard=True):
+        """The venue delivers a position: a future at this price, an option at what it is worth then."""
         self.now_ns += S
         one, account = UNIVERSE.instruments[row], self.venue.by_name["main"]
-        before = account.cash[one.settle_currency]
-        lots = self.options[row] if row in self.options else account.lots(one.name)
-        if row in self.options:
-            account.add_cash(one.settle_currency, lots * per_lot)
-            self.options[row] = 0
-        else:
-            self.venue.settle(self.contracts[one.name], 61_000.0)
+        before, lots = account.cash[one.settle_currency], account.lots(one.name)
+        self.mark(row, price)
+        self.venue.settle(self.contracts[one.name], 0.00015 if one.kind is Kind.OPTION else 0.0)
         profit = account.cash[one.settle_currency] - before if proof == VENUE_RECORD else float("nan")
         told = Settlement(0, row, self.now_ns, lots, 61_000.0, profit, one.settle_currency)
         if heard and lots:
@@ -119,16 +100,13 @@ class Day:
 
     def adopt(self):
         """The venue's positions are taken over as it reports them."""
+        rows = [(row, self.contracts[i.name]) for row, i in enumerate(UNIVERSE.instruments)]
         account = self.venue.by_name["main"]
-        rows = {i.name: row for row, i in enumerate(UNIVERSE.instruments)}
-        held = [
-            PositionReport(rows[name], account.lots(name), holding.position.entry_price)
-            for name, holding in account.holdings.items()
-        ]
-        held += [PositionReport(row, lots, self.cost[row]) for row, lots in self.options.items()]
-        self._report(tuple(held))
-
-    def _report(self, held):
+        held = tuple(
+            PositionReport(row, account.lots(c.name), account.holdings[c.name].position.entry_price)
+            for row, c in rows
+            if c.name in account.holdings
+        )
         self.batch.adopted[0] = AccountReported(self.now_ns, 0, self.now_ns, True, (), (), held, ())
 
     def write(self, after_s=5.0, closing=False):
@@ -137,14 +115,10 @@ class Day:
         account = self.venue.by_name["main"]
         for currency, cash in account.cash.items():
             equity, pending = self.venue.equity(account, currency), self.venue.session_funding(account, currency)
-            equity += sum(self.worth(row) for row in self.options if UNIVERSE.instruments[row].margin_pool == currency)
             self.batch.pools[0, currency] = PoolReport(currency, equity, cash, 0.0, 0.0, pending)
-        self.batch.marks = {row: self.marks[row] for row, lots in self.options.items() if lots}
+        self.batch.marks = {row: self.contracts[UNIVERSE.instruments[row].name].mark for row in (COIN, USDC)}
         self.batch.closing = closing
         self.ledger.write(self.batch, UNIVERSE, self.now_ns)
-
-    def worth(self, row):
-        return self.options[row] * float(UNIVERSE.instruments[row].lot_size) * self.marks[row]
 
     def of(self, day=TODAY):
         return statement(self.ledger.path, day)
@@ -246,7 +220,8 @@ def test_an_open_options_value_at_the_mark_is_what_equity_has_more_than_cash(day
     day.trade(COIN, 20, 500, 0.0006)
     day.trade(USDC, -100, 160, 1.5)
     day.write()
-    day.marks = {COIN: 0.06, USDC: 700.0}
+    day.mark(COIN, 0.06)
+    day.mark(USDC, 700.0)
     day.write(60, closing=True)
     found = day.of()
     assert (line(found, COIN).value_end, line(found, USDC).value_end) == (Decimal("0.12"), -700)
@@ -262,7 +237,7 @@ def test_the_value_of_an_option_without_a_recent_mark_is_not_known(day):
     day.trade(COIN, 20, 500, 0.0)
     day.write()
     day.now_ns += 600 * S
-    day.marks[COIN] = float("nan")
+    day.mark(COIN, float("nan"))
     day.write(closing=True)
     found = day.of()
     assert line(found, COIN).value_end is None and pool(found, "BTC").options_end is None
@@ -273,19 +248,20 @@ def test_a_delivery_is_cash_and_its_profit_is_against_what_the_option_had_cost(d
     day.trade(COIN, 20, 500, 0.0006)  # 2 BTC at 0.05
     day.trade(USDC, -100, 160, 1.5)  # sold, and it expires worthless
     day.write()
-    day.expire(COIN, per_lot=0.0082)  # 0.164 BTC, the delivery fee taken off
-    day.expire(USDC)
+    day.expire(COIN, 0.082)  # 0.164 BTC, less a delivery fee of 0.00015 a coin
+    day.expire(USDC, 0.0)
     day.write(closing=True)
     found = day.of()
     assert found.reconciled and not found.notes, found
-    assert line(found, COIN).settled == pytest.approx(Decimal("0.164"))
-    assert line(found, COIN).realised == pytest.approx(Decimal("0.064"))
+    assert line(found, COIN).settled == pytest.approx(Decimal("0.1637"))
+    assert line(found, COIN).realised == pytest.approx(Decimal("0.0637"))
     assert line(found, USDC).settled == 0 and line(found, USDC).realised == 800
     assert line(found, COIN).held == 0 and line(found, COIN).value_end == 0
     assert pool(found, "BTC").settled == line(found, COIN).settled and pool(found, "BTC").realised == 0
 
 
-def test_options_held_from_before_and_a_dated_future_are_delivered_to_the_cent(day):
+def test_options_held_from_before_and_a_dated_future_are_delivered_to_the_cent(tmp_path):
+    day = Day(tmp_path / "ledger.sqlite")
     day.trade(COIN, 30, 400, 0.0, heard=False)  # before the daemon's time
     day.trade(DATED, 2_000, 120_000, 0.0, heard=False)
     day.adopt()
@@ -293,45 +269,45 @@ def test_options_held_from_before_and_a_dated_future_are_delivered_to_the_cent(d
     day.trade(COIN, -10, 600, 0.0003)
     day.trade(DATED, 1_000, 121_000, 0.00025)
     day.write(60)
-    day.expire(COIN, per_lot=0.003)
-    day.expire(DATED)
+    day.expire(COIN, 0.03)
+    day.expire(DATED, 61_000.0)
     day.write(60, closing=True)
+    day.ledger.close()
     found = day.of()
     assert found.reconciled and not found.notes, found
-    assert line(found, COIN).premiums == Decimal("0.06") and line(found, COIN).settled == pytest.approx(
-        Decimal("0.006")
-    )
-    # 1 BTC closed at 0.06 and 2 BTC delivered at 0.003, all bought at 0.04
-    assert line(found, COIN).realised == pytest.approx(Decimal("0.02") + Decimal("0.006") - Decimal("0.08"))
-    assert line(found, DATED).realised == line(found, DATED).settled > 0 and line(found, DATED).held == 0
+    coin, dated = line(found, COIN), line(found, DATED)
+    assert coin.premiums == Decimal("0.06") and coin.settled == pytest.approx(Decimal("0.0597"))
+    # 1 BTC closed at 0.06 and 2 BTC delivered at 0.03, less the delivery's fee, all bought at 0.04
+    assert float(coin.realised) == pytest.approx(0.02 - 0.02 - 0.0003)
+    assert dated.realised == dated.settled > 0 and dated.held == 0
 
 
 def test_a_fill_heard_of_after_the_delivery_still_came_before_it(day):
     day.trade(COIN, 20, 500, 0.0)
     late = day.trade(COIN, -5, 700, 0.0001, heard=False)
     day.write()
-    day.expire(COIN, per_lot=0.01)
+    day.expire(COIN, 0.1)
     day.write()
     day.hear_late(late)
     day.write(closing=True)
     found = day.of()
     assert found.reconciled and not found.notes and line(found, COIN).held == 0
-    # (0.07 − 0.05) · 0.5 BTC by closing, (0.1 − 0.05) · 1.5 BTC by delivery
-    assert line(found, COIN).realised == pytest.approx(Decimal("0.085"))
+    # (0.07 − 0.05) · 0.5 BTC by closing, (0.1 − 0.05) · 1.5 BTC by delivery, less its fee
+    assert float(line(found, COIN).realised) == pytest.approx(0.01 + 0.075 - 0.000225)
 
 
 def test_a_delivery_counts_at_the_venues_time_however_late_it_is_heard_of(day):
     day.trade(COIN, 20, 500, 0.0)
     day.write()
     day.now_ns = EXPIRY
-    told = day.expire(COIN, per_lot=0.01, heard=False)
+    told = day.expire(COIN, 0.1, heard=False)
     day.now_ns = MIDNIGHT + 2 * DAY - 30 * S
     day.write()
     day.now_ns = MIDNIGHT + 2 * DAY + 3_600 * S
     day.batch.settlements.append((told, VENUE_RECORD))
     day.write(closing=True)
     second, third = day.of(TOMORROW), day.of(THIRD)
-    assert second.reconciled and line(second, COIN).settled == pytest.approx(Decimal("0.2"))
+    assert second.reconciled and line(second, COIN).settled == pytest.approx(Decimal("0.1997"))
     assert third.reconciled and not third.contracts and not second.notes + third.notes
 
 
@@ -339,7 +315,7 @@ def test_a_position_adopted_as_gone_is_no_change_by_hand_once_its_delivery_is_re
     day.trade(COIN, 20, 500, 0.0)
     day.write()
     day.now_ns = EXPIRY
-    told = day.expire(COIN, per_lot=0.01, heard=False)
+    told = day.expire(COIN, 0.1, heard=False)
     day.now_ns += S
     day.adopt()
     day.write()
@@ -352,10 +328,10 @@ def test_a_position_adopted_as_gone_is_no_change_by_hand_once_its_delivery_is_re
 def test_a_delivery_known_by_a_position_report_alone_leaves_its_cash_unexplained_and_says_so(day):
     day.trade(COIN, 20, 500, 0.0)
     day.write()
-    day.expire(COIN, per_lot=0.01, proof=POSITION_REPORT)
+    day.expire(COIN, 0.1, proof=POSITION_REPORT)
     day.write(closing=True)
     found = day.of()
-    assert pool(found, "BTC").unexplained == pytest.approx(Decimal("0.2")) and not found.reconciled
+    assert pool(found, "BTC").unexplained == pytest.approx(Decimal("0.1997")) and not found.reconciled
     assert any("known by position report" in note for note in found.notes)
 
 
@@ -363,7 +339,7 @@ def test_cash_figures_of_the_seconds_after_a_delivery_are_no_cut(day):
     day.trade(COIN, 20, 500, 0.0)
     day.write(100)
     before_ns = day.now_ns
-    day.expire(COIN, per_lot=0.01)
+    day.expire(COIN, 0.1)
     day.write(0.5)
     assert day.of().to_ns == before_ns
     day.write(60)
@@ -377,7 +353,7 @@ OPTIONS_AND_FUTURES = st.lists(
             st.floats(-0.001, 0.01),
         ),
         st.tuples(st.just("late"), st.integers(2, 4), st.integers(-9, 9).filter(bool), st.integers(60, 140)),
-        st.tuples(st.just("expire"), st.integers(2, 4), st.floats(0.0, 5.0)),
+        st.tuples(st.just("expire"), st.integers(2, 4), st.floats(0.5, 2.0)),
         st.tuples(st.just("write"), st.floats(0.1, 90.0)),
         st.tuples(st.just("adopt")),
         st.tuples(st.just("day")),
@@ -404,7 +380,7 @@ def test_whatever_is_traded_and_delivered_cash_is_conserved(tmp_path_factory, do
         elif what == "late":
             late.append(day.trade(row, how[1], how[2] * TICKS[row], 0.001, heard=False))
         elif what == "expire":
-            day.expire(row, how[1])
+            day.expire(row, how[1] * 100 * TICKS[row] * float(UNIVERSE.instruments[row].tick_size))
             over.add(row)
             continue
         elif what == "write":
@@ -513,7 +489,7 @@ def test_the_command_tells_options_by_underlying_and_contract(day):
     day.trade(COIN, 20, 500, 0.0006)
     day.trade(USDC, -100, 160, 1.5)
     day.write()
-    day.expire(USDC, per_lot=1.25)
+    day.expire(USDC, 116.0)  # and 9 USDC of fees
     day.write(closing=True)
     text = [tuple(one.split()) for one in run(day, "--day", "2026-02-16").output.splitlines()]
     assert ("BTC", "-0.10000000", "0.00000000", "0.00060000", "0.10000000", "BTC") in text

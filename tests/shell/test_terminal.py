@@ -18,7 +18,7 @@ from dea_daemon.shell.figures import band_bar, fit, limit_bar
 from dea_daemon.shell.picture import Picture
 from dea_daemon.shell.screen import Screen
 from dea_daemon.shell.terminal import TerminalView
-from tests.shell.status_samples import NOW_NS, factor, fill, instrument, status
+from tests.shell.status_samples import NOW_NS, factor, fill, greeks, instrument, option, status, with_options
 
 _CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -44,7 +44,7 @@ CROWDED = status(
 )
 
 
-@pytest.mark.parametrize("told", [status(), CROWDED, {}], ids=["small", "crowded", "empty"])
+@pytest.mark.parametrize("told", [status(), CROWDED, with_options(), {}], ids=["small", "crowded", "options", "empty"])
 @pytest.mark.parametrize("size", [(20, 3), (40, 10), (80, 24), (100, 30), (149, 50), (150, 20), (250, 70)])
 def test_the_picture_fits_any_terminal(told, size):
     lines = drawn(told, *size, hint="q leaves", notice="no answer for 4 s").split("\n")
@@ -70,6 +70,35 @@ def test_contracts_that_are_held_come_first():
     told = status(instruments=[instrument("FLAT"), instrument("HELD", position_lots=-3)])
     text = drawn(told)
     assert text.index("HELD") < text.index("FLAT")
+
+
+def test_options_show_their_greeks_by_underlying_and_contract():
+    lines = [" ".join(line.split()) for line in drawn(with_options()).split("\n")]
+    assert "BTC 5,995 -160 -122 46.5 7d 38.4 90d -262" in lines
+    assert "BTC-27MAR26-100000-C -30 46.0 -99,286 -4,974 -508 81.0 d" in lines
+
+
+def test_a_book_without_options_looks_as_before():
+    flat = greeks(gamma_usd_1pct=0.0, vega_usd_1pt=0.0, theta_usd_day=0.0, vega_by_expiry={})
+    assert drawn(status(greeks={"BTC": flat}, options=[])) == drawn(status())
+    assert "options" not in drawn(status())
+
+
+def test_the_option_that_expires_next_comes_first_and_counts_down():
+    text = drawn(with_options())
+    assert text.index("BTC-9JAN26") < text.index("BTC_USDC-30JAN26") < text.index("BTC-27MAR26")
+    assert "12:43:12" in text  # .53 days
+
+
+@pytest.mark.parametrize("width", [80, 150])
+def test_the_longest_option_name_shows_whether_it_is_a_call(width):
+    assert "BTC_USDC-27MAR26-100000-C" in drawn(with_options(options=[option("BTC_USDC-27MAR26-100000-C")]), width, 40)
+
+
+@pytest.mark.parametrize(("more", "code"), [({"modelled": True}, "33"), ({"greeks_off": True}, "31")])
+def test_an_option_with_doubtful_greeks_has_another_colour(more, code):
+    text = painted(with_options(options=[option("BTC-27MAR26-100000-C", **more)]))
+    assert f"\x1b[{code}mBTC-27MAR26-100000-C" in text
 
 
 def test_the_tightest_limit_comes_first():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dea_daemon.domain.commands import CancelOrder, Outgoing, QueryAccount, QueryOrder, Resubscribe
+from dea_daemon.domain.commands import CancelOrder, Outgoing, QueryAccount, QueryInstruments, QueryOrder, Resubscribe
 from dea_daemon.domain.errors import InvariantViolation
 from dea_daemon.domain.events import (
     AccountReported,
@@ -18,6 +18,7 @@ from dea_daemon.domain.events import (
     CreateRefused,
     CreateUnknown,
     FeedAlive,
+    InstrumentsListed,
     OrderEvidence,
 )
 from dea_daemon.shell.ccxt_client import Budget
@@ -41,6 +42,8 @@ def name(command: Outgoing) -> str:
             return command.client_order_id
         case QueryAccount():
             return f"account {command.account}"
+        case QueryInstruments():
+            return f"instruments {command.account}"
         case _:
             return command.order.client_order_id  # type: ignore[union-attr]
 
@@ -208,6 +211,19 @@ async def test_the_same_question_is_asked_once_at_a_time():
     rig.answer.set()
     await rig.running(0.02)
     assert rig.started == ["account 0", "account 0"]  # one of the two that waited
+
+
+async def test_contracts_are_listed_once_at_a_time_and_behind_all_else():
+    rig = Rig(answering=False)
+    for _ in range(3):
+        rig.dispatcher.submit(QueryInstruments(0))
+    rig.dispatcher.submit(cancel(1))
+    assert rig.started == ["instruments 0", "cancel 1"]
+    assert lane_of(QueryInstruments(0)) is Lane.QUERY
+    await rig.dispatcher.close(0.0)
+    (unlisted, *_) = [event for event in rig.events if isinstance(event, InstrumentsListed)]
+    assert unlisted.instruments == ()
+    assert unlisted.why
 
 
 async def test_a_full_queue_refuses_creates_and_says_so():

@@ -17,6 +17,18 @@ def dated(client: Any) -> str:
     return str(min(futures, key=lambda market: market["expiry"])["symbol"])
 
 
+def at_the_money(client: Any, index: float, base: str = "BTC", settle: str = "BTC") -> str:
+    """The unified name of the call of the second expiry whose strike is next to the index."""
+    calls = [
+        market
+        for market in client.markets.values()
+        if market["option"] and (market["base"], market["settle"], market["optionType"]) == (base, settle, "call")
+    ]
+    second = sorted({market["expiry"] for market in calls})[1]
+    calls = [market for market in calls if market["expiry"] == second]
+    return str(min(calls, key=lambda market: abs(market["strike"] - index))["symbol"])
+
+
 def every_url(urls: Any) -> list[str]:
     if isinstance(urls, str):
         return [urls]
@@ -39,6 +51,86 @@ async def test_markets_are_loaded_with_their_kind_and_grid():
         assert (linear["swap"], linear["linear"], linear["precision"]["amount"]) == (True, True, 0.001)
         assert (future["future"], future["inverse"], future["precision"]["price"]) == (True, True, 0.5)
         assert len(markets) == len(server.venue.exchange.instruments)
+
+
+async def test_options_are_among_the_markets_with_strike_expiry_and_what_they_settle_in():
+    async with venue_running() as server, ccxt_to(server) as client:
+        markets = await client.load_markets()
+        coin, usdc = markets[at_the_money(client, 65_000.0)], markets[at_the_money(client, 65_000.0, "BTC", "USDC")]
+        day = client.yymmdd(coin["expiry"], "")
+        assert coin["symbol"] == f"BTC/USD:BTC-{day}-{coin['strike']:.0f}-C"
+        assert usdc["symbol"] == f"BTC/USDC:USDC-{day}-{usdc['strike']:.0f}-C"
+        assert (coin["option"], coin["inverse"], usdc["option"], usdc["linear"]) == (True, True, True, True)
+        assert (coin["optionType"], coin["contractSize"], coin["precision"]["amount"]) == ("call", 1.0, 0.1)
+        assert (usdc["contractSize"], usdc["precision"]["amount"]) == (1.0, 0.01)
+        listed = [name for name, i in server.venue.exchange.instruments.items() if i.strike]
+        assert len([market for market in markets.values() if market["option"]]) == len(listed) > 300
+
+
+async def test_an_options_market_is_read():
+    async with venue_running() as server, ccxt_to(server) as client:
+        await client.load_markets()
+        symbol = at_the_money(client, server.venue.exchange.index_price("BTC"))
+        ticker, book = await client.fetch_ticker(symbol), await client.fetch_order_book(symbol, 5)
+        assert 0 < ticker["bid"] < ticker["markPrice"] < ticker["ask"] < 0.2
+        assert book["bids"][0][0] < book["asks"][0][0]
+        greeks = await client.fetch_greeks(symbol)
+        assert 0.2 < greeks["delta"] < 0.8
+        assert min(greeks["gamma"], greeks["vega"], greeks["rho"], -greeks["theta"]) > 0.0
+        assert greeks["bidImpliedVolatility"] < greeks["markImpliedVolatility"] < greeks["askImpliedVolatility"]
+        assert 20 < greeks["markImpliedVolatility"] < 150
+        assert greeks["underlyingPrice"] == pytest.approx(65_000, rel=0.1)
+        alone = await client.fetch_option(symbol)
+        assert (alone["currency"], alone["symbol"], alone["baseVolume"]) == ("BTC", symbol, 0.0)
+        chain = await client.fetch_option_chain("BTC")
+        assert set(chain) == {m["symbol"] for m in client.markets.values() if m["option"] and m["settle"] == "BTC"}
+        assert alone["bidPrice"] < alone["markPrice"] < alone["askPrice"]
+        assert chain[symbol]["underlyingPrice"] == pytest.approx(alone["underlyingPrice"], rel=0.01)
+        tickers = await client.fetch_tickers([symbol])
+        assert set(tickers) == {symbol}
+        assert (await client.fetch_open_interest(symbol))["symbol"] == symbol
+        assert isinstance(await client.fetch_trades(symbol), list)
+        assert isinstance(await client.fetch_ohlcv(symbol, "1m"), list)
+
+
+@pytest.mark.parametrize(("base", "settle", "amount"), [("BTC", "BTC", 0.3), ("ETH", "ETH", 2), ("BTC", "USDC", 0.05)])
+async def test_option_orders_are_made_edited_cancelled_filled_and_held(base, settle, amount):
+    async with venue_running() as server, ccxt_to(server) as client:
+        await client.load_markets()
+        symbol = at_the_money(client, server.venue.exchange.index_price(base), base, settle)
+        ticker, tick = await client.fetch_ticker(symbol), 0.0005 if settle == base else 5
+        low = round(ticker["bid"] / tick - 3) * tick
+
+        order = await client.create_order(symbol, "limit", "buy", amount, low, {"label": "resting", "postOnly": True})
+        assert (order["status"], order["amount"], order["info"]["label"]) == ("open", amount, "resting")
+        assert order["price"] == pytest.approx(low)
+        order = await client.edit_order(order["id"], symbol, "limit", "buy", 2 * amount, low - tick)
+        assert (order["amount"], order["price"]) == (2 * amount, pytest.approx(low - tick))
+        assert [o["id"] for o in await client.fetch_open_orders(symbol)] == [order["id"]]
+        assert (await client.cancel_order(order["id"]))["status"] == "canceled"
+
+        high = round(ticker["ask"] / tick + 3) * tick
+        bought = await client.create_order(symbol, "limit", "buy", amount, high, {"timeInForce": "IOC"})
+        assert (bought["status"], bought["filled"]) == ("closed", amount)
+        trades = await client.fetch_my_trades(symbol)
+        assert sum(trade["amount"] for trade in trades) == pytest.approx(amount)
+        assert trades[0]["fee"]["currency"] == settle
+        assert float(trades[0]["info"]["iv"]) > 0.0
+        position = await client.fetch_position(symbol)
+        assert (position["side"], position["contracts"]) == ("long", amount)
+        positions = await client.fetch_positions(params={"currency": settle, "kind": "option"})
+        (held,) = [p for p in positions if p["contracts"]]
+        assert (held["symbol"], held["info"]["kind"]) == (symbol, "option")
+        paid = sum(trade["price"] * trade["amount"] for trade in trades)  # ccxt's own cost takes it for inverse
+        assert held["entryPrice"] == pytest.approx(paid / amount)
+        assert await client.fetch_positions(params={"currency": settle, "kind": "future"}) == []
+
+
+async def test_deliveries_are_read_through_ccxts_plain_methods():
+    async with venue_running() as server, ccxt_to(server) as client:
+        asked = {"currency": "BTC", "type": "delivery", "count": 100}
+        reply = await client.private_get_get_settlement_history_by_currency(asked)
+        assert reply["result"] == {"settlements": [], "continuation": "none"}
 
 
 async def test_the_market_is_read():
@@ -161,6 +253,12 @@ def test_blocking_ccxt_trades_too():
         order = client.create_order(LINEAR, "market", "sell", 0.5)
         assert order["status"] == "closed"
         assert client.fetch_position(LINEAR)["side"] == "short"
+        symbol = at_the_money(client, 65_000.0)
+        assert 0.0 < client.fetch_greeks(symbol)["delta"] < 1.0
+        assert symbol in client.fetch_option_chain("BTC")
+        bought = client.create_order(symbol, "limit", "buy", 0.1, client.fetch_ticker(symbol)["ask"] + 0.001)
+        assert bought["status"] == "closed"
+        assert client.fetch_position(symbol)["contracts"] == 0.1
         client.session.close()
 
 
@@ -175,6 +273,9 @@ async def test_ccxt_pro_watches_books_tickers_and_trades():
             ticker = await client.watch_ticker(symbol)
             assert 0 < ticker["bid"] < ticker["ask"]
         assert (await client.watch_bids_asks([INVERSE]))[INVERSE]["bid"] > 0
+        option = at_the_money(client, server.venue.exchange.index_price("BTC"))
+        assert (await client.watch_order_book(option, 10))["bids"]
+        assert (await client.watch_ticker(option))["info"]["greeks"]["delta"] > 0
         trades = await client.watch_trades(INVERSE)
         assert trades[0]["symbol"] == INVERSE
 

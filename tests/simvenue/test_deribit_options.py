@@ -6,15 +6,16 @@ from decimal import Decimal
 from statistics import NormalDist
 from typing import Any
 
+import msgspec
 import pytest
 
 from dea_daemon.domain.instruments import Instrument, Kind, Payoff, Side, TickStep
-from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_MS
+from dea_daemon.domain.numbers import NS_PER_DAY
 from dea_daemon.feeds.deribit_mapping import instrument_from
 from dea_daemon.simvenue.deribit import encodings, options
 from dea_daemon.simvenue.deribit.contract import Contract
 from dea_daemon.simvenue.words import OptionQuote, Ticker, Traded, VenuePosition
-from tests.simvenue.deribit_desk import BTC, OTHER, Desk, Said
+from tests.simvenue.deribit_desk import BTC, Desk, Said
 from tests.simvenue.venues import START_NS
 
 EXPIRY_NS = 1_774_598_400 * 1_000_000_000  # Friday, 27 March 2026, 08:00 UTC: the last of a quarter
@@ -45,13 +46,7 @@ def option(name: str = "BTC-27MAR26-65000-C", **changes: Any) -> Contract:
         is_call=name.endswith("C"),
         fee_cap=0.125,
     )
-    return Contract(replace_struct(known, **changes), 1_000, START_NS)
-
-
-def replace_struct(known: Instrument, **changes: Any) -> Instrument:
-    import msgspec
-
-    return msgspec.structs.replace(known, **changes)
+    return Contract(msgspec.structs.replace(known, **changes), 1_000, START_NS)
 
 
 QUOTE = OptionQuote(
@@ -188,3 +183,292 @@ def test_what_was_traded_is_counted_in_coins_and_dollars():
     said = contract.stats.encode(0.05)
     assert said["volume"] == pytest.approx(0.3)
     assert said["volume_usd"] == pytest.approx(0.3 * 0.05 * 60_000.0)
+
+
+# --- over the venue ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def market() -> Desk:
+    """For those that only read."""
+    desk = Desk(options=True)
+    desk.sleep(5_000)
+    return desk
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk(options=True)
+
+
+def rows(desk: Desk, **params: Any) -> dict[str, Any]:
+    return {row["instrument_name"]: row for row in desk.ask("public/get_instruments", **params)}
+
+
+def near_the_money(desk: Desk, currency: str = "BTC", option_type: str = "call") -> str:
+    """The option of the second expiry whose strike is next to the index."""
+    listed = rows(desk, currency=currency, kind="option").values()
+    second = sorted({row["expiration_timestamp"] for row in listed})[1]
+    of_it = [r for r in listed if (r["expiration_timestamp"], r["option_type"]) == (second, option_type)]
+    index = desk.ask("public/get_index_price", index_name=of_it[0]["price_index"])["index_price"]
+    return str(min(of_it, key=lambda row: abs(row["strike"] - index))["instrument_name"])
+
+
+def buy_at_the_ask(desk: Desk, name: str, amount: float, **more: Any) -> Any:
+    price = desk.ask("public/ticker", instrument_name=name)["best_ask_price"]
+    return desk.ask("private/buy", instrument_name=name, amount=amount, price=price, **more)
+
+
+def test_options_are_listed_by_kind_and_by_what_they_settle_in(market):
+    every, coin, usdc = rows(market, kind="option"), rows(market, currency="BTC", kind="option"), rows(market)
+    assert set(every) < set(usdc) == set(market.exchange.instruments)
+    assert {row["kind"] for row in every.values()} == {"option"}
+    assert {row["settlement_currency"] for row in coin.values()} == {"BTC"}
+    assert len(coin) >= 4 * 15 * 2
+    assert {row["quote_currency"] for row in rows(market, currency="USDC", kind="option").values()} == {"USDC"}
+    assert not set(rows(market, currency="BTC", kind="future")) & set(coin)
+    for kind in ("spot", "future_combo", "option_combo"):
+        assert rows(market, kind=kind) == {}
+
+
+def test_the_daemon_reads_every_contract_as_the_venue_means_it(market):
+    for name, row in rows(market, kind="option").items():
+        assert instrument_from(row) == market.exchange.instruments[name]
+
+
+def test_the_chain_agrees_with_the_tickers_and_the_books(market):
+    chain = market.ask("public/get_book_summary_by_currency", currency="BTC", kind="option")
+    assert {row["instrument_name"] for row in chain} == set(rows(market, currency="BTC", kind="option"))
+    for row in chain[::7]:
+        name = row["instrument_name"]
+        ticker = market.ask("public/ticker", instrument_name=name)
+        book = market.ask("public/get_order_book", instrument_name=name, depth=1)
+        assert ticker["best_bid_price"] == (book["bids"][0][0] if book["bids"] else 0.0)
+        assert (0.0 if math.isnan(row["bid_price"]) else row["bid_price"]) == ticker["best_bid_price"]
+        assert (row["mark_iv"], row["underlying_price"]) == (ticker["mark_iv"], ticker["underlying_price"])
+        assert ticker["bid_iv"] <= ticker["mark_iv"]
+        assert ticker["min_price"] <= ticker["mark_price"] <= ticker["max_price"]
+        alone = market.ask("public/get_book_summary_by_instrument", instrument_name=name)
+        assert msgspec.json.encode(alone) == msgspec.json.encode([row])  # as sent: NaN is null
+
+
+def test_one_underlying_is_a_future_where_one_is_listed(market):
+    chain = market.ask("public/get_book_summary_by_currency", currency="BTC", kind="option")
+    said = {row["underlying_index"] for row in chain}
+    futures = set(rows(market, currency="BTC", kind="future"))
+    assert said & futures
+    assert all(index in futures or index.startswith("SYN.BTC-") for index in said)
+
+
+@pytest.mark.parametrize(("currency", "amount"), [("BTC", 0.3), ("ETH", 2.0), ("USDC", 0.05)])
+def test_an_option_is_bought_for_its_premium_and_held_with_its_greeks(desk, currency, amount):
+    name = near_the_money(desk, currency)
+    before = desk.ask("private/get_account_summary", currency=currency)
+    done = buy_at_the_ask(desk, name, amount, label="premium")
+    (trade,) = done["trades"]
+    assert (done["order"]["order_state"], trade["amount"], trade["contracts"]) == ("filled", amount, amount)
+    ticker = desk.ask("public/ticker", instrument_name=name)
+    assert ticker["mark_iv"] <= trade["iv"] < 2 * ticker["mark_iv"]
+    after = desk.ask("private/get_account_summary", currency=currency)
+    assert before["balance"] - after["balance"] == pytest.approx(trade["price"] * amount + trade["fee"])
+    assert after["options_value"] == pytest.approx(ticker["mark_price"] * amount, rel=1e-4)
+    assert after["equity"] == pytest.approx(after["balance"] + after["options_value"])
+    assert after["margin_balance"] == pytest.approx(after["balance"])
+    assert after["options_delta"] == pytest.approx(ticker["greeks"]["delta"] * amount, rel=1e-3)
+    (position,) = desk.ask("private/get_positions", currency=currency, kind="option")
+    assert (position["size"], position["kind"]) == (amount, "option")
+    assert position["average_price"] == pytest.approx(trade["price"])
+    assert position["delta"] == pytest.approx(ticker["greeks"]["delta"] * amount, rel=1e-3)
+    assert position["floating_profit_loss"] < 0.0
+    assert desk.ask("private/get_positions", currency=currency, kind="future") == []
+    assert desk.ask("private/get_position", instrument_name=name) == position
+
+
+def test_a_written_option_has_margin_behind_it(desk):
+    name = near_the_money(desk)
+    price = desk.ask("public/ticker", instrument_name=name)["best_bid_price"]
+    desk.ask("private/sell", instrument_name=name, amount=1, price=price)
+    (position,) = desk.ask("private/get_positions", currency="BTC", kind="option")
+    assert (position["size"], position["direction"]) == (-1.0, "sell")
+    assert 0.075 < position["maintenance_margin"] < position["initial_margin"] < 0.25
+    summary = desk.ask("private/get_account_summary", currency="BTC")
+    assert summary["initial_margin"] == pytest.approx(position["initial_margin"])
+
+
+def test_orders_rest_are_edited_in_two_tick_sizes_and_found_by_kind(desk):
+    name = near_the_money(desk)
+    bid = desk.ask("public/ticker", instrument_name=name)["best_bid_price"]
+    low = round(bid - 0.002, 4)
+    order = desk.ask("private/buy", instrument_name=name, amount=0.1, price=low, post_only=True)["order"]
+    assert (order["order_state"], order["price"], order["contracts"]) == ("open", low, 0.1)
+    with pytest.raises(Said) as said:
+        desk.ask("private/edit", order_id=order["order_id"], amount=0.1, price=round(low - 0.0001, 4))
+    assert said.value.data["reason"] == "must conform to tick size"
+    edited = desk.ask("private/edit", order_id=order["order_id"], contracts=0.3, price=round(low - 0.0005, 4))["order"]
+    assert (edited["amount"], edited["replaced"]) == (0.3, True)
+    future = desk.rest()
+    for kind, ids in (("option", {edited["order_id"]}), ("future", {future["order_id"]}), ("spot", set())):
+        found = desk.ask("private/get_open_orders_by_currency", currency="BTC", kind=kind)
+        assert {one["order_id"] for one in found} == ids
+    assert desk.ask("private/cancel_all_by_currency", currency="BTC", kind="option") == 1
+    assert [one["order_id"] for one in desk.ask("private/get_open_orders")] == [future["order_id"]]
+
+
+def test_an_order_priced_in_volatility_is_not_for_this_venue(desk):
+    asked = {"instrument_name": near_the_money(desk), "amount": 1, "price": 50, "advanced": "implv"}
+    with pytest.raises(Said) as said:
+        desk.ask("private/buy", **asked)
+    assert said.value.code == 10033
+    with pytest.raises(Said) as said:
+        desk.ask("private/buy", **asked | {"instrument_name": BTC})
+    assert said.value.code == 11038
+
+
+def test_tickers_books_and_trades_of_options_are_heard_by_name_and_by_kind(desk):
+    name = near_the_money(desk)
+    channels = [f"ticker.{name}.100ms", f"book.{name}.raw", "trades.option.BTC.raw", "trades.future.BTC.raw"]
+    assert desk.ask("public/subscribe", channels=channels) == channels
+    first = dict(desk.heard())
+    assert first[channels[0]]["greeks"]["delta"] > 0.0
+    assert first[channels[1]]["type"] == "snapshot"
+    done = buy_at_the_ask(desk, name, 0.1)
+    desk.sleep(2_000)
+    heard = desk.heard()
+    by_kind = [trade for channel, data in heard if channel == channels[2] for trade in data]
+    assert done["trades"][0]["trade_id"] in {trade["trade_id"] for trade in by_kind}
+    assert all(trade["iv"] > 0.0 for trade in by_kind)
+    others = [trade for channel, data in heard if channel == channels[3] for trade in data]
+    assert not {t["instrument_name"] for t in others} & set(rows(desk, kind="option"))
+    assert [data for channel, data in heard if channel == channels[0]]
+
+
+def test_marks_of_a_whole_index_come_as_lists_with_fractions(desk):
+    channel = "markprice.options.btc_usd"
+    desk.ask("public/subscribe", channels=[channel])
+    desk.sleep(0)
+    for _ in range(12):
+        desk.sleep(100)
+    told = [row for _, data in desk.heard() for row in data]
+    assert {row["instrument_name"] for row in told} == set(rows(desk, currency="BTC", kind="option"))
+    assert all(0.0 < row["iv"] < 3.0 for row in told)
+    assert desk.ask("public/subscribe", channels=["markprice.options.doge_usd"]) == []
+
+
+def test_the_account_hears_of_its_options_by_kind(desk):
+    channels = ["user.changes.option.any.raw", "user.changes.future.any.raw"]
+    desk.ask("private/subscribe", channels=channels)
+    done = buy_at_the_ask(desk, near_the_money(desk), 0.2)
+    ((channel, change),) = desk.heard()
+    assert channel == channels[0]
+    assert change["trades"] == done["trades"]
+    assert [(p["kind"], p["size"]) for p in change["positions"]] == [("option", 0.2)]
+
+
+@pytest.fixture(scope="module")
+def expired() -> tuple[Desk, str, str, float, list[Any]]:
+    """A venue whose nearest expiry ended with an option held to it and one written: what was heard of listings."""
+    desk = Desk("expiry", options=True)
+    desk.ask("public/subscribe", channels=["instrument.state.any.any", "instrument.state.option.ETH"])
+    listed = rows(desk, currency="BTC", kind="option").values()
+    nearest = min(row["expiration_timestamp"] for row in listed)
+    calls = [r for r in listed if (r["expiration_timestamp"], r["option_type"]) == (nearest, "call")]
+    calls.sort(key=lambda row: float(row["strike"]))
+    held, written = calls[2]["instrument_name"], calls[4]["instrument_name"]
+    buy_at_the_ask(desk, held, 0.5)
+    bid = desk.ask("public/ticker", instrument_name=written)["best_bid_price"]
+    desk.ask("private/sell", instrument_name=written, amount=0.3, price=bid)
+    desk.ask("public/subscribe", channels=[f"{kind}.{held}.100ms" for kind in ("ticker", "book")])
+    balance = 0.0
+    for _ in range(250):
+        if held in desk.exchange.instruments:
+            balance = desk.ask("private/get_account_summary", currency="BTC")["balance"]
+        desk.sleep(100)
+    return desk, held, written, balance, desk.heard()
+
+
+def test_deliveries_are_told_with_the_price_and_the_cash_they_moved(expired):
+    desk, held, written, balance, _ = expired
+    asked = {"currency": "BTC", "type": "delivery", "count": 10}
+    page = desk.ask("private/get_settlement_history_by_currency", **asked)
+    told = {row["instrument_name"]: row for row in page["settlements"]}
+    assert set(told) == {held, written}
+    assert (told[held]["position"], told[written]["position"], page["continuation"]) == (0.5, -0.3, "none")
+    for name, row in told.items():
+        strike = float(name.split("-")[2])
+        assert row["mark_price"] == pytest.approx(max(row["index_price"] - strike, 0.0) / row["index_price"])
+        assert row["profit_loss"] <= row["mark_price"] * row["position"]
+        assert row["type"] == "delivery"
+    moved = sum(row["profit_loss"] for row in told.values())
+    now = desk.ask("private/get_account_summary", currency="BTC")
+    assert now["balance"] - balance == pytest.approx(moved, abs=1e-12)
+    assert desk.ask("private/get_settlement_history_by_currency", currency="ETH")["settlements"] == []
+    assert desk.ask("private/get_settlement_history_by_currency", currency="BTC", type="settlement") == {
+        "settlements": [],
+        "continuation": "none",
+    }
+
+
+def test_the_history_of_deliveries_has_pages_and_is_read_backwards(expired):
+    desk, held, written, _, _ = expired
+    first = desk.ask("private/get_settlement_history_by_currency", currency="BTC", count=1)
+    second = desk.ask(
+        "private/get_settlement_history_by_currency", currency="BTC", count=1, continuation=first["continuation"]
+    )
+    assert (len(first["settlements"]), second["continuation"]) == (1, "none")
+    both = first["settlements"] + second["settlements"]
+    assert {row["instrument_name"] for row in both} == {held, written}
+    before = both[0]["timestamp"] - 1
+    asked = {"currency": "BTC", "search_start_timestamp": before}
+    assert desk.ask("private/get_settlement_history_by_currency", **asked)["settlements"] == []
+    of_one = desk.ask("private/get_settlement_history_by_instrument", instrument_name=held)
+    assert [row["instrument_name"] for row in of_one["settlements"]] == [held]
+    with pytest.raises(Said):
+        desk.ask("private/get_settlement_history_by_instrument", instrument_name="BTC-1JAN20-1-C")
+
+
+def test_whoever_watches_listings_hears_what_ended_and_what_is_new(expired):
+    desk, held, _, _, heard = expired
+    states = [data for channel, data in heard if channel == "instrument.state.any.any"]
+    of_held = [data["state"] for data in states if data["instrument_name"] == held]
+    assert of_held == ["closed"]
+    new = [data["instrument_name"] for data in states if data["state"] == "created"]
+    assert new
+    assert [d["instrument_name"] for d in states if d["state"] == "started"] == new
+    assert set(new) <= set(desk.exchange.instruments) | set(desk.exchange.delisted)
+    ether = [data for channel, data in heard if channel == "instrument.state.option.ETH"]
+    assert ether
+    assert all(data["instrument_name"].startswith("ETH-") for data in ether)
+    assert ether == [d for d in states if d["instrument_name"].startswith("ETH-") and d["instrument_name"][-1] in "CP"]
+
+
+def test_an_expired_option_is_listed_as_such_and_no_longer_quoted(expired):
+    desk, held, _, _, heard = expired
+    ended = rows(desk, currency="BTC", kind="option", expired=True)
+    assert (ended[held]["is_active"], ended[held]["state"]) == (False, "closed")
+    assert held not in rows(desk, currency="BTC", kind="option")
+    assert desk.ask("public/get_instrument", instrument_name=held)["state"] == "closed"
+    with pytest.raises(Said):
+        desk.ask("public/ticker", instrument_name=held)
+    assert [data for channel, data in heard if channel == f"ticker.{held}.100ms"]
+
+
+def test_a_newcomer_to_the_channels_of_an_expired_option_hears_nothing(expired):
+    desk, held, _, _, _ = expired
+    stranger = desk.connect()
+    desk.ask("public/subscribe", stranger, channels=[f"ticker.{held}.100ms", f"quote.{held}"])
+    desk.sleep(500)
+    assert [data for channel, data in desk.heard(stranger) if channel.startswith(("ticker", "quote"))] == []
+
+
+def test_trades_of_an_expired_option_can_still_be_read(expired):
+    desk, held, _, _, _ = expired
+    page = desk.ask("private/get_user_trades_by_currency", currency="BTC", kind="option")
+    assert held in {trade["instrument_name"] for trade in page["trades"]}
+    assert desk.ask("private/get_user_trades_by_currency", currency="BTC", kind="future")["trades"] == []
+
+
+def test_nothing_is_encoded_for_options_nobody_listens_to(desk, monkeypatch):
+    monkeypatch.setattr(encodings, "ticker", lambda *_: pytest.fail("a ticker was encoded"))
+    monkeypatch.setattr(options, "traded", lambda *_: pytest.fail("a trade was encoded"))
+    monkeypatch.setattr(options, "mark", lambda *_: pytest.fail("a mark was encoded"))
+    desk.sleep(3_000)

@@ -1,7 +1,12 @@
 """Two real runs on one simulated venue, the second with other targets: the statement explains the venue's cash."""
 
+import base64
 import json
 import subprocess
+import urllib.parse
+import urllib.request
+
+import pytest
 
 from tests.wiring.processes import CLI, Daemon, Venue, config, wait_for
 
@@ -22,15 +27,70 @@ def trade_to(folder, venue, state, delta_usd):
     return daemon.finished()
 
 
+def statement_of(state):
+    arguments = ["statement", "--ledger", str(state), "--json"]
+    return json.loads(subprocess.run([*CLI, *arguments], capture_output=True, text=True, check=True).stdout)
+
+
 def test_profit_and_cash_of_two_runs_reconcile_to_the_cent(tmp_path):
     venue, state = Venue(tmp_path), tmp_path / "state"
     try:
         fills = [trade_to(tmp_path, venue, state, delta)["fills"] for delta in (250_000, 330_000)]
     finally:
         venue.close()
-    arguments = ["statement", "--ledger", str(state), "--json"]
-    told = json.loads(subprocess.run([*CLI, *arguments], capture_output=True, text=True, check=True).stdout)
+    told = statement_of(state)
     assert told["reconciled"], told
     assert sum(line["fills"] for line in told["contracts"]) == sum(fills)
     assert any(float(line["realised"]) != 0 for line in told["contracts"]), told["contracts"]
     assert told["notes"] == []
+
+
+# --- options, held from before and traded while it runs, to their expiry --------------------------------------
+
+
+def ask(venue, method, **params):
+    """One call of the venue's HTTP, by hand, on the daemon's own account."""
+    url = f"{venue.listening['http_url']}/api/v2/{method}?{urllib.parse.urlencode(params)}"
+    key = f"{venue.listening['client_id']}:{venue.listening['client_secret']}"
+    asked = urllib.request.Request(url, headers={"Authorization": f"Basic {base64.b64encode(key.encode()).decode()}"})
+    with urllib.request.urlopen(asked, timeout=5) as answer:
+        return json.loads(answer.read())["result"]
+
+
+def nearest(venue, currency):
+    """The name of a call and a put near the money that expire next."""
+    listed = ask(venue, "public/get_instruments", currency=currency, kind="option")
+    price = ask(venue, "public/get_index_price", index_name="btc_usd")["index_price"]
+    first = min(one["expiration_timestamp"] for one in listed)
+    chain = [one for one in listed if one["expiration_timestamp"] == first and "BTC" in one["instrument_name"]]
+    chain.sort(key=lambda one: abs(one["strike"] - price))
+    return [next(one["instrument_name"] for one in chain if one["option_type"] == kind) for kind in ("call", "put")]
+
+
+@pytest.mark.timeout(120)
+def test_options_traded_and_delivered_reconcile_to_the_cent(tmp_path):
+    venue, state = Venue(tmp_path, scenario="options"), tmp_path / "state"
+    try:
+        coin, dollars = nearest(venue, "BTC"), nearest(venue, "USDC")
+        for name in (*coin, *dollars):  # before the daemon's time
+            ask(venue, "private/buy", instrument_name=name, amount=1, type="market")
+        path = config(tmp_path, instruments=f"[BTC-PERPETUAL, ETH_USDC-PERPETUAL, {', '.join(coin + dollars)}]")
+        daemon = Daemon(path, venue, state)
+        try:
+            wait_for(lambda: any(is_fill_in_btc(event) for event in daemon.events()), 40, "a fill")
+            ask(venue, "private/sell", instrument_name=coin[0], amount=0.4, type="market")
+            ask(venue, "private/sell", instrument_name=dollars[1], amount=1.5, type="market")
+            settled = lambda: {e["instrument"] for e in daemon.events() if e["event"] == "position.settled"}  # noqa: E731
+            wait_for(lambda: settled() == {*coin, *dollars}, 90, "the deliveries")
+        finally:
+            code = daemon.stop()
+        assert code == 0
+    finally:
+        venue.close()
+    told = statement_of(state)
+    assert told["reconciled"] and told["notes"] == [], told
+    lines = {line["contract"]: line for line in told["contracts"]}
+    assert all(lines[name]["held"] == "0" for name in (*coin, *dollars))
+    assert lines[coin[0]]["sold"] == "0.4" and float(lines[coin[0]]["premiums"]) > 0
+    by_currency = {line["currency"]: line for line in told["options"]}
+    assert float(by_currency["BTC"]["settled"]) != 0 and float(by_currency["USDC"]["settled"]) != 0

@@ -104,6 +104,12 @@ const FACTORS = [
   ["volatility", (f) => percent(f.annual_vol), "num"], ["actual", (f) => usd(f.actual_usd), "num"],
   ["target", (f) => usd(f.target_usd), "num"], ["band", (f) => (known(f.band_usd) ? "± " + usd(f.band_usd) : "–"), "num"],
 ];
+const GREEKS = [
+  ["underlying", (g) => g.underlying], ["gamma per 1 %", (g) => usd(g.gamma_usd_1pct), "num"],
+  ["vega per point", (g) => usd(g.vega_usd_1pt), "num"], ["theta per day", (g) => usd(g.theta_usd_day), "num"],
+  ["carry per day", (g) => usd(g.carry_usd_day), "num"],
+  ["vega by expiry", (g) => Object.entries(g.vega_by_expiry).map(([days, x]) => `${days} ${usd(x)}`).join(", "), "wrap dim"],
+];
 const LIMITS = [
   ["limit", (l) => word(l.limit) + (l.subject ? " " + l.subject : "")], ["", (l) => bar(share(l)), "grow"],
   ["used", (l) => number(l.used), "num"], ["allowed", (l) => number(l.allowed), "num"],
@@ -152,9 +158,32 @@ function showStatus(s) {
     return tile;
   }));
   table($("limits"), LIMITS, s.limits, { empty: "none yet" });
+  showOptions(s);
   showMarkets(s);
   $("foot").textContent = `dea_daemon ${s.version} · run ${s.run_id} · pid ${s.pid} · up ${age(s.uptime_s)} · ` +
     `times in UTC · ${s.config ?? "no configuration file"}`;
+}
+
+const curved = (greeks) => Object.entries(greeks ?? {}).map(([underlying, g]) => ({ underlying, ...g }))
+  .filter((g) => g.gamma_usd_1pct !== 0 || g.vega_usd_1pt !== 0 || g.theta_usd_day !== 0);
+const left = (days) => (!known(days) ? "–" : days >= 2 ? number(days, 1) + " d" : number(24 * days, 1) + " h");
+
+function showOptions(s) {
+  const counts = s.option_counts ?? {};
+  $("optional").hidden = !counts.listed && !s.options?.length;
+  if ($("optional").hidden) return;
+  $("rests").textContent = `${number(counts.listed)} listed, ${number(counts.modelled)} modelled, ` +
+    `${number(counts.greeks_off)} whose Greeks the venue contradicts`;
+  table($("greeks"), GREEKS, curved(s.greeks), { empty: "none held" });
+  table($("options"), [
+    ["contract", (o) => o.instrument], ["lots", (o) => number(o.position_lots), "num"], ["iv", (o) => percent(o.iv), "num"],
+    ["from", (o) => word(o.iv_source), "dim"], ["delta", (o) => usd(o.delta_usd), "num"],
+    ["gamma per 1 %", (o) => usd(o.gamma_usd_1pct), "num"], ["vega per point", (o) => usd(o.vega_usd_1pt), "num"],
+    ["theta per day", (o) => usd(o.theta_usd_day), "num"], ["expires in", (o) => left(o.days), "num"],
+  ], s.options ?? [], {
+    empty: "none held",
+    row: (line, o) => { line.classList.toggle("stale", o.modelled); line.classList.toggle("off", o.greeks_off); },
+  });
 }
 
 function showMarkets(s) {
@@ -301,7 +330,11 @@ function tellDecision(into, d) {
   const what = `${iso(d.utc_ns).replace("T", " ").replace("Z", " UTC")} · cause ${word(d.cause)} · ` +
     `${word(mode(d.mode))} · ${d.armed ? "armed" : "observing"} · equity ${usd(d.equity_usd)}`;
   into.replaceChildren(make("h2", "", `Decision ${number(d.seq)}`), make("div", "dim", what));
-  part("Seen and wanted", FACTORS, d.factors, "no factors");
+  part("Seen and wanted", FACTORS, d.factors.filter((f) => f.factor.startsWith("delta:")), "no factors");
+  const others = d.factors.filter((f) => !f.factor.startsWith("delta:"));
+  if (others.some((f) => /^(gamma|vega):/.test(f.factor))) {
+    part("Options", [["factor", (f) => f.factor], ["held", (f) => usd(f.actual_usd), "num"]], others, "none");
+  }
   part("Clipped, and why", CLIPS, d.clips, "nothing");
   part("Sent", SENT, d.orders, "nothing");
   part("Limits used", LIMITS, d.uses, "none");

@@ -39,11 +39,12 @@ class Market:
     def ticker(self, contract: Contract, ticker: Ticker) -> Json:
         """A live contract's ticker."""
         future = options.underlying_index(contract, self.exchange.instruments)
-        return encodings.ticker(contract, ticker, self._band(contract, ticker), future)
+        return encodings.ticker(contract, ticker, self._band(contract), future)
 
-    def _band(self, contract: Contract, ticker: Ticker) -> tuple[float, float]:
-        band = self.exchange.scenario.price_band
-        return ticker.mark_price * (1.0 - band), ticker.mark_price * (1.0 + band)
+    def _band(self, contract: Contract) -> tuple[float, float]:
+        """The lowest and the highest price an order may have; none is below a tick."""
+        low, high = self.exchange.band(self.exchange.contract(contract.instrument.name))
+        return max(low, float(contract.instrument.tick_size)), high
 
     def book_summary(self, contract: Contract) -> Json:
         """A live contract's row."""
@@ -61,9 +62,8 @@ class Market:
         return encodings.fill(contract, fill, self.order(fill.account, fill.order_id), self._quote(contract))
 
     def _quote(self, contract: Contract) -> OptionQuote | None:
-        if contract.kind != "option" or not self.lists(contract):
-            return None
-        return self.exchange.ticker(contract.instrument.name).option
+        """What the venue says of an option now, its best bid and ask aside; None of other contracts."""
+        return self.exchange.contract(contract.instrument.name).quote if self.lists(contract) else None
 
     def position(self, account: str, name: str) -> Json:
         """One position; its mark is the entry price once the contract is gone."""

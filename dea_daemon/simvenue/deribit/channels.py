@@ -202,7 +202,8 @@ class TickerChannel(Channel):
 
     def drain(self) -> list[Json]:
         latest, self._latest = self._latest, None
-        return [self._market.ticker(self._contract, latest)] if latest else []
+        listed = self._market.lists(self._contract)
+        return [self._market.ticker(self._contract, latest)] if latest and listed else []
 
     def first(self) -> list[Json]:
         if not self._market.lists(self._contract):
