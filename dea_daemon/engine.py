@@ -57,6 +57,7 @@ class State:
     effects: Effects = field(default_factory=Effects)
     seq: int = 0
     clock_offset_ns: int | None = None  # wall clock minus receipt clock at the last tick
+    view: View | None = None  # what the last decision was made from, for those who look on
 
 
 def begin(started: RunStarted) -> tuple[State, Parameters]:
@@ -97,6 +98,7 @@ def _decide(state: State, due: DecisionDue, params: Parameters, effects: Effects
     clock_step_ns = _tick(state, due, effects)
     state.seq += 1
     view = build_view(state.account, state.market, state.factors, due, state.seq, clock_step_ns, effects)
+    state.view = view
     volatility.observe(state.memory.forecast, due.ts_recv_ns, view.underlying_price, params.forecast)
     forecast = volatility.predict(view, state.memory.forecast, params.forecast)
     target = _target(state, view, forecast, params)

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from dea_daemon import __version__
 from dea_daemon.cli import cli, exit_code
+from dea_daemon.cli.status_text import status_lines
 from dea_daemon.domain.errors import (
     ConfigError,
     InvariantViolation,
@@ -27,6 +28,7 @@ from dea_daemon.shell.settings import Settings
 from dea_daemon.shell.tape import TapeError
 from dea_daemon.shell.yaml_errors import ConfigForbidden, ConfigMissing
 from tests.shell.settings_samples import CONFIGS, ENVIRON, SMALL
+from tests.shell.status_sample import status
 
 COMMAND = Path(sys.executable).with_name("dea-daemon")
 SIMVENUE = str(next(path for path in CONFIGS if path.stem == "simvenue"))
@@ -113,6 +115,45 @@ def test_schema_is_the_settings_json_schema():
 
 def test_version():
     assert call("version").stdout == f"dea-daemon {__version__}\n"
+
+
+# --- exposure -----------------------------------------------------------------------------------------------
+
+PORTFOLIO = next(path for path in sorted(Path(SIMVENUE).parent.glob("*.yaml")) if path.stem == "portfolio")
+
+
+def test_the_exposure_of_a_portfolio_needs_no_daemon():
+    shown = call("exposure", "-c", str(PORTFOLIO))
+    assert shown.exit_code == 0
+    for told in ("BTC-27MAR26-100000-C", "gamma", "vega per point", "basis per 1 %"):
+        assert told in shown.stdout
+    told = json.loads(call("exposure", "--json", "-c", str(PORTFOLIO)).stdout)
+    assert {"delta:BTC", "gamma:ETH", "vega:BTC:90d", "cash:USDC"} <= {line["factor"] for line in told["factors"]}
+
+
+def test_status_tells_of_options_only_where_there_are_any():
+    with_options = [" ".join(line.split()) for line in status_lines(status())]
+    assert "BTC 1,250 -310 -42 12.25" in with_options
+    assert "options 370, 4 modelled, 1 with Greeks the venue contradicts" in with_options
+    none = status(greeks={}, options=[], option_counts={"listed": 0, "modelled": 0, "greeks_off": 0})
+    assert not [line for line in status_lines(none) if "option" in line or "gamma" in line]
+
+
+def test_a_wrong_portfolio_is_a_wrong_configuration(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("portfolio:\n  prices: {BTC: 0}\n")
+    path.chmod(0o600)
+    result = call("exposure", "-c", str(path))
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert result.stderr.startswith(f"{path}:2:17: error: portfolio.prices.BTC: must be above 0")
+
+
+def test_the_exposure_of_a_daemon_that_does_not_run_is_not_available(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"state_dir: {tmp_path}\n" + SMALL)
+    result = call("exposure", "-c", str(path))
+    assert result.exit_code == 69
+    assert "no daemon runs here" in result.stderr
 
 
 # --- handing over -------------------------------------------------------------------------------------------

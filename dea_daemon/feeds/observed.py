@@ -25,6 +25,17 @@ class _Levels(msgspec.Struct):
     a: list[tuple[str, str]] | str = ""
     bids: list[tuple[str, float, float]] | None = None
     asks: list[tuple[str, float, float]] | None = None
+    # Of a Deribit ticker; 0 or absent where there is none.
+    best_bid_price: float | None = None
+    best_bid_amount: float | None = None
+    best_ask_price: float | None = None
+    best_ask_amount: float | None = None
+
+    @property
+    def touch(self) -> list[tuple[str, float, float]]:
+        """The quotes a ticker tells, as levels."""
+        quotes = ((self.best_bid_price, self.best_bid_amount), (self.best_ask_price, self.best_ask_amount))
+        return [("", price, amount) for price, amount in quotes if price and amount]
 
 
 class _Inner(msgspec.Struct):
@@ -38,7 +49,8 @@ class _Outer(msgspec.Struct):
 
 
 def contracts_in(payloads: Iterable[bytes], venue: str) -> tuple[Instrument, ...]:
-    """The contracts whose books are among these messages (a few thousand are enough), by order of appearance.
+    """The contracts whose books (an option's: or tickers) are among these messages, by order of appearance; a few
+    thousand are enough.
 
     `venue` is "binanceusdm" or "deribit". Fees are unknown: 0; an expiry is known where the name tells it
     (Deribit). A book that stayed empty shows no grid: 1.
@@ -54,11 +66,18 @@ def contracts_in(payloads: Iterable[bytes], venue: str) -> tuple[Instrument, ...
             continue  # trades, tickers, answers: not books
         name = seen.instrument_name if venue == "deribit" else seen.symbol
         sides = [side for side in (seen.b, seen.a, seen.bids, seen.asks) if isinstance(side, list)]
+        if not sides and _is_option(name):  # live, an option's ticker is all that is heard of it
+            sides = [seen.touch] if message.params.channel.startswith("ticker.") else []
         if name and sides:
             prices.setdefault(name, set()).update(as_decimal(level[-2]) for side in sides for level in side)
             amounts.setdefault(name, set()).update(as_decimal(level[-1]) for side in sides for level in side)
     make = _deribit if venue == "deribit" else _binance
     return tuple(make(name, venue, _grid(amounts[name]), _grid(prices[name])) for name in prices)
+
+
+def _is_option(name: str) -> bool:
+    """By its name, as Deribit writes them."""
+    return name.count("-") == 3
 
 
 def _grid(numbers: set[Decimal]) -> Decimal:

@@ -60,7 +60,7 @@ def price(forward: Floats, strike: Floats, tau_years: Floats, iv: Floats, call: 
         value = np.where(s == 0.0, 0.0 * x, value)  # 0·x, so that NaN stays NaN
         value += np.where(is_call == (F > K), np.abs(F - K), 0.0)
     value[~((F > 0.0) & (K > 0.0))] = np.nan
-    return value.reshape(shape)
+    return np.reshape(value, shape)
 
 
 def log_normalised(x: FloatArray, s: FloatArray) -> FloatArray:
@@ -75,7 +75,8 @@ def log_normalised(x: FloatArray, s: FloatArray) -> FloatArray:
     gap = np.where(wide, 2.0 * ndtr(h + t), erfcx(np.where(wide, 0.0, near))) - np.where(
         wide, erfcx(far) * np.exp(-near * near), erfcx(far)
     )
-    return np.where(wide, x / 2.0, -(h * h + t * t) / 2.0) + np.log(gap / 2.0)
+    log_value: FloatArray = np.where(wide, x / 2.0, -(h * h + t * t) / 2.0) + np.log(gap / 2.0)
+    return log_value
 
 
 def greeks(forward: Floats, strike: Floats, tau_years: Floats, iv: Floats, call: npt.ArrayLike) -> Greeks:
@@ -116,7 +117,7 @@ def _greeks(F: FloatArray, K: FloatArray, tau: FloatArray, vol: FloatArray, call
     delta, beyond = ndtr(near), ndtr(far)
     price = low * delta
     price -= high * beyond
-    np.subtract(1.0, beyond, out=delta, where=put_side)
+    delta = np.where(put_side, 1.0 - beyond, delta)
     delta -= ~call
 
     vega = near * near
@@ -159,7 +160,7 @@ def _expire(
 
 def coin_price(usd_price: Floats, forward: Floats) -> FloatArray:
     """Price in coin per coin of underlying: c = V/F. `usd_price` undiscounted. Source: Deribit's inverse options."""
-    return np.asarray(usd_price) / np.asarray(forward)
+    return np.asarray(np.divide(usd_price, forward))
 
 
 def premium_adjusted_delta(delta: Floats, coin_price: Floats) -> FloatArray:
@@ -167,22 +168,22 @@ def premium_adjusted_delta(delta: Floats, coin_price: Floats) -> FloatArray:
 
     It is F ∂c/∂F of the coin price c. Source: Deribit's net transaction delta, OKX's deltaPA.
     """
-    return np.asarray(delta) - np.asarray(coin_price)
+    return np.asarray(np.subtract(delta, coin_price))
 
 
 def premium_adjusted_gamma(gamma: Floats, premium_adjusted_delta: Floats, forward: Floats) -> FloatArray:
     """F² ∂²c/∂F² = F Γ − 2 Δ_PA, coins; Γ in the forward. Source: OKX's gammaPA."""
-    return np.asarray(forward) * np.asarray(gamma) - 2.0 * np.asarray(premium_adjusted_delta)
+    return np.asarray(np.multiply(forward, gamma) - np.multiply(2.0, premium_adjusted_delta))
 
 
 def premium_adjusted_vega(vega: Floats, forward: Floats) -> FloatArray:
     """∂c/∂σ = ν/F, coins per 1.00 of volatility (OKX's vegaPA is a hundredth: per point)."""
-    return np.asarray(vega) / np.asarray(forward)
+    return np.asarray(np.divide(vega, forward))
 
 
 def premium_adjusted_theta(theta: Floats, forward: Floats) -> FloatArray:
     """∂c/∂t = Θ/F at fixed forward, coins per year (OKX's thetaPA is a 365th: per day)."""
-    return np.asarray(theta) / np.asarray(forward)
+    return np.asarray(np.divide(theta, forward))
 
 
 def sticky_moneyness_delta(delta: Floats, vega: Floats, smile_slope: Floats, forward: Floats) -> FloatArray:
@@ -190,4 +191,4 @@ def sticky_moneyness_delta(delta: Floats, vega: Floats, smile_slope: Floats, for
 
     By the chain rule on V(F, σ(ln K/F)): ∂k/∂F = −1/F. A smile falling in k (dear puts) adds to delta.
     """
-    return np.asarray(delta) - np.asarray(vega) * np.asarray(smile_slope) / np.asarray(forward)
+    return np.asarray(np.subtract(delta, np.multiply(vega, smile_slope) / np.asarray(forward)))

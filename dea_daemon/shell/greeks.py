@@ -22,7 +22,7 @@ Greeks = dict[str, dict[str, Any]]
 
 
 def by_underlying(factors: Iterable[tuple[str, float | None]]) -> Greeks:
-    """Exposures by factor name → by underlying: one figure a Greek, in `UNITS`, and those by expiry as dicts."""
+    """Exposures by factor name → by underlying: one figure a Greek, in `UNITS`, and by expiry those not zero."""
     found: Greeks = {}
     for name, usd in factors:
         kind, _, rest = name.partition(":")
@@ -30,6 +30,8 @@ def by_underlying(factors: Iterable[tuple[str, float | None]]) -> Greeks:
         if kind not in UNITS and kind not in BY_EXPIRY:
             continue  # cash is nobody's underlying
         line = found.setdefault(underlying, _nothing())
+        if bucket and usd == 0:
+            continue
         if bucket:
             line[BY_EXPIRY[kind]][bucket] = usd
         else:

@@ -35,12 +35,14 @@ class Listings:
         self._left_out = 0
 
     def fresh(self, infos: Iterable[dict[str, Any]]) -> tuple[Instrument, ...]:
-        """Of the venue's list, those that should join: wanted, without a row, live, on an underlying we know; the
-        nearest expiry first. VenueError where one cannot be read."""
+        """Of the venue's list, those that should join: wanted, without a row, live, on an underlying and in money
+        that have their factors; the nearest expiry first. VenueError where one cannot be read."""
         row, account = self._universe.row, self._account
         names = ((info["instrument_name"], info) for info in infos)
         read = (instrument_from(info) for name, info in names if self._wants(name) and row(account, name) is None)
-        found = sorted((i for i in read if i is not None and self._joins(i)), key=lambda i: (i.expiry_ns, i.name))
+        money = {i.settle_currency for i in self._universe.instruments}.union(self._universe.underlyings)
+        joining = (i for i in read if i is not None and i.settle_currency in money and self._joins(i))
+        found = sorted(joining, key=lambda i: (i.expiry_ns, i.name))
         room = max(0, self._max - len(self.rows()))
         self._tell(len(found) - room)
         return tuple(found[:room])

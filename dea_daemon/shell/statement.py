@@ -27,6 +27,7 @@ from dea_daemon.shell.explain import reading
 ZERO = Decimal(0)
 DAY_NS = 86_400_000_000_000
 QUIET_NS = 2_000_000_000  # the venue's word on cash may come so much later than the fill that changed it
+LATE_NS = 1_000_000_000  # a fill heard of later than this was asked for: it counts at the venue's time
 MARK_NS = 300_000_000_000  # an older mark is no value of today's end
 _RANK = {"fill": 0, "settlement": 1, "adoption": 2}  # of one moment, as the daemon took them in
 CENT, COIN_DUST = Decimal("0.005"), Decimal("0.00000001")
@@ -252,10 +253,15 @@ class _Books:
         found = self.db.execute(query, (at_ns,)).fetchall()
         for ts_ns, closing in found:
             # A run's last figures were reported after its last order had ended.
-            traded = not closing and self._near("fills", "ts_recv_ns", ts_ns)
-            if not traded and not (self._has("settlements") and self._near("settlements", "ts_ns", ts_ns)):
+            if closing or not self._moving(ts_ns):
                 return int(ts_ns)
         return int(found[0][0]) if found else None
+
+    def _moving(self, ts_ns: int) -> bool:
+        """Whether a fill or a delivery was so near that the venue's word on cash may not contain it yet."""
+        if self._near("fills", "ts_recv_ns", ts_ns) or self._near("fills", "ts_ns", ts_ns):
+            return True
+        return self._has("settlements") and self._near("settlements", "ts_ns", ts_ns)
 
     def _near(self, table: str, column: str, ts_ns: int) -> bool:
         near = f"SELECT 1 FROM {table} WHERE {column} > ? AND {column} <= ? LIMIT 1"  # noqa: S608 - our own names
@@ -277,7 +283,7 @@ class _Books:
             elif kind == "settlement":
                 self._deliver(row, row["ts_ns"] > self.from_ns)
             else:
-                self._fill(row, row["ts_recv_ns"] > self.from_ns)
+                self._fill(row, row["at_ns"] > self.from_ns)
         if self.whole:
             self._cash()
         self._open_options()
@@ -293,7 +299,8 @@ class _Books:
         """Adoptions, fills and deliveries up to the second cut, in the order they happened to the positions.
 
         An adoption tells all positions, so what was before each account's last one at the first cut is left out.
-        A fill heard of after its contract was delivered still came before the delivery.
+        A fill heard of late counts when the venue says it was; one heard of after its contract was delivered still
+        came before the delivery.
         """
         adoptions = self.db.execute("SELECT * FROM adoptions WHERE ts_ns <= ? ORDER BY ts_ns", (self.to_ns,)).fetchall()
         since: dict[str, int] = {}
@@ -302,10 +309,11 @@ class _Books:
                 since[row["account"]] = row["ts_ns"]
         oldest = min(since.values(), default=0) if len(since) == len({r["account"] for r in adoptions}) else 0
         fills = self.db.execute(
-            "SELECT * FROM fills WHERE ts_recv_ns > ? AND ts_recv_ns <= ? ORDER BY ts_recv_ns, ts_ns, trade_id",
+            f"SELECT *, iif(ts_recv_ns - ts_ns > {LATE_NS}, ts_ns, ts_recv_ns) AS at_ns FROM fills"  # noqa: S608 - a number
+            " WHERE ts_recv_ns > ? AND at_ns <= ? ORDER BY at_ns, ts_ns, trade_id",
             (oldest, self.to_ns),
         )
-        found = [(row["ts_recv_ns"], "fill", row) for row in fills]
+        found = [(row["at_ns"], "fill", row) for row in fills]
         found += [(row["ts_ns"], "settlement", row) for row in self.settlements.values()]
         found += [(row["ts_ns"], "adoption", row) for row in adoptions]
         kept = [one for one in found if one[0] >= since.get(one[2]["account"], 0)]

@@ -7,7 +7,7 @@ from dea_daemon.domain.events import DecisionDue
 from dea_daemon.domain.factors import FactorIndex
 from dea_daemon.domain.instruments import FloatArray, IntArray
 from dea_daemon.domain.numbers import NS_PER_MS
-from dea_daemon.pricing.exposure import Marks, collateral_exposure, exposure_per_lot, notional_per_lot
+from dea_daemon.pricing.exposure import Marks, account_exposure, notional_per_lot
 from dea_daemon.state.account import Account
 from dea_daemon.state.effects import Effects
 from dea_daemon.state.market import Market
@@ -67,21 +67,17 @@ def _marks(market: Market, valued: Valued, spot: FloatArray, now_ns: int) -> Mar
     )
 
 
-def _collateral(
+def _exposure(
     account: Account, market: Market, factors: FactorIndex, marks: Marks, prices: FloatArray, now_ns: int
-) -> FloatArray:
-    """e0 [K]. Beside Black deltas of coin options stands what the coins are worth without those options."""
-    universe = market.universe
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """X [K, N], e0 [K] and X·q + e0 [K]."""
     coins: dict[str, float] = {}
     for (_, currency), pool in account.pools.items():
         coins[currency] = coins.get(currency, 0.0) + pool.equity
-    if account.params.pricing.delta_convention == "black":
-        held = np.flatnonzero(account.position_lots * universe.coin_quoted)
-        worth = account.position_lots[held] * universe.lot_value[held] * marks.coin_value[held]
-        for row, value in zip(held.tolist(), worth.tolist(), strict=True):
-            coins[universe.instruments[row].settle_currency] -= value
-    known = dict(zip(universe.underlyings, prices.tolist(), strict=True))
-    return collateral_exposure(factors, coins, {c: market.price_of(c, now_ns) for c in factors.currencies} | known)
+    known = {c: market.price_of(c, now_ns) for c in factors.currencies}
+    known |= dict(zip(market.universe.underlyings, prices.tolist(), strict=True))
+    convention = account.params.pricing.delta_convention
+    return account_exposure(market.universe, factors, marks, account.position_lots, coins, known, convention)
 
 
 def build_view(
@@ -100,12 +96,8 @@ def build_view(
     spot, fresh = prices[universe.underlying], market.fresh(now_ns)
     valued = market.options.value(market, now_ns, due.utc_ns, spot, fresh)
     marks = _marks(market, valued, spot, now_ns)
-    convention = account.params.pricing.delta_convention
-    matrix = exposure_per_lot(universe, factors, marks, convention)
-    base = _collateral(account, market, factors, marks, prices, now_ns)
-    # A contract that cannot be priced spoils the sum only while it is held; spot holdings are collateral.
-    held = np.flatnonzero(account.position_lots)
-    market.options.tell(universe, valued, held, effects)
+    matrix, base, exposure = _exposure(account, market, factors, marks, prices, now_ns)
+    market.options.tell(universe, valued, np.flatnonzero(account.position_lots), effects)
     buys, sells = working_lots(account, len(universe))
     equity = equity_usd(account, market, now_ns)
     view = View(
@@ -135,7 +127,7 @@ def build_view(
         exposure_per_lot=matrix,
         delta_per_lot=matrix[universe.underlying, np.arange(len(universe))],
         exposure_base_usd=base,
-        exposure_usd=matrix[:, held] @ account.position_lots[held] + base,
+        exposure_usd=exposure,
         equity_usd=equity,
         peak_equity_usd=max(account.peak_equity_usd, equity) if equity == equity else account.peak_equity_usd,
         turnover_hour_usd=account.turnover.total,

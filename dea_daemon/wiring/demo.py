@@ -19,6 +19,8 @@ from dea_daemon.shell.control_client import control_path
 from dea_daemon.shell.runner import Runner
 from dea_daemon.shell.settings import load
 from dea_daemon.shell.watch_settings import HttpSettings
+from dea_daemon.simvenue.scenarios import load as load_scenario
+from dea_daemon.wiring.demo_book import trade_book
 from dea_daemon.wiring.live import POLL_S, cancelled_by_signals, finish, start_logs, trade, until_signalled
 from dea_daemon.wiring.summary import within_bands
 
@@ -78,12 +80,17 @@ async def _demo(
         settings = load(config_file(CONFIG), environ)
         if http_port is not None:
             settings = settings.model_copy(update={"http": HttpSettings(enabled=True, port=http_port)})
+        window_s = load_scenario(scenario).settlement_window_s  # the demo knows its venue
+        pricing = settings.pricing.model_copy(update={"settlement_window_s": window_s})
+        settings = settings.model_copy(update={"pricing": pricing})
         start_logs(settings, json_lines)
         if not (json_lines or view):
             from dea_daemon.wiring.tables import introduce
 
             introduce(scenario, seed, seconds, control_path(state_dir, environ))
 
+        if settings.venues.deribit is not None and settings.venues.deribit.options:
+            await trade_book(settings.venues.deribit)
         whole = False
 
         async def until(runner: Runner) -> None:

@@ -184,10 +184,10 @@ class Venues:
 
     @property
     def currencies(self) -> tuple[str, ...]:
-        """Settled in or held, and nobody's underlying: each has a row of cash among the factors."""
-        settled = (i.settle_currency for i in self.universe.instruments)
-        held = (currency for traded in self._traded.values() for currency in traded.facts.held)
-        return tuple(dict.fromkeys(c for c in (*settled, *held) if c not in self.universe.underlyings))
+        """Settled in or held, and nobody's underlying, by name: each has a row of cash among the factors."""
+        settled = {i.settle_currency for i in self.universe.instruments}
+        held = {currency for traded in self._traded.values() for currency in traded.facts.held}
+        return tuple(sorted((settled | held).difference(self.universe.underlyings)))
 
     async def highest_epoch(self) -> int:
         """The highest epoch any venue has an open or recent order of."""

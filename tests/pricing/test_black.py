@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 
-import mpmath as mp
+import mpmath as mp  # type: ignore[import-untyped]
 import numpy as np
 import pytest
-import QuantLib
+import QuantLib  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +48,12 @@ def test_prices_in_the_money_are_intrinsic_plus_the_other_side():
     call = K < F
     for k, price in enumerate(black.price(F, K, tau, vol, call)):
         assert price == pytest.approx(float(exact(F[k], K[k], tau[k], vol[k], bool(call[k]))), rel=1e-13)
+
+
+@pytest.mark.parametrize("vol", [12.0, 40.0, 90.0, 1e6])
+def test_at_boundless_volatility_a_price_nears_its_bound(vol):
+    assert black.price(100.0, 110.0, 1.0, vol, True) == pytest.approx(float(exact(100, 110, 1, vol, True)), rel=1e-14)
+    assert black.price(100.0, 110.0, 1.0, vol, False) == pytest.approx(float(exact(100, 110, 1, vol, False)), rel=1e-14)
 
 
 def test_prices_agree_with_quantlib():
@@ -123,9 +129,9 @@ def test_inputs_are_left_as_they_were():
     ("which", "bad"), [(k, np.nan) for k in range(4)] + [(k, bad) for k in (0, 1) for bad in (0.0, -1.0)]
 )
 def test_what_cannot_be_priced_is_nan_alone(which, bad):
-    columns = [np.full(3, value) for value in (100.0, 110.0, 0.5, 0.6)]
+    forward, strike, tau, vol = columns = [np.full(3, value) for value in (100.0, 110.0, 0.5, 0.6)]
     columns[which][1] = bad
-    for values in (black.price(*columns, True), *black.greeks(*columns, True)):
+    for values in (black.price(forward, strike, tau, vol, True), *black.greeks(forward, strike, tau, vol, True)):
         assert np.isnan(values).tolist() == [False, True, False]
 
 

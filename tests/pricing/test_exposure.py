@@ -281,6 +281,11 @@ def test_a_convention_by_another_name_is_refused():
         delta_per_lot(UNIVERSE, marks(), "cash")  # type: ignore[arg-type]
 
 
+def test_factors_of_another_universe_are_refused():
+    with pytest.raises(InvariantViolation):
+        exposure_per_lot(UNIVERSE, FactorIndex(("ETH", "BTC")), marks())
+
+
 def test_black_delta_of_a_call_and_a_put_have_their_signs():
     delta = delta_per_lot(UNIVERSE, marks(), "black")
     call, put = ROW["BTC-20D-85000-C"], ROW["ETH-200D-3100-P"]

@@ -94,9 +94,10 @@ def test_all_sources_agree_on_the_forward_of_every_expiry():
     assert (disagreement < 1e-9).all()
 
 
-def test_a_future_without_a_mark_counts_by_its_mid():
+@pytest.mark.parametrize("missing", [np.nan, 0.0])
+def test_a_future_without_a_mark_counts_by_its_mid(missing):
     market = both()
-    market.mark[:] = np.nan
+    market.mark[:] = missing
     forward, source, _ = market.forwards()
     assert np.allclose(forward, market.of(market.true), rtol=1e-12)
     assert (source == ForwardSource.FUTURE).all()
@@ -135,6 +136,13 @@ def test_wide_quotes_weigh_less_than_tight_ones():
     assert market.forwards()[0][0] == pytest.approx(market.true[0], rel=1e-9)
 
 
+def test_strikes_far_from_the_money_say_nothing_however_tight():
+    market = Prices(expiry("BTC", 10, future=False)).no_synthetics()
+    far = market.universe.call & (np.abs(market.universe.strike / 80_000.0 - 1.0) > 0.09)
+    market.bid[far] = market.ask[far] = market.ask[far] + 0.01
+    assert market.forwards()[0][0] == pytest.approx(market.true[0], rel=1e-9)
+
+
 def test_quotes_as_wide_as_in_a_crash_say_nothing():
     market = Prices(expiry("BTC", 45, future=False), half_spread=0.008)
     assert market.forwards()[1].tolist() == [ForwardSource.SYNTHETIC]
@@ -145,7 +153,14 @@ def test_parity_wants_three_strikes_near_the_money_with_both_sides():
     strike = market.universe.strike
     market.ask[strike < 78_000.0] = np.nan
     assert market.forwards()[1].tolist() == [ForwardSource.PARITY]
-    market.bid[strike == 80_000.0] = 0.0
+    one_sided = (strike == 80_000.0) & ~market.universe.call
+    market.bid[one_sided], market.ask[one_sided] = 0.0, 0.001
+    assert market.forwards()[1].tolist() == [ForwardSource.SYNTHETIC]
+
+
+def test_crossed_quotes_say_nothing():
+    market = Prices(expiry("BTC", 45, future=False))
+    market.bid, market.ask = market.ask, market.bid
     assert market.forwards()[1].tolist() == [ForwardSource.SYNTHETIC]
 
 
@@ -201,6 +216,24 @@ def test_a_basis_of_another_underlying_is_not_borrowed():
     forward, source, _ = market.forwards()
     assert forward[:2].tolist() == [80_000.0, 80_000.0]
     assert source.tolist() == [ForwardSource.INDEX, ForwardSource.INDEX, ForwardSource.FUTURE]
+
+
+def test_between_two_neighbours_the_basis_lies_between_theirs_in_time_whatever_their_order():
+    market = silent(0.0, 90, 10, 50, known=(90, 10))
+    market.mark[:2] = 80_000.0 * np.exp([0.03, 0.01])
+    forward, source, _ = market.forwards()
+    assert source[2] == ForwardSource.NEIGHBOURS
+    assert forward[2] == pytest.approx(80_000.0 * math.exp(0.02))
+
+
+def test_a_basis_of_another_account_is_not_borrowed():
+    near, far = (contract(f"BTC-{d}", Kind.FUTURE, "BTC", "USD", d) for d in (10, 30))
+    universe = Universe((AccountKey("deribit", "main"), AccountKey("deribit", "other")), ((0, near), (1, far)))
+    nan, spot = np.full(2, np.nan), np.full(2, 80_000.0)
+    mark, fresh = np.array([81_000.0, np.nan]), np.ones(2, dtype=bool)
+    forward, source, _ = forwards(universe, mark, nan, nan, fresh, nan, spot, universe.expiry_ns / DAY_NS / 365.0)
+    assert forward.tolist() == [81_000.0, 80_000.0]
+    assert source.tolist() == [ForwardSource.FUTURE, ForwardSource.INDEX]
 
 
 def test_the_noise_of_an_expiry_an_hour_away_is_not_blown_up_to_an_annual_rate():

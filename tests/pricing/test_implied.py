@@ -1,10 +1,10 @@
 """Implied volatility against the volatilities that 50-digit prices were made from, and against Let's be rational."""
 
-import mpmath as mp
+import mpmath as mp  # type: ignore[import-untyped]
 import numpy as np
-import py_lets_be_rational
+import py_lets_be_rational  # type: ignore[import-untyped]
 import pytest
-import QuantLib
+import QuantLib  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,7 +117,8 @@ def test_it_agrees_with_quantlib():
 def test_prices_far_beyond_the_table_are_inverted_too(log_moneyness, s):
     strike = 100.0 * np.exp(log_moneyness)
     price = float(_exact(100.0, strike, 1.0, s, True))
-    step = price * 2.3e-16 / black.greeks(100.0, strike, 1.0, s, True).vega  # what the price's last digit is worth
+    # What the price's last digit is worth.
+    step = price * 2.3e-16 / float(black.greeks(100.0, strike, 1.0, s, True).vega)
     assert implied_volatility(price, 100.0, strike, 1.0, True) == pytest.approx(s, rel=1e-10, abs=4 * step)
 
 
@@ -128,8 +129,8 @@ def test_price_and_back_is_where_it_began(forward, z, tau, vol, call):
     vega = black.greeks(forward, strike, tau, vol, call).vega
     if price - max(0.0, (forward - strike) if call else (strike - forward)) <= 64.0 * np.spacing(price):
         return  # the time value has no digits left
-    slack = 4.0 * np.spacing(float(max(price, 0.0))) / vega if call == (forward > strike) else 0.0
-    assert implied_volatility(price, forward, strike, tau, call) == pytest.approx(vol, abs=1e-12 + slack)
+    slack = 4.0 * np.spacing(price) / vega if call == (forward > strike) else 0.0
+    assert implied_volatility(price, forward, strike, tau, call) == pytest.approx(vol, abs=float(1e-12 + slack))
 
 
 @pytest.mark.parametrize(
@@ -155,6 +156,7 @@ def test_price_and_back_is_where_it_began(forward, z, tau, vol, call):
         (5.0, 0.0, 110.0, 0.5, True, "no positive forward"),
         (5.0, 100.0, 0.0, 0.5, False, "no positive strike"),
         (-5.0, -100.0, -110.0, 0.5, True, "all negative"),
+        (-5.0, -100.0, -100.0, 0.5, True, "all negative, where it would scale"),
     ],
 )
 def test_a_price_without_a_volatility_is_nan_and_alone_in_that(price, forward, strike, tau, call, why):

@@ -51,7 +51,9 @@ def status(**other: Any) -> dict[str, Any]:
             dict(factor="delta:BTC", price=80_000.0, annual_vol=0.5, actual_usd=9.8e4, target_usd=1e5, band_usd=5e3),
             dict(factor="delta:ETH", price=3_000.0, annual_vol=0.6, actual_usd=0.0, target_usd=None, band_usd=None),
         ],
-        greeks=dict(BTC=greeks(), ETH=greeks(gamma_usd_1pct=0.0, vega_usd_1pt=0.0, theta_usd_day=0.0, vega_by_expiry={})),
+        greeks=dict(
+            BTC=greeks(), ETH=greeks(gamma_usd_1pct=0.0, vega_usd_1pt=0.0, theta_usd_day=0.0, vega_by_expiry={})
+        ),
         options=[option("BTC-27MAR26-70000-C")], option_counts=dict(listed=370, modelled=4, greeks_off=1),
         limits=[
             dict(limit="net", subject="delta:BTC", used=95_000.0, allowed=400_000.0),

@@ -20,6 +20,13 @@ def test_a_decision_shows_what_is_held_and_wanted_and_each_order_on_its_own_line
     assert [line.strip() for line in rest] == DECISION["orders"]
 
 
+def test_options_add_their_gamma_and_vega_to_the_line():
+    greeks = {"gamma:BTC": -1_250.0, "vega:BTC": float("nan"), "theta:BTC": 5.0, "carry:ETH": 2.0}
+    first = console.text(DECISION | {"greeks": greeks}, colour=False).splitlines()[0]
+    assert "± 10,000  BTC gamma -1,250 vega ?  #6" in first
+    assert "ETH" not in first  # carry is no option's
+
+
 def test_exposure_inside_its_band_is_green_and_outside_it_yellow():
     inside = DECISION | {"exposure": {"delta:BTC": BTC | {"actual_usd": 255_000.0}}}
     assert "\x1b[33m325,001" in console.text(DECISION, colour=True)

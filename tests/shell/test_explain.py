@@ -42,6 +42,18 @@ def told(ledger, **more):
     return render(kept(ledger, record(7, **{"factors": (BTC,), "notes": ()} | more)))
 
 
+def test_greeks_are_told_apart_and_are_neither_inside_nor_outside_a_band(ledger):
+    nan = float("nan")
+    inside = FactorLine("delta:BTC", 65_000.0, 0.6, 250_000.0, 250_000.0, 5_000.0)
+    greeks = {"gamma:BTC": -5_995.0, "vega:BTC": 160.0, "vega:BTC:7d": 38.4, "theta:BTC": -12.5, "cash:USDC": 7.0}
+    more = tuple(FactorLine(name, 65_000.0, nan, usd, nan, nan) for name, usd in greeks.items())
+    text = told(ledger, factors=(inside, *more))
+    assert "BTC -5,995 160 -12 7d 38" in [" ".join(line.split()) for line in text.splitlines()]
+    assert "every exposure is inside its band" in text
+    assert "gamma:BTC" not in text
+    assert "options" not in told(ledger, factors=(inside,))
+
+
 def test_a_decision_tells_what_was_seen_wanted_cut_and_sent(ledger):
     text = told(
         ledger,

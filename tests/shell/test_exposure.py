@@ -150,6 +150,12 @@ def test_every_factor_but_cash_finds_its_place():
     assert sorted(figures) == [float(k + 1) for k in range(len(FACTORS) - 1)]
 
 
+def test_expiries_with_nothing_in_them_are_not_told():
+    told = by_underlying([("vega:BTC:1d", 0.0), ("vega:BTC:7d", 2.0), ("basis:BTC:30d", None)])
+    assert told["BTC"]["vega_by_expiry"] == {"7d": 2.0}
+    assert told["BTC"]["basis_by_expiry"] == {"30d": None}
+
+
 @pytest.mark.parametrize(
     ("factors", "has_options"),
     [
@@ -185,7 +191,7 @@ def test_the_tables_tell_the_sums_and_each_contract():
 
 def test_a_book_without_options_has_narrow_tables():
     shown = text(universe=Universe(UNIVERSE.accounts, tuple((0, i) for i in INSTRUMENTS[:1])), **only_the_perpetual())
-    assert "gamma" not in shown and "iv" not in shown
+    assert "gamma" not in shown and "iv" not in shown and "by expiry" not in shown
     assert cells(shown, "BTC-PERPETUAL") == ["BTC-PERPETUAL", "100", "80,000.00", "100", "100"]
 
 

@@ -37,6 +37,7 @@ def test_wanted_contracts_without_a_row_join_the_nearest_first():
     [
         {"expiration_timestamp": UTC_MS},
         {"base_currency": "DOGE"},
+        {"settlement_currency": "EURR"},
         {"is_active": False},
         {"state": "closed"},
         {"kind": "option_combo"},

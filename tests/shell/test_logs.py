@@ -176,6 +176,20 @@ def test_a_decision_is_one_line(out):
     ]
 
 
+def test_greeks_stand_beside_the_exposure_and_only_where_there_are_any(out):
+    def line(factor: str, usd: float) -> FactorLine:
+        return FactorLine(factor, 5e4, math.nan, usd, math.nan, math.nan)
+
+    delta = line("delta:BTC", 5.0)
+    rows = (line("gamma:BTC", -1_234.567), line("vega:BTC", math.nan), line("vega:BTC:7d", 5.0), line("cash:USDC", 9.0))
+    logs.log_decision(record(9, factors=(delta, *rows)))
+    told = out.last()
+    assert set(told["exposure"]) == {"delta:BTC"}
+    assert told["greeks"] == {"gamma:BTC": -1_235.0, "vega:BTC": None}
+    logs.log_decision(record(10, factors=(delta,)))
+    assert "greeks" not in out.last()
+
+
 @pytest.mark.parametrize(("used", "allowed"), [(math.nan, 1.0), (1.0, 0.0), (1.0, math.nan)])
 def test_a_limit_that_cannot_be_measured_is_the_tightest(out, used, allowed):
     uses = (LimitUse("max_gross_usd", "all", 99.0, 100.0), LimitUse("max_net_usd", "BTC", used, allowed))

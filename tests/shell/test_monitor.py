@@ -2,14 +2,19 @@
 
 import asyncio
 import json
+import math
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from dea_daemon.domain.events import Operator
+from dea_daemon.domain.decisions import Decision, FactorLine
+from dea_daemon.domain.events import InstrumentsListed, Operator
+from dea_daemon.shell import monitor
 from dea_daemon.shell.monitor import SILENT_S, Monitor
 from dea_daemon.shell.runner import Runner
 from tests.house import MS, Run, creates
+from tests.shell.test_exposure import OPTIONS, book
 
 
 class Watched:
@@ -102,6 +107,46 @@ async def test_points_come_once_a_second_and_only_those_not_seen_yet(watched):
     assert len(points) == 4  # decisions are 100 ms apart: three seconds, and the first
     assert watched.monitor.points(points[1]["seq"]) == points[2:]
     assert points[0]["factors"]["delta:BTC"][1] == 100_000
+
+
+def test_before_a_decision_there_is_no_exposure(monkeypatch, watched):
+    monkeypatch.setattr(monitor, "_view", lambda state: None)
+    assert watched.monitor.exposure() is None
+    assert watched.monitor.status()["option_counts"] == {"listed": 0, "modelled": 0, "greeks_off": 0}
+
+
+def test_exposure_and_held_options_are_plain_json(monkeypatch, watched):
+    held = book()
+    monkeypatch.setattr(monitor, "_view", lambda state: held)
+    told = watched.monitor.exposure()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert [row["instrument"] for row in watched.monitor.status()["options"]] == ["BTC-NEAR-C", "BTC-FAR-C"]
+    assert watched.monitor.status()["option_counts"] == {"listed": 3, "modelled": 2, "greeks_off": 1}
+
+
+async def test_options_are_listed_only_once_they_are_held(watched):
+    watched.house.feed(InstrumentsListed(watched.now, 0, OPTIONS))
+    await watched.play()
+    before = {row["instrument"] for row in watched.monitor.status()["instruments"]}
+    assert not before & {option.name for option in OPTIONS}
+    universe = watched.runner.state.account.universe
+    watched.runner.state.account.position_lots[universe.row(0, OPTIONS[1].name)] = 3
+    after = {row["instrument"]: row["position_lots"] for row in watched.monitor.status()["instruments"]}
+    assert set(after) - before == {OPTIONS[1].name}
+    assert after[OPTIONS[1].name] == 3
+
+
+async def test_only_deltas_are_exposures_all_else_is_a_greek(watched):
+    delta = FactorLine("delta:BTC", 8e4, 0.5, 5.0, 6.0, 1.0)
+    gamma = FactorLine("gamma:BTC", 8e4, math.nan, -7.0, math.nan, math.nan)
+    record = watched.runner.stats.last
+    mixed = structs.replace(record, factors=(delta, gamma), ts_recv_ns=record.ts_recv_ns + 10**10, seq=record.seq + 1)
+    watched.runner.stats.last = mixed
+    watched.monitor.observe(Decision(record=mixed))
+    status = watched.monitor.status()
+    assert [line["factor"] for line in status["factors"]] == ["delta:BTC"]
+    assert status["greeks"]["BTC"]["gamma_usd_1pct"] == -7
+    assert list(watched.monitor.points(0)[-1]["factors"]) == ["delta:BTC"]
 
 
 def test_decisions_are_found_by_number_in_memory_and_then_in_the_ledger(watched):

@@ -296,6 +296,35 @@ def test_a_fill_heard_of_after_the_delivery_still_came_before_it(day):
     assert float(line(found, COIN).realised) == pytest.approx(0.01 + 0.075 - 0.000225)
 
 
+def test_a_fill_of_before_the_first_books_that_the_first_report_brings_is_in_the_adopted_position_alone(tmp_path):
+    day = Day(tmp_path / "ledger.sqlite")
+    before = day.trade(COIN, 20, 500, 0.0006, heard=False)
+    day.now_ns += 10 * S
+    day.adopt()
+    day.write(0.001)
+    day.hear_late(before)
+    day.write(60)
+    day.trade(COIN, -20, 600, 0.0006)
+    day.write(60, closing=True)
+    day.ledger.close()
+    found = day.of()
+    assert found.reconciled and not found.notes, found
+    assert line(found, COIN).fills == 1 and line(found, COIN).realised == Decimal("0.02") and not line(found, COIN).held
+
+
+def test_a_fill_heard_of_tomorrow_is_in_todays_books(day):
+    day.now_ns = MIDNIGHT + DAY - 120 * S
+    late = day.trade(COIN, 20, 500, 0.0006, heard=False)
+    day.now_ns = MIDNIGHT + DAY - 10 * S
+    day.write()
+    assert not day.of().reconciled
+    day.now_ns = MIDNIGHT + DAY + 60 * S
+    day.hear_late(late)
+    day.write(60, closing=True)
+    assert day.of().reconciled and day.of(TOMORROW).reconciled
+    assert pool(day.of(), "BTC").premiums == Decimal("-0.1") and not line(day.of(TOMORROW), COIN).fills
+
+
 def test_a_delivery_counts_at_the_venues_time_however_late_it_is_heard_of(day):
     day.trade(COIN, 20, 500, 0.0)
     day.write()

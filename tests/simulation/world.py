@@ -6,7 +6,7 @@ anything is sent.
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -74,7 +74,7 @@ class World:
         self.seed, self.storm = seed, storm
         self.rng = random.Random(seed)
         self.now_ns = START_NS
-        scene = scenarios.load(scenario or self.rng.choice(SCENARIOS))
+        scene = replace(scenarios.load(scenario or self.rng.choice(SCENARIOS)), options=False)  # hundreds of rows
         self.exchange = Exchange(scene, seed, START_NS)
         self.exchange.open_account(ACCOUNT, dict(scene.deposits))
         instruments = tuple(self.exchange.instruments.values())

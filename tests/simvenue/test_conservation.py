@@ -180,6 +180,7 @@ def test_a_running_world_conserves_through_funding_liquidation_and_settlement(se
         jumps_per_day=200_000.0,
         premium_mean_bp=30.0,
         maintenance_margin=0.019,
+        options=False,
     )
     venue = Exchange(scenario, seed, START_NS)
     for name in ("a", "b"):

@@ -312,6 +312,20 @@ def test_orders_rest_are_edited_in_two_tick_sizes_and_found_by_kind(desk):
         assert {one["order_id"] for one in found} == ids
     assert desk.ask("private/cancel_all_by_currency", currency="BTC", kind="option") == 1
     assert [one["order_id"] for one in desk.ask("private/get_open_orders")] == [future["order_id"]]
+    assert desk.ask("private/cancel_all", kind="option") == 0
+    assert desk.ask("private/cancel_all", kind="future") == 1
+
+
+def test_an_order_may_be_priced_within_the_band_a_ticker_tells_and_not_beyond(desk):
+    name = near_the_money(desk)
+    told = desk.ask("public/ticker", instrument_name=name)
+    highest, lowest = (math.floor(told["max_price"] / 0.0005) - 1, math.ceil(told["min_price"] / 0.0005) + 1)
+    for method, inside, outside in (("buy", highest, highest + 3), ("sell", lowest, lowest - 3)):
+        asked = {"instrument_name": name, "amount": 0.1, "time_in_force": "immediate_or_cancel"}
+        assert desk.ask(f"private/{method}", **asked, price=round(inside * 0.0005, 4))["order"]["filled_amount"] == 0.1
+        with pytest.raises(Said) as said:
+            desk.ask(f"private/{method}", **asked, price=round(outside * 0.0005, 4))
+        assert said.value.code == (10007 if method == "buy" else 10005)
 
 
 def test_an_order_priced_in_volatility_is_not_for_this_venue(desk):
@@ -340,6 +354,17 @@ def test_tickers_books_and_trades_of_options_are_heard_by_name_and_by_kind(desk)
     others = [trade for channel, data in heard if channel == channels[3] for trade in data]
     assert not {t["instrument_name"] for t in others} & set(rows(desk, kind="option"))
     assert [data for channel, data in heard if channel == channels[0]]
+
+
+def test_one_request_may_ask_for_500_channels_and_a_session_may_hear_more(desk):
+    names = [f"{head}.{name}" for name in desk.exchange.instruments for head in ("ticker", "quote")]
+    names = [f"{name}.100ms" if name.startswith("ticker") else name for name in names]
+    with pytest.raises(Said) as said:
+        desk.ask("public/subscribe", channels=names[:501])
+    assert said.value.data["param"] == "channels"
+    assert desk.heard() == []
+    assert desk.ask("public/subscribe", channels=names[:500]) == names[:500]
+    assert desk.ask("public/subscribe", channels=names[500:]) == names[500:]
 
 
 def test_marks_of_a_whole_index_come_as_lists_with_fractions(desk):
@@ -446,6 +471,7 @@ def test_an_expired_option_is_listed_as_such_and_no_longer_quoted(expired):
     ended = rows(desk, currency="BTC", kind="option", expired=True)
     assert (ended[held]["is_active"], ended[held]["state"]) == (False, "closed")
     assert held not in rows(desk, currency="BTC", kind="option")
+    assert not set(ended) & set(desk.exchange.instruments)
     assert desk.ask("public/get_instrument", instrument_name=held)["state"] == "closed"
     with pytest.raises(Said):
         desk.ask("public/ticker", instrument_name=held)

@@ -1,5 +1,6 @@
 """The synthetic world: prices, background liquidity, and what it publishes."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -61,7 +62,7 @@ def test_orders_do_not_move_the_price_path():
 
 def test_books_have_two_sides_on_the_grid_and_never_cross():
     for name in SCENARIOS:
-        venue = running_venue(name)
+        venue = running_venue(name, options=False)
         for second in range(1, 4):
             venue.advance(START_NS + second * S)
             for instrument in venue.instruments.values():
@@ -218,8 +219,8 @@ def test_funding_has_a_dead_zone_and_a_cap(premium, rate):
 # --- what is listed ---------------------------------------------------------------------------------
 
 
-def test_the_listing_is_four_perpetuals_and_two_dated_futures_a_coin():
-    listed = running_venue().instruments
+def test_the_listing_without_options_is_two_perpetuals_and_two_dated_futures_a_coin():
+    listed = running_venue(options=False).instruments
     assert list(listed) == [
         "BTC-PERPETUAL",
         "BTC_USDC-PERPETUAL",
@@ -241,7 +242,7 @@ def test_the_listing_is_four_perpetuals_and_two_dated_futures_a_coin():
 @pytest.mark.parametrize("days", range(0, 400, 13))
 def test_futures_are_listed_with_some_days_to_live_and_names_of_their_own(days):
     start = START_NS + days * 86_400 * S
-    listed = Exchange(load("default"), 1, start).instruments
+    listed = Exchange(replace(load("default"), options=False), 1, start).instruments
     expiries = sorted({i.expiry_ns for i in listed.values() if i.expiry_ns})
     assert len(listed) == 8
     assert len(expiries) == 2
@@ -250,5 +251,5 @@ def test_futures_are_listed_with_some_days_to_live_and_names_of_their_own(days):
 
 
 def test_an_unknown_scenario_lists_the_known():
-    with pytest.raises(ConfigError, match=r"calm, crash, default, expiry, funding, margin, volatile"):
+    with pytest.raises(ConfigError, match=r"calm, crash, default, expiry, funding, margin, options, volatile"):
         load("stormy")

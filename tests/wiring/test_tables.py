@@ -46,6 +46,14 @@ def test_an_underlying_without_target_is_neither_inside_nor_wrong(capsys):
     assert "Ended on target" in text
 
 
+def test_options_have_a_table_of_their_own_and_only_where_there_are_any(capsys):
+    line = {"gamma_usd_1pct": -5_995.25, "vega_usd_1pt": 160.0, "theta_usd_day": None}
+    text = told(capsys, greeks={"BTC": line})
+    assert "-5,995.25" in text
+    assert "Ended on target" in text
+    assert "gamma" not in told(capsys)
+
+
 def test_a_run_without_a_decision_still_has_a_table(capsys):
     text = told(capsys, exposure={}, equity_usd=None, event_to_order_us={"p50": NAN, "p99": NAN}, reconciled=False)
     assert "nan" not in text.lower()

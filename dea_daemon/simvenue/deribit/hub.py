@@ -3,12 +3,13 @@
 from dea_daemon.simvenue.deribit.call import Market
 from dea_daemon.simvenue.deribit.channels import PERIOD_NS, Channel, Topic, topics
 from dea_daemon.simvenue.deribit.directory import is_raw, open_channel
-from dea_daemon.simvenue.deribit.errors import ApiError
+from dea_daemon.simvenue.deribit.errors import ApiError, invalid
 from dea_daemon.simvenue.deribit.session import Json, Session, encode
 from dea_daemon.simvenue.faults import FaultPlan
 from dea_daemon.simvenue.words import VenueEvent
 
-CHANNELS_MAX = 500  # of one session
+REQUEST_MAX = 500  # channels in one request, as at the venue
+CHANNELS_MAX = 5_000  # of one session: our own bound
 GARBAGE = b'{"jsonrpc":"2.0","method":"subscription","params":{"channel":"book.'
 _Key = tuple[str, str]  # channel name, account ("" for public channels)
 
@@ -25,8 +26,10 @@ class Hub:
     def subscribe(self, session: Session, names: list[str], *, private: bool) -> list[str]:
         """The channels now heard of those asked for: wrong ones are left out, as the venue does.
 
-        Raw channels need a key, and without one the whole request is refused.
+        Raw channels need a key, and without one the whole request is refused; so is one with too many.
         """
+        if len(names) > REQUEST_MAX:
+            raise invalid("channels", f"max length is {REQUEST_MAX}")
         if not session.grant and any(is_raw(name) and not name.startswith("user.") for name in names):
             raise ApiError(13778)
         heard = [name for name in names if self._join(session, name, private=private)]
