@@ -126,7 +126,7 @@ class Monitor:
 
     def exposure(self) -> dict[str, Any] | None:
         """What the last decision's book is exposed to, factor by factor and contract by contract; None before one."""
-        view = _view(self._runner.state)
+        view = self._runner.state.view
         told: dict[str, Any] | None = None if view is None else _json(exposure.exposure(view))
         return told
 
@@ -136,7 +136,7 @@ class Monitor:
         """Everything there is to see, about a millisecond's work. Of options that are not held only the count."""
         state, stats = self._runner.state, self._runner.stats
         account, last, now_ns = state.account, stats.last, self._now_ns()
-        view = _view(state)
+        view = state.view
         age_s = (now_ns - (last.ts_recv_ns if last else self._started_ns)) / NS_PER_S
         feeds = [self._feed(socket, now_ns) for socket in self._sockets]
         unhealthy = list(_unhealthy(state, now_ns, age_s, feeds))
@@ -242,12 +242,6 @@ def _point(record: DecisionRecord, peak_usd: float) -> dict[str, Any]:
     return found
 
 
-def _view(state: State) -> View | None:
-    """What the last decision was made from."""
-    view: View | None = getattr(state, "view", None)
-    return view
-
-
 def _deltas(record: DecisionRecord | None) -> tuple[FactorLine, ...]:
     """The factors that are aimed at and drawn: dollar deltas. The others are told as Greeks."""
     return tuple(line for line in record.factors if line.factor.startswith(DELTA)) if record else ()
@@ -272,7 +266,7 @@ def _instruments(state: State, now_ns: int) -> Iterable[dict[str, Any]]:
     for order in account.orders.live():
         shown[order.row] = True
     per_lot = np.full(len(account.universe), math.nan)
-    if (view := _view(state)) is not None:
+    if (view := state.view) is not None:
         per_lot[: len(view.notional_per_lot_usd)] = view.notional_per_lot_usd
     for i in np.flatnonzero(shown).tolist():
         lots = int(account.position_lots[i])

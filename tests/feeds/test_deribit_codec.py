@@ -32,6 +32,7 @@ from dea_daemon.domain.events import (
 from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Payoff, Side, Universe
 from dea_daemon.feeds.codec import EXCERPT_BYTES_MAX
 from dea_daemon.feeds.deribit import CHANNELS_MAX, Deribit, sockets
+from dea_daemon.feeds.observed import contracts_in
 
 MS = 1_000_000
 
@@ -337,6 +338,16 @@ def test_an_options_ticker_is_a_mark_a_quote_and_the_venues_own_view_of_it():
     assert math.isnan(view.bid_iv)
     assert view.underlying_price == 65_000.0
     assert (view.delta, view.gamma, view.vega, view.theta) == (0.5, 0.00002, 120.0, -35.0)
+
+
+def test_a_recording_shows_options_by_their_tickers_and_other_contracts_by_their_books():
+    named = OPTION_TICKER | {"instrument_name": "BTC-27MAR26-80000-C", "best_bid_price": 0.0505, "best_bid_amount": 3.0}
+    option_ticker = notice("ticker.BTC-27MAR26-80000-C.raw", named)
+    future_ticker = notice("ticker.BTC-27MAR26.raw", named | {"instrument_name": "BTC-27MAR26"})
+    (seen,) = contracts_in([json.dumps(m).encode() for m in (option_ticker, future_ticker)], "deribit")
+    assert (seen.kind, seen.strike, seen.is_call, seen.quote_currency) == (Kind.OPTION, 80_000.0, True, "BTC")
+    assert (seen.tick_size, seen.lot_size) == (Decimal("0.0001"), Decimal("0.1"))
+    assert seen.expiry_ns == 1_774_598_400_000_000_000
 
 
 def test_what_an_options_ticker_leaves_out_is_unknown():
