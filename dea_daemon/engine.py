@@ -22,7 +22,7 @@ from dea_daemon.domain.decisions import (
     Target,
     View,
 )
-from dea_daemon.domain.events import AnyEvent, DecisionDue, ParametersReloaded, RunStarted
+from dea_daemon.domain.events import AnyEvent, DecisionDue, InstrumentsListed, ParametersReloaded, RunStarted
 from dea_daemon.domain.factors import FactorIndex
 from dea_daemon.domain.instruments import BoolArray, Universe
 from dea_daemon.domain.modes import Mode
@@ -86,6 +86,8 @@ def step(state: State, event: AnyEvent, params: Parameters) -> Decision:
     effects.clear()
     state.market.fold(event, effects)
     state.account.fold(event, state.market, effects)
+    if isinstance(event, InstrumentsListed):
+        state.view = None  # it has fewer rows than there are now
     if not isinstance(event, DecisionDue):
         if effects.commands or effects.notes or effects.wake:
             return Decision(tuple(effects.commands), None, effects.wake, tuple(effects.notes))

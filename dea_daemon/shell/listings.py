@@ -19,19 +19,19 @@ log = structlog.get_logger()
 class Listings:
     """The contracts of one Deribit account: those we have, and those that are new.
 
-    `wants(name)` says whether the configuration names a contract; no more than `max_contracts` are followed at once.
+    `takes(contract)` says whether the configuration asks for it; no more than `max_contracts` are followed at once.
     """
 
     def __init__(
         self,
         universe: Universe,
         account: int,
-        wants: Callable[[str], bool],
+        takes: Callable[[Instrument], bool],
         max_contracts: int,
         utc_ns: Callable[[], int],
     ) -> None:
         self._universe, self._account = universe, account
-        self._wants, self._max, self._utc_ns = wants, max_contracts, utc_ns
+        self._takes, self._max, self._utc_ns = takes, max_contracts, utc_ns
         self._left_out = 0
 
     def fresh(self, infos: Iterable[dict[str, Any]]) -> tuple[Instrument, ...]:
@@ -39,9 +39,11 @@ class Listings:
         that have their factors; the nearest expiry first. VenueError where one cannot be read."""
         row, account = self._universe.row, self._account
         names = ((info["instrument_name"], info) for info in infos)
-        read = (instrument_from(info) for name, info in names if self._wants(name) and row(account, name) is None)
+        read = (instrument_from(info) for name, info in names if row(account, name) is None)
         money = {i.settle_currency for i in self._universe.instruments}.union(self._universe.underlyings)
-        joining = (i for i in read if i is not None and i.settle_currency in money and self._joins(i))
+        joining = (
+            i for i in read if i is not None and i.settle_currency in money and self._joins(i) and self._takes(i)
+        )
         found = sorted(joining, key=lambda i: (i.expiry_ns, i.name))
         room = max(0, self._max - len(self.rows()))
         self._tell(len(found) - room)

@@ -10,6 +10,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import structlog
 
 from dea_daemon.domain.commands import Approved, Outgoing
@@ -39,7 +40,7 @@ from dea_daemon.shell.tape import TapeWriter
 
 log = structlog.get_logger()
 # A report that said one of these moved positions without a fill: a statement must know.
-TAKEN_OVER = frozenset({"account.adopted", "account.drift_confirmed", "position.settled"})
+TAKEN_OVER = frozenset({"account.adopted", "account.drift_confirmed"})
 
 
 class Runner:
@@ -181,6 +182,7 @@ class Runner:
         ledger_due = self._ledger is not None and self._ledger.wants_pools(self._clock.now_ns())
         if batch or ledger_due:
             batch.pools |= account.pools
+            batch.marks |= self._option_marks()
             batch.peak_equity_usd = account.peak_equity_usd
         try:
             if self._ledger is not None:
@@ -197,9 +199,16 @@ class Runner:
         """The run's last figures of cash, for its statement. A ledger that fails now loses only those."""
         self._batch.closing = True
         self._batch.pools |= self.state.account.pools
+        self._batch.marks |= self._option_marks()
         if self._ledger is not None:
             with contextlib.suppress(LedgerError):
                 self._ledger.write(self._batch, self.state.market.universe, self._clock.now_ns())
+
+    def _option_marks(self) -> dict[int, float]:
+        """Of the options held: what they are worth is part of equity, and no fill tells it."""
+        market, account = self.state.market, self.state.account
+        rows = np.flatnonzero(market.universe.option & (account.position_lots != 0)).tolist()
+        return {row: float(market.mark[row]) for row in rows}
 
     def _unrecorded(self, decision: Decision, why: str) -> tuple[Outgoing, ...]:
         """The ledger failed: creates do not leave, all else does."""

@@ -54,13 +54,12 @@ class VenueSection(Section):
     separators: ClassVar[tuple[str, ...]]  # what follows the underlying in the name of a contract
     hosts: ClassVar[dict[str, frozenset[str]]]  # of testnet and live; anywhere else is refused
     ports: ClassVar[tuple[int | None, ...]] = (None, 443)
-    chains: ClassVar[bool] = False  # whether * takes options, too
 
     environment: Environment = Field(description="simulated is on this machine, live is real money")
     account: str = Field("main", pattern=r"^[A-Za-z0-9_-]+$", description="our name for the account")
     instruments: tuple[Annotated[str, AfterValidator(_instrument_name)], ...] = Field(
         min_length=1,
-        description="contracts to watch and trade; at Deribit BTC-* takes options too, elsewhere not",
+        description="contracts to watch and trade, by name or pattern; a pattern takes no options",
     )
     http_url: HttpUrl | None = Field(None, description="where requests go; needed if simulated")
     ws_url: WsUrl | None = Field(None, description="where the streams are; needed if simulated")
@@ -69,19 +68,33 @@ class VenueSection(Section):
         """The venue's contracts asked for, each once. Raises ConfigError where a name finds none."""
         listed = list(listed)
         chosen: dict[str, Instrument] = {}
-        for wanted in self.instruments:
-            found = [i for i in listed if fnmatchcase(i.name, wanted)]
-            if "*" in wanted and not self.chains:  # a chain has a thousand options: each by name
-                found = [i for i in found if i.kind != "option"]
+        for where, wanted, found in self._matches(listed):
             if not found:
                 guess = did_you_mean(wanted, [i.name for i in listed])
-                raise ConfigError(f"venues.{self.venue}.instruments: the venue lists no {wanted}{guess}")
+                raise ConfigError(f"venues.{self.venue}.{where}: the venue lists no {wanted}{guess}")
             chosen |= {i.name: i for i in found}
         return list(chosen.values())
 
+    def _matches(self, listed: list["Instrument"]) -> Iterator[tuple[str, str, list["Instrument"]]]:
+        """Each key and pattern of ours with the contracts it takes."""
+        for wanted in self.instruments:
+            found = [i for i in listed if fnmatchcase(i.name, wanted)]
+            if "*" in wanted:  # a chain has a thousand options
+                found = [i for i in found if i.kind != "option"]
+            yield "instruments", wanted, found
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Every name and pattern by which contracts are asked for."""
+        return self.instruments
+
     def wants(self, name: str) -> bool:
-        """Whether a contract of this name is asked for."""
-        return any(fnmatchcase(name, wanted) for wanted in self.instruments)
+        """Whether a contract of this name may be asked for; `takes` knows, once its kind is known."""
+        return any(fnmatchcase(name, wanted) for wanted in self.patterns)
+
+    def takes(self, instrument: "Instrument") -> bool:
+        """Whether this contract is asked for."""
+        return any(found for _, _, found in self._matches([instrument]))
 
     def misplaced(self, url: str) -> str:
         """Why a URL does not fit the environment, or ""."""
@@ -124,7 +137,6 @@ class DeribitSection(VenueSection):
     """Deribit: market data and orders."""
 
     venue: ClassVar[Literal["deribit"]] = "deribit"
-    chains: ClassVar = True
     separators: ClassVar = ("-", "_")
     hosts: ClassVar = {
         "testnet": frozenset({"test.deribit.com"}),
@@ -133,6 +145,9 @@ class DeribitSection(VenueSection):
 
     client_id: Secret = Field(description="where the API key's client id is found")
     client_secret: Secret = Field(description="where the API key's secret is found")
+    options: tuple[Annotated[str, AfterValidator(_instrument_name)], ...] = Field(
+        (), description="options to follow, those listed later included: BTC-* is the chain settled in coin"
+    )
     margin_model: Literal["segregated_sm", "segregated_pm", "cross_sm", "cross_pm"] | None = Field(
         None, description="the account must have this margin model, or we refuse to start"
     )
@@ -140,6 +155,15 @@ class DeribitSection(VenueSection):
     timeout_ms: int = Field(10_000, gt=0, description="an answer later than this is not waited for")
     max_contracts: int = Field(2_000, gt=0, description="follow no more at once; at the start more is an error")
     throttle: Throttle = Throttle()
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return self.instruments + self.options
+
+    def _matches(self, listed: list["Instrument"]) -> Iterator[tuple[str, str, list["Instrument"]]]:
+        yield from super()._matches(listed)
+        for wanted in self.options:
+            yield "options", wanted, [i for i in listed if i.kind == "option" and fnmatchcase(i.name, wanted)]
 
     def select(self, listed: Iterable["Instrument"]) -> list["Instrument"]:
         chosen = super().select(listed)

@@ -56,7 +56,7 @@ from dea_daemon.state.orders import OrderBookkeeping
 from dea_daemon.state.windows import RollingSum, lengthened
 
 RELIST_PAUSE_NS = 2 * NS_PER_S  # announcements come in bursts: one question for all of them
-UNPROVED_NS = 60 * NS_PER_S  # after which a settled position is believed gone without the venue's record of it
+UNPROVED_NS = 600 * NS_PER_S  # after which a settled position is believed gone without the venue's record of it
 FILL_MEMORY = 100_000  # trade ids remembered against duplicates; the ledger remembers all
 _MODES = {
     Operator.NORMAL: Mode.NORMAL,

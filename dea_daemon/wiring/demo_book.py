@@ -8,13 +8,13 @@ import structlog
 
 from dea_daemon.domain.errors import VenueError
 from dea_daemon.domain.instruments import Instrument, Kind
-from dea_daemon.shell.ccxt_client import Client, close_client, open_client
+from dea_daemon.shell.ccxt_client import Client, ask, close_client, open_client
 from dea_daemon.shell.settings import DeribitSection
-from dea_daemon.shell.venue_calls import ask, load_instruments
+from dea_daemon.shell.venue_calls import load_instruments
 
 log = structlog.get_logger()
 LABEL = "demo book"
-THROUGH = 0.25  # a limit this far through the touch, as a fraction of it: an option's own price band is wider
+TRIES, PAUSE_S = 5, 0.3  # its makers come back between
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +55,34 @@ async def _legs(client: Client, listed: Sequence[Instrument], straddle: Straddle
     expiries = sorted({i.expiry_ns for i in chain})
     if len(expiries) <= straddle.expiry:
         raise VenueError(f"the venue lists {len(expiries)} expiries of options on {coin}")
-    spot = float((await ask(client, "public_get_get_index_price", {"index_name": f"{coin.lower()}_usd"}))["index_price"])
+    spot = float(
+        (await ask(client, "public_get_get_index_price", {"index_name": f"{coin.lower()}_usd"}))["index_price"]
+    )
     mates = [i for i in chain if i.expiry_ns == expiries[straddle.expiry]]
     strike = min((i.strike for i in mates), key=lambda k: abs(k - spot))
     return [i for i in mates if i.strike == strike]
 
 
 async def _trade(client: Client, instrument: Instrument, coins: float) -> bool:
-    """One leg, crossing the spread with a limit."""
-    ticker = await ask(client, "public_get_ticker", {"instrument_name": instrument.name})
-    buys = coins > 0.0
-    touch = float(ticker["best_ask_price" if buys else "best_bid_price"] or ticker["mark_price"])
-    # Rounded to the passive side the limit stays within what was meant; far enough through, it still crosses.
-    ticks = round(touch * (1.0 + (THROUGH if buys else -THROUGH)) / float(instrument.tick_size))
-    price = instrument.ticks_to_price(instrument.price_to_ticks(instrument.ticks_to_price(max(ticks, 1))))
-    order = {
-        "instrument_name": instrument.name,
-        "amount": abs(coins),
-        "type": "limit",
-        "price": float(price),
-        "time_in_force": "immediate_or_cancel",
-        "label": LABEL,
-    }
-    told = await ask(client, f"private_get_{'buy' if buys else 'sell'}", order)
-    return str(told["order"]["order_state"]) == "filled"
+    """One leg, crossing the spread as far as the venue's price limits let it; a few times while some is left."""
+    method = f"private_get_{'buy' if coins > 0.0 else 'sell'}"
+    left = instrument.amount_to_lots(abs(coins))
+    for _ in range(TRIES):
+        limits = await ask(client, "public_get_ticker", {"instrument_name": instrument.name})
+        mark, edge = float(limits["mark_price"]), float(limits["max_price" if coins > 0.0 else "min_price"])
+        ticks = instrument.price_to_ticks(0.5 * (mark + edge))  # not to the edge: it moves with the market
+        order = {
+            "instrument_name": instrument.name,
+            "amount": float(instrument.lots_to_amount(left)),
+            "type": "limit",
+            "price": float(instrument.ticks_to_price(max(ticks, 1))),
+            "time_in_force": "immediate_or_cancel",
+            "label": LABEL,
+        }
+        told = (await ask(client, method, order))["order"]
+        left -= instrument.amount_to_lots(told["filled_amount"])
+        if left <= 0:
+            return True
+        await asyncio.sleep(PAUSE_S)
+    log.warning("demo.leg_unfilled", contract=instrument.name, left=float(instrument.lots_to_amount(left)))
+    return False

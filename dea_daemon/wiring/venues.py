@@ -234,7 +234,7 @@ class Venues:
     def _dispatch(self, number: int, emit: Emit) -> Callable[[], Any]:
         traded, clock = self._traded[number], self._clock
         section = traded.section
-        listings = Listings(self.universe, number, section.wants, section.max_contracts, clock.utc_ns)
+        listings = Listings(self.universe, number, section.takes, section.max_contracts, clock.utc_ns)
         access = traded.section.access()
         queries = Pool(access.queries)
 

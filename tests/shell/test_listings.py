@@ -16,10 +16,10 @@ NEXT = OPTION | {"instrument_name": "BTC-27NOV26-80000-C", "expiration_timestamp
 
 
 class Desk:
-    def __init__(self, max_contracts: int = 100, wants=lambda name: name.startswith("BTC-")) -> None:
+    def __init__(self, max_contracts: int = 100, takes=lambda contract: contract.name.startswith("BTC-")) -> None:
         self.utc_ns = UTC_NS
         self.universe = Universe((AccountKey("deribit", "main"),), ((0, PERPETUAL), (0, STEPPED)))
-        self.listings = Listings(self.universe, 0, wants, max_contracts, lambda: self.utc_ns)
+        self.listings = Listings(self.universe, 0, takes, max_contracts, lambda: self.utc_ns)
 
     def names(self, *infos) -> list[str]:
         return [i.name for i in self.listings.fresh(infos)]

@@ -10,7 +10,6 @@ from msgspec import structs
 
 from dea_daemon.domain.decisions import Decision, FactorLine
 from dea_daemon.domain.events import InstrumentsListed, Operator
-from dea_daemon.shell import monitor
 from dea_daemon.shell.monitor import SILENT_S, Monitor
 from dea_daemon.shell.runner import Runner
 from tests.house import MS, Run, creates
@@ -109,15 +108,14 @@ async def test_points_come_once_a_second_and_only_those_not_seen_yet(watched):
     assert points[0]["factors"]["delta:BTC"][1] == 100_000
 
 
-def test_before_a_decision_there_is_no_exposure(monkeypatch, watched):
-    monkeypatch.setattr(monitor, "_view", lambda state: None)
+def test_before_a_decision_there_is_no_exposure(watched):
+    watched.runner.state.view = None
     assert watched.monitor.exposure() is None
     assert watched.monitor.status()["option_counts"] == {"listed": 0, "modelled": 0, "greeks_off": 0}
 
 
-def test_exposure_and_held_options_are_plain_json(monkeypatch, watched):
-    held = book()
-    monkeypatch.setattr(monitor, "_view", lambda state: held)
+def test_exposure_and_held_options_are_plain_json(watched):
+    watched.runner.state.view = book()
     told = watched.monitor.exposure()
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert [row["instrument"] for row in watched.monitor.status()["options"]] == ["BTC-NEAR-C", "BTC-FAR-C"]

@@ -266,11 +266,11 @@ def selected(write, names: str) -> list[str]:
     ("names", "chosen"),
     [
         ("[BTC-PERPETUAL]", ["BTC-PERPETUAL"]),
-        ("[BTC-*]", ["BTC-27MAR26", "BTC-27MAR26-100000-C", "BTC-PERPETUAL"]),
+        ("[BTC-*]", ["BTC-27MAR26", "BTC-PERPETUAL"]),
+        ("[ETH-PERPETUAL]\n    options: [BTC-*]", ["ETH-PERPETUAL", "BTC-27MAR26-100000-C"]),
         ("['*-PERPETUAL']", ["BTC-PERPETUAL", "BTC_USDC-PERPETUAL", "ETH-PERPETUAL"]),
         ("[ETH-PERPETUAL, BTC-PERPETUAL]", ["ETH-PERPETUAL", "BTC-PERPETUAL"]),
-        ("[BTC-PERPETUAL, BTC-*]", ["BTC-PERPETUAL", "BTC-27MAR26", "BTC-27MAR26-100000-C"]),
-        ("['BTC-27MAR26-*']", ["BTC-27MAR26-100000-C"]),
+        ("[BTC-PERPETUAL, BTC-*]", ["BTC-PERPETUAL", "BTC-27MAR26"]),
         ("[BTC-27MAR26-100000-C]", ["BTC-27MAR26-100000-C"]),
     ],
 )
@@ -284,7 +284,9 @@ def test_a_name_the_venue_does_not_list_is_an_error(write):
 
 
 def test_more_contracts_than_allowed_are_refused_at_the_start(write):
-    section = deribit(load(write(SMALL.replace("[BTC-PERPETUAL]", "[BTC-*]\n    max_contracts: 2")), ENVIRON))
+    section = deribit(
+        load(write(SMALL.replace("[BTC-PERPETUAL]", "[BTC-*]\n    options: [BTC-*]\n    max_contracts: 2")), ENVIRON)
+    )
     with pytest.raises(ConfigError, match=r"instruments: 3 contracts match, more than .*max_contracts \(2\)"):
         section.select(LISTED)
 

@@ -77,9 +77,9 @@ class Day:
             self.batch.fills.append(fill)
         return fill
 
-    def hear_late(self, booked_fill):
+    def hear_late(self, booked_fill, after_s=1.0):
         """A fill of before, back-filled only now."""
-        self.now_ns += S
+        self.now_ns += int(after_s * S)
         self.batch.fills.append(booked_fill._replace(fill=replace(booked_fill.fill, ts_recv_ns=self.now_ns)))
 
     def mark(self, row, price):
@@ -87,7 +87,7 @@ class Day:
 
     def expire(self, row, price, proof=VENUE_RECORD, heard=True):
         """The venue delivers a position: a future at this price, an option at what it is worth then."""
-        self.now_ns += S
+        self.now_ns += S // 100
         one, account = UNIVERSE.instruments[row], self.venue.by_name["main"]
         before, lots = account.cash[one.settle_currency], account.lots(one.name)
         self.mark(row, price)
@@ -109,14 +109,15 @@ class Day:
         )
         self.batch.adopted[0] = AccountReported(self.now_ns, 0, self.now_ns, True, (), (), held, ())
 
-    def write(self, after_s=5.0, closing=False):
+    def write(self, after_s=5.0, closing=False, marked=True):
         """Some seconds pass; the daemon writes what it has, with the pools as the venue tells them."""
         self.now_ns += int(after_s * S)
         account = self.venue.by_name["main"]
         for currency, cash in account.cash.items():
             equity, pending = self.venue.equity(account, currency), self.venue.session_funding(account, currency)
             self.batch.pools[0, currency] = PoolReport(currency, equity, cash, 0.0, 0.0, pending)
-        self.batch.marks = {row: self.contracts[UNIVERSE.instruments[row].name].mark for row in (COIN, USDC)}
+        marks = {row: self.contracts[UNIVERSE.instruments[row].name].mark for row in (COIN, USDC)}
+        self.batch.marks = marks if marked else {}
         self.batch.closing = closing
         self.ledger.write(self.batch, UNIVERSE, self.now_ns)
 
@@ -233,12 +234,13 @@ def test_an_open_options_value_at_the_mark_is_what_equity_has_more_than_cash(day
     ]
 
 
-def test_the_value_of_an_option_without_a_recent_mark_is_not_known(day):
+@pytest.mark.parametrize("marked", [True, False])
+def test_the_value_of_an_option_without_a_recent_mark_is_not_known(day, marked):
     day.trade(COIN, 20, 500, 0.0)
     day.write()
     day.now_ns += 600 * S
     day.mark(COIN, float("nan"))
-    day.write(closing=True)
+    day.write(closing=True, marked=marked)
     found = day.of()
     assert line(found, COIN).value_end is None and pool(found, "BTC").options_end is None
     assert found.options[0].value_end is None and found.reconciled
@@ -282,13 +284,13 @@ def test_options_held_from_before_and_a_dated_future_are_delivered_to_the_cent(t
     assert dated.realised == dated.settled > 0 and dated.held == 0
 
 
-def test_a_fill_heard_of_after_the_delivery_still_came_before_it(day):
+@pytest.mark.parametrize("after_s", [0.2, 60.0])
+def test_a_fill_heard_of_after_the_delivery_still_came_before_it(day, after_s):
     day.trade(COIN, 20, 500, 0.0)
+    day.write()
     late = day.trade(COIN, -5, 700, 0.0001, heard=False)
-    day.write()
     day.expire(COIN, 0.1)
-    day.write()
-    day.hear_late(late)
+    day.hear_late(late, after_s)
     day.write(closing=True)
     found = day.of()
     assert found.reconciled and not found.notes and line(found, COIN).held == 0
@@ -368,6 +370,7 @@ def test_cash_figures_of_the_seconds_after_a_delivery_are_no_cut(day):
     day.trade(COIN, 20, 500, 0.0)
     day.write(100)
     before_ns = day.now_ns
+    day.now_ns += 70 * S
     day.expire(COIN, 0.1)
     day.write(0.5)
     assert day.of().to_ns == before_ns

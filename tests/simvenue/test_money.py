@@ -114,7 +114,7 @@ def test_only_the_time_a_position_was_held_counts():
 
 
 def test_accrued_funding_becomes_cash_without_changing_equity():
-    venue = running_venue("funding")
+    venue = running_venue("funding", options=False)
     order(venue, BUY, 1_000, None)
     venue.advance(START_NS + 4 * S)
     venue.events()
@@ -130,7 +130,7 @@ def test_accrued_funding_becomes_cash_without_changing_equity():
 
 
 def test_funding_is_written_down_each_hour_and_dated_futures_have_none():
-    venue = running_venue("funding", step_ms=10_000)
+    venue = running_venue("funding", step_ms=10_000, options=False)
     for minute in range(1, 200):
         venue.advance(START_NS + minute * 60 * S)
         venue.events()
@@ -177,7 +177,7 @@ def test_a_pool_without_cash_bears_nothing():
 
 
 def test_margin_rises_with_the_size_of_the_position():
-    venue = running_venue()
+    venue = running_venue(options=False)
     held = venue.contracts[INVERSE]
     small, large = (venue.margin.initial(held, lots) / lots for lots in (1_000, 1_000_000))
     assert large / small == pytest.approx(1 + 0.00005 / 0.02 * held.coins(1_000_000, held.mark), rel=1e-3)
@@ -232,7 +232,7 @@ def test_liquidation_waits_for_a_book_that_is_empty():
 
 
 def test_a_dated_future_settles_once_at_the_average_index_and_another_takes_its_place():
-    venue = running_venue("expiry")
+    venue = running_venue("expiry", options=False)
     ending = [i for i in venue.instruments.values() if 0 < i.expiry_ns <= START_NS + 20 * S]
     assert len(ending) == 2
     name = next(i.name for i in ending if i.underlying == "BTC")
@@ -264,7 +264,9 @@ def test_a_dated_future_settles_once_at_the_average_index_and_another_takes_its_
 
 
 def test_between_steps_an_expired_contract_takes_no_order():
-    venue = running_venue("expiry", nearest_expiry_s=1.0, settlement_window_s=1.0, step_ms=700, ticker_every_ms=700)
+    venue = running_venue(
+        "expiry", nearest_expiry_s=1.0, settlement_window_s=1.0, step_ms=700, ticker_every_ms=700, options=False
+    )
     name = next(i.name for i in venue.instruments.values() if 0 < i.expiry_ns <= START_NS + S)
     venue.advance(START_NS + S)
     with pytest.raises(Refused, match="settlement_in_progress"):

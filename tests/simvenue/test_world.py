@@ -130,7 +130,7 @@ def test_an_eaten_book_grows_back():
 
 
 def test_candles_follow_the_trades():
-    venue = running_venue("volatile")
+    venue = running_venue("volatile", options=False)
     for minute in range(1, 4):
         venue.advance(START_NS + minute * 60 * S)
     trades = [e for e in venue.events() if isinstance(e, Traded) and e.instrument == INVERSE]

@@ -171,14 +171,14 @@ def test_a_settled_future_is_removed_once_with_the_venues_record_of_it():
     assert account.mode is Mode.NORMAL
 
 
-def test_without_the_venues_record_a_settled_position_waits_a_minute_and_then_goes_by_its_report():
+def test_without_the_venues_record_a_settled_position_waits_ten_minutes_and_then_goes_by_its_report():
     run = expired()
     run.report()
     run.report()
     account = run.state.account
     assert account.position_lots[BTC_FUTURE] == 100
     assert account.delivered_since_ms(0, run.now_ns) > 0  # and is asked for
-    run.pass_time(61_000)
+    run.pass_time(601_000)
     run.report()
     assert account.position_lots[BTC_FUTURE] == 0
     assert [proof for _, proof in account.new_settlements] == ["position report"]

@@ -40,7 +40,7 @@ def option(strike: float, call: bool, expiry_ns: int = EXPIRY_NS, name: str = ""
 
 
 CHAIN = tuple(option(strike, call) for strike in STRIKES for call in (True, False))
-WIDE = {"max_instrument_usd": 10e6, "max_gross_usd": 10e6, "max_net_usd": 10e6, "max_order_usd": 1e6}
+WIDE: dict[str, object] = {"max_instrument_usd": 10e6, "max_gross_usd": 10e6, "max_net_usd": 10e6, "max_order_usd": 1e6}
 
 
 class Desk(Run):
@@ -158,6 +158,7 @@ def test_without_mark_or_quotes_the_last_volatility_serves_then_the_neighbours_t
     desk.settle()
     desk.skip = {ATM_CALL}
     seen = []
+    v = desk.view
     for _ in range(9):
         desk.pass_time(10_000)
         desk.quote()
@@ -196,6 +197,7 @@ def test_a_venue_whose_greeks_contradict_ours_is_noted_and_its_underlying_only_s
     desk.settle()
     desk.skip = {ATM_CALL}
     said: list[str] = []
+    decision = desk.decide()
     for _ in range(50):
         desk.pass_time(100)
         desk.ticker(ATM_CALL, delta=0.9)
@@ -209,7 +211,7 @@ def test_a_venue_whose_greeks_contradict_ours_is_noted_and_its_underlying_only_s
 
 
 def test_a_smile_that_falls_with_the_strike_lowers_a_sticky_moneyness_delta_or_raises_it():
-    deltas = {}
+    deltas, vega = {}, 0.0
     for kind in ("black", "sticky_moneyness"):
         desk = Desk(pricing={"smile_delta": kind})
         desk.settle()
@@ -227,7 +229,9 @@ def test_a_smile_that_falls_with_the_strike_lowers_a_sticky_moneyness_delta_or_r
 
 
 def test_in_the_settlement_window_delta_fades_with_what_is_left_of_the_average():
-    near = tuple(option(s, c, START_NS + DAY, f"BTC-NEAR-{s:.0f}-{'C' if c else 'P'}") for s in STRIKES for c in (1, 0))
+    near = tuple(
+        option(s, c, START_NS + DAY, f"BTC-NEAR-{s:.0f}-{'C' if c else 'P'}") for s in STRIKES for c in (True, False)
+    )
     desk = Desk(chain=near)
     desk.pools = {"USDC": 100_000.0}
     desk.positions = {FIRST: 100}  # the 70,000 call: all delta
@@ -267,7 +271,9 @@ def test_a_pinned_option_is_closed_or_held_with_a_wider_band_as_configured():
         desk.settle()
         decision = desk.decide()
         assert [o.row for o in creates(decision) if o.row == ATM_CALL] == ([ATM_CALL] if closes else [])
-        assert decision.record.factors[0].band_usd == pytest.approx(5_000.0 + 0.5 * 2.0 * 80_000.0)
+        assert decision.record is not None and decision.record.factors[0].band_usd == pytest.approx(
+            5_000.0 + 0.5 * 2.0 * 80_000.0
+        )
 
 
 def test_a_listing_is_asked_for_when_announced_and_its_contracts_join_behind_the_others():
