@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dea_daemon.domain.commands import Approved, Outgoing, QueryInstruments
+from dea_daemon.domain.decisions import DecisionRecord
 from dea_daemon.domain.events import (
     AccountReported,
     AnyEvent,
@@ -249,10 +250,11 @@ class Result:
     unhedged: list[float] = field(default_factory=list)
     gap_usd: float = 0.0
     fees_usd: float = 0.0
-    turnover_usd: float = 0.0
     hedges: int = 0
     deliveries: int = 0
     straddles: int = 0
+    steps: int = 0
+    outside: int = 0
     notes: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -286,6 +288,7 @@ class Month:
         self.venue = Venue(self.exchange, self.universe)
         self.books = Books(self.universe)
         self.result = Result()
+        self.record: DecisionRecord | None = None
         self.sold: set[tuple[str, str, int]] = set()
         self.wanted_usd = {ACCOUNT: 0.0, TWIN: 0.0}  # what the exposure wanted has earned
         self.prices = self._prices()
@@ -312,6 +315,7 @@ class Month:
     def _step(self) -> None:
         """The market moves, the daemon hears of it and acts, a person trades, the books are compared."""
         self.now_ns = self.now_ns // STEP_NS * STEP_NS + STEP_NS
+        self.result.steps += 1
         self.exchange.advance(self.now_ns)
         before, self.prices = self.prices, self._prices()
         for coin, price in self.prices.items():
@@ -323,8 +327,16 @@ class Month:
         for _ in range(ROUNDS):
             if not self._decide():
                 break
+        self.result.outside += self._outside()
         self._sell_straddles()
-        self._compare()
+        self.result.gap_usd = max(self.result.gap_usd, self.gap_usd())
+
+    def _outside(self) -> bool:
+        """Whether the last decision left a delta beyond its band."""
+        if self.record is None:
+            return True
+        targeted = [f for f in self.record.factors if f.band_usd == f.band_usd]
+        return not all(abs(f.actual_usd - f.target_usd) <= f.band_usd for f in targeted)
 
     def _tell_market(self) -> None:
         now = self.now_ns
@@ -357,6 +369,7 @@ class Month:
         """The books and the engine hear of it; what the engine wants reaches the venue at once."""
         self.books.fold(event)
         decision = step(self.state, event, self.params)
+        self.record = decision.record or self.record
         self.result.notes.update(note.event for note in decision.notes)
         for command in decision.commands:
             self.venue.send(command, self.now_ns)
@@ -417,14 +430,9 @@ class Month:
             for account, earned in self.wanted_usd.items()
         }
 
-    def _compare(self) -> None:
-        """Our books beside the venue's account."""
-        if not self.books.cash:
-            return
-        gap_usd = sum(
-            abs(self.books.equity(c) - self._venues(ACCOUNT, c)) * self._usd(c) for c in DEPOSITS
-        )
-        self.result.gap_usd = max(self.result.gap_usd, gap_usd)
+    def gap_usd(self) -> float:
+        """Our books beside the venue's account, over all pools."""
+        return sum(abs(self.books.equity(c) - self._venues(ACCOUNT, c)) * self._usd(c) for c in DEPOSITS)
 
 
 def table(result: Result) -> str:
