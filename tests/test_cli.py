@@ -195,10 +195,10 @@ def test_demo_hands_over_its_options(wired):
     ]
 
 
-def test_demo_without_options_runs_half_a_minute_on_seed_7(wired):
+def test_demo_as_it_is_lives_through_an_expiry_on_seed_7(wired):
     calls = wired("demo", "run_demo")
     call("demo")
-    assert calls[0][1] | {"seconds": 30.0, "seed": 7, "json_lines": False, "tape": None} == calls[0][1]
+    assert calls[0][1] | {"seconds": 45.0, "seed": 7, "scenario": "options", "json_lines": False, "tape": None} == calls[0][1]
 
 
 @pytest.mark.parametrize(("options", "armed"), [([], True), (["--observe"], False)])

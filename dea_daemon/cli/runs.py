@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _seed = click.option("--seed", default=7, show_default=True, help="Seed of the simulated market.")
 _scenario = click.option("--scenario", default="default", show_default=True, help="Simulated market.")
+_demo_scenario = click.option("--scenario", default="options", show_default=True, help="Simulated market.")
 _tape = click.option("--tape", type=FILE, help="Record every event here, for replay.")
 _view = click.option(
     "--view/--no-view",
@@ -77,9 +78,9 @@ def schema() -> None:
 
 
 @cli.command()
-@click.option("--seconds", default=30.0, show_default=True, type=click.FloatRange(min=0, min_open=True))
+@click.option("--seconds", default=45.0, show_default=True, type=click.FloatRange(min=0, min_open=True))
 @_seed
-@_scenario
+@_demo_scenario
 @_tape
 @json_option
 @click.option("--log", "venue_log", type=FILE, help="The simulated venue's own account of every order.")

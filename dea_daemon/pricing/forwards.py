@@ -41,6 +41,28 @@ class _Said(NamedTuple):
     weight: FloatArray
 
 
+class Layout(NamedTuple):
+    """What of a universe's order does not move with prices, so that it need not be found again at every tick."""
+
+    rows: int  # that the universe had
+    futures: IntArray
+    options: IntArray
+    call: IntArray  # of each pair of a call and a put: same series, strike and currency
+    put: IntArray
+    row: IntArray  # one of each series [G]
+    market: IntArray  # of each series [G]: its underlying in its account
+
+
+def layout(universe: Universe) -> Layout:
+    """Of the universe as it is now; one that has grown needs another."""
+    options = np.flatnonzero(universe.option)
+    futures = np.flatnonzero((universe.series >= 0) & ~universe.option)
+    dated, row = np.flatnonzero(universe.series >= 0), np.zeros(universe.series_count, dtype=np.int64)
+    row[universe.series[dated]] = dated
+    market = universe.account[row] * len(universe.underlyings) + universe.underlying[row]
+    return Layout(len(universe), futures, options, *_pairs(universe, options), row, market)
+
+
 def forwards(
     universe: Universe,
     mark_price: FloatArray,
@@ -50,45 +72,56 @@ def forwards(
     synthetic_price: FloatArray,
     spot_price: FloatArray,
     tau_years: FloatArray,
+    places: Layout | None = None,
 ) -> tuple[FloatArray, IntArray, FloatArray]:
     """Forward [G] USD, ForwardSource [G], and the largest relative disagreement [G] of future, parity and synthetic
     (0 where there are not two of them).
 
     Inputs [N] as the venue quotes them; `fresh` is about mark, bid and ask, and synthetic_price (the forward an option
     ticker names) is NaN where it is not fresh. Prices in a stablecoin count as USD. A source that is alone against
-    two agreeing ones is dropped; against one, the order of preference decides and the disagreement tells.
+    two agreeing ones is dropped; against one, the order of preference decides and the disagreement tells. `places` is
+    the universe's layout, made here if not given.
     """
     count = universe.series_count
+    places = places or layout(universe)
     with np.errstate(all="ignore"):
         parts = (
-            _of_futures(universe, mark_price, bid_price, ask_price, fresh),
-            _of_parity(universe, bid_price, ask_price, fresh, spot_price, tau_years),
-            _of_synthetics(universe, synthetic_price),
+            _of_futures(universe, places, mark_price, bid_price, ask_price, fresh),
+            _of_parity(universe, places, bid_price, ask_price, fresh, spot_price, tau_years),
+            _of_synthetics(universe, places, synthetic_price),
         )
         group = np.concatenate([part.group + k * count for k, part in enumerate(parts)])
         price = np.concatenate([part.price for part in parts])
         said = _median(group, price, np.concatenate([part.weight for part in parts]), 3 * count).reshape(3, count)
-        disagreement = np.nan_to_num(np.fmax.reduce(said) / np.fmin.reduce(said) - 1.0)
+        disagreement = np.fmax.reduce(said) / np.fmin.reduce(said) - 1.0
+        disagreement[np.isnan(disagreement)] = 0.0
         said[_alone(said)] = np.nan
         known = np.isfinite(said)
         source = np.where(known.any(axis=0), known.argmax(axis=0) + int(ForwardSource.FUTURE), 0)
         forward = np.where(source > 0, said[np.maximum(source - 1, 0), np.arange(count)], np.nan)
         if not source.all():
-            _fill(universe, spot_price, tau_years, forward, source)
+            _fill(places.market, spot_price[places.row], tau_years[places.row], forward, source)
     return forward, source, disagreement
 
 
 def _of_futures(
-    universe: Universe, mark_price: FloatArray, bid_price: FloatArray, ask_price: FloatArray, fresh: BoolArray
+    universe: Universe,
+    places: Layout,
+    mark_price: FloatArray,
+    bid_price: FloatArray,
+    ask_price: FloatArray,
+    fresh: BoolArray,
 ) -> _Said:
     """The dated future's mark, or its mid where it has none."""
-    rows = np.flatnonzero((universe.series >= 0) & ~universe.option & fresh)
-    price = np.where(mark_price[rows] > 0.0, mark_price[rows], 0.5 * (bid_price[rows] + ask_price[rows]))
+    rows = places.futures[fresh[places.futures]]
+    mark = mark_price[rows]
+    price = np.where(mark > 0.0, mark, 0.5 * (bid_price[rows] + ask_price[rows]))
     return _Said(universe.series[rows], price, np.ones(len(rows)))
 
 
 def _of_parity(
     universe: Universe,
+    places: Layout,
     bid_price: FloatArray,
     ask_price: FloatArray,
     fresh: BoolArray,
@@ -100,17 +133,19 @@ def _of_parity(
     USD: C − P = F − K. In coin: C − P = 1 − K/F. Near the money both options are quoted tightly; far from it the
     spread of the one in the money is all there is to see.
     """
-    near = np.abs(np.log(universe.strike / spot_price)) <= np.maximum(0.05, 0.5 * np.sqrt(tau_years))
-    quoted = universe.option & fresh & near & (bid_price > 0.0) & (ask_price >= bid_price)
-    call, put = _pairs(universe, np.flatnonzero(quoted))
-    strike, in_coin = universe.strike[call], universe.coin_quoted[call]
-    net = 0.5 * (bid_price[call] + ask_price[call] - bid_price[put] - ask_price[put])
+    call, put = places.call, places.put
+    strike, in_coin, group = universe.strike[call], universe.coin_quoted[call], universe.series[call]
+    good = np.abs(np.log(strike / spot_price[call])) <= np.maximum(0.05, 0.5 * np.sqrt(tau_years[call]))
+    good &= fresh[call] & fresh[put]
+    call_bid, call_ask, put_bid, put_ask = bid_price[call], ask_price[call], bid_price[put], ask_price[put]
+    good &= (call_bid > 0.0) & (call_ask >= call_bid) & (put_bid > 0.0) & (put_ask >= put_bid)
+    net = 0.5 * (call_bid + call_ask - put_bid - put_ask)
     price = np.where(in_coin, strike / (1.0 - net), strike + net)
-    spread = (ask_price[call] - bid_price[call] + ask_price[put] - bid_price[put]) * np.where(in_coin, price, 1.0)
-    group, tight = universe.series[call], spread <= SPREAD_MAX * strike
-    enough = tight & (np.bincount(group[tight], minlength=universe.series_count)[group] >= PAIRS_MIN)
+    spread = (call_ask - call_bid + put_ask - put_bid) * np.where(in_coin, price, 1.0)
+    good &= spread <= SPREAD_MAX * strike
+    good &= (np.bincount(group[good], minlength=universe.series_count) >= PAIRS_MIN)[group]
     weight = 1.0 / (spread + SPREAD_FLOOR * strike)
-    return _Said(group[enough], price[enough], weight[enough])
+    return _Said(group[good], price[good], weight[good])
 
 
 def _pairs(universe: Universe, rows: IntArray) -> tuple[IntArray, IntArray]:
@@ -125,9 +160,9 @@ def _pairs(universe: Universe, rows: IntArray) -> tuple[IntArray, IntArray]:
     return call[same], put[same]
 
 
-def _of_synthetics(universe: Universe, synthetic_price: FloatArray) -> _Said:
+def _of_synthetics(universe: Universe, places: Layout, synthetic_price: FloatArray) -> _Said:
     """The forward in the venue's own option tickers."""
-    rows = np.flatnonzero(universe.option & np.isfinite(synthetic_price))
+    rows = places.options[np.isfinite(synthetic_price[places.options])]
     return _Said(universe.series[rows], synthetic_price[rows], np.ones(len(rows)))
 
 
@@ -138,21 +173,14 @@ def _alone(said: FloatArray) -> BoolArray:
     return np.asarray(near[[1, 2, 0]] & far & far[[2, 0, 1]])
 
 
-def _fill(
-    universe: Universe, spot_price: FloatArray, tau_years: FloatArray, forward: FloatArray, source: IntArray
-) -> None:
-    """What no source says: the index, carried by its neighbours' basis. Writes `forward` and `source`.
+def _fill(market: IntArray, spot: FloatArray, tau: FloatArray, forward: FloatArray, source: IntArray) -> None:
+    """What no source says: the index, carried by its neighbours' basis. Writes `forward` and `source`; all [G].
 
     ln(F/S) is interpolated in time, nothing at no time, so that a near expiry's noise is not blown up to a rate;
     behind the last expiry known its annual rate goes on.
     """
-    group = universe.series[dated := np.flatnonzero(universe.series >= 0)]
-    spot, tau = np.full(len(forward), np.nan), np.full(len(forward), np.nan)
-    market = np.zeros(len(forward), dtype=np.int64)  # an underlying in an account
-    spot[group], tau[group] = spot_price[dated], tau_years[dated]
-    market[group] = universe.account[dated] * len(universe.underlyings) + universe.underlying[dated]
     said = source > 0
-    for key in np.unique(market[~said]):
+    for key in set(market[~said].tolist()):
         knots = np.flatnonzero(said & (market == key) & (spot > 0.0))
         knots = knots[np.argsort(tau[knots], kind="stable")]
         empty = np.flatnonzero(~said & (market == key) & (spot > 0.0))

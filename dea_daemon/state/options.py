@@ -1,8 +1,9 @@
 """What the venues say of options, and what follows: forwards, implied volatilities, Greeks.
 
-Every live option has a volatility at every tick: from its own quotes, else from the venue's mark, else the last
-one known, else its neighbours', else the one assumed before data. Nothing a venue says makes it NaN; how much a
-figure rests on is told beside it (IvSource). The settlement averages the index over a window: inside it a
+Every live option asked for has a volatility: from its own quotes, else from the venue's mark, else the last one
+known, else its neighbours', else the one assumed before data. Nothing a venue says makes it NaN; how much a figure
+rests on is told beside it (IvSource). A chain has hundreds that are neither held nor worked in: those need not be
+asked for, and their figures are NaN, from no source. The settlement averages the index over a window: inside it a
 contract's forward holds the part already fixed, and its Greeks only count by the weight still to come.
 """
 
@@ -16,7 +17,7 @@ from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray, Unive
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MS, NS_PER_S
 from dea_daemon.domain.parameters import PricingParameters
 from dea_daemon.pricing import black
-from dea_daemon.pricing.forwards import forwards
+from dea_daemon.pricing.forwards import Layout, forwards, layout
 from dea_daemon.pricing.implied import implied_volatility
 from dea_daemon.state.effects import Effects
 from dea_daemon.state.windows import lengthened
@@ -59,6 +60,7 @@ class OptionMarket:
         self.told_ns: IntArray = np.zeros(0, dtype=np.int64)
         self.last_iv_ns: IntArray = np.zeros(0, dtype=np.int64)
         self.off_since_ns: IntArray = np.zeros(0, dtype=np.int64)  # 0: the venue's Greeks agree with ours
+        self._places: Layout | None = None
         self._told: dict[str, frozenset[int]] = {"off": frozenset(), "modelled": frozenset()}
 
     def lengthen(self, n: int) -> None:
@@ -75,37 +77,38 @@ class OptionMarket:
         self.delta[row], self.vega[row] = event.delta, event.vega
         self.told_ns[row] = event.ts_recv_ns
 
-    def value(self, market: "Market", now_ns: int, utc_ns: int, spot: FloatArray, fresh: BoolArray) -> Valued:
-        """Everything an exposure needs of contracts that end. `spot` [N] USD; `fresh` [N] of the prices."""
+    def value(
+        self,
+        market: "Market",
+        now_ns: int,
+        utc_ns: int,
+        spot: FloatArray,
+        fresh: BoolArray,
+        wanted: BoolArray | None = None,
+    ) -> Valued:
+        """Everything an exposure needs of contracts that end. `spot` [N] USD; `fresh` [N] of the prices; `wanted` [N]
+        the rows that something hangs on, all if not given. Of other live options only the forward is known."""
         universe, params = market.universe, market.params
-        n, pricing = len(universe), params.pricing
-        window_ns = pricing.settlement_window_s * NS_PER_S
+        window_ns = params.pricing.settlement_window_s * NS_PER_S
         dated, left_ns = universe.expiry_ns > 0, universe.expiry_ns - utc_ns
-        weight = np.where(dated, np.clip(left_ns / window_ns, 0.0, 1.0), 1.0)
+        alive = left_ns > 0
+        weight = np.where(dated, np.minimum(np.maximum(left_ns / window_ns, 0.0), 1.0), 1.0)
         tau = np.where(dated, np.maximum(left_ns, window_ns) / YEAR_NS, 0.0)
         told = now_ns - self.told_ns <= params.state.stale_option_ms * NS_PER_MS
-        forward, doubtful = self._forwards(market, spot, tau, fresh & (left_ns > 0), told)
-        zeros = [np.zeros(n) for _ in range(5)]
-        valued = Valued(
-            forward,
-            tau,
-            weight,
-            np.full(n, np.nan),
-            np.zeros(n, dtype=np.int64),
-            np.zeros(n, dtype=np.bool_),
-            np.zeros(n, dtype=np.bool_),
-            np.zeros(n, dtype=np.bool_),
-            *zeros,
-        )
-        rows = np.flatnonzero(universe.option & (left_ns > 0))
+        forward, doubtful = self._forwards(market, spot, tau, fresh & alive, told)
+        live = universe.option & alive
+        valued = _unvalued(forward, tau, weight, live)
+        rows = np.flatnonzero(live if wanted is None else live & wanted)
         if len(rows):
-            self._volatilities(market, valued, rows, now_ns, fresh, told)
+            if params.pricing.smile_delta == "sticky_moneyness":
+                rows = _mates(universe, live, rows)
+            rows, values = self._volatilities(market, valued, rows, live, now_ns, fresh, told)
             valued.modelled[rows] |= doubtful[rows]
-            self._greeks(universe, valued, rows, pricing)
-            self._compare(universe, valued, rows, now_ns, told, pricing)
+            _greeks(universe, valued, rows, values, params.pricing)
+            near = left_ns[rows] <= params.pricing.pin_hours * 3_600 * NS_PER_S
             distance = np.abs(forward[rows] / universe.strike[rows] - 1.0)
-            near = left_ns[rows] <= pricing.pin_hours * 3_600 * NS_PER_S
-            valued.pinned[rows] = near & (distance <= pricing.pin_band)
+            valued.pinned[rows] = near & (distance <= params.pricing.pin_band)
+        self._compare(universe, valued, rows, now_ns, told, params.pricing)
         return valued
 
     def tell(self, universe: Universe, valued: Valued, held: IntArray, effects: Effects) -> None:
@@ -134,8 +137,10 @@ class OptionMarket:
         """Each row's forward [N] (its index where it never ends), and whether those who say it disagree [N]."""
         universe = market.universe
         synthetic = np.where(told, self.forward, np.nan)
+        if self._places is None or self._places.rows < len(universe):
+            self._places = layout(universe)
         of_series, _, disagreement = forwards(
-            universe, market.mark, market.bid, market.ask, fresh, synthetic, spot, tau
+            universe, market.mark, market.bid, market.ask, fresh, synthetic, spot, tau, self._places
         )
         ends = universe.series >= 0
         forward, doubtful = spot.copy(), np.zeros(len(spot), dtype=np.bool_)
@@ -146,55 +151,73 @@ class OptionMarket:
     # --- volatilities ----------------------------------------------------------------------------
 
     def _volatilities(
-        self, market: "Market", valued: Valued, rows: IntArray, now_ns: int, fresh: BoolArray, told: BoolArray
-    ) -> None:
-        """The ladder: each rung fills what the one before left empty."""
-        params = market.params
-        iv = self._from_quotes(market, valued, rows, fresh)
-        source = np.where(np.isfinite(iv), int(IvSource.QUOTES), 0)
-        kept = now_ns - self.last_iv_ns[rows] <= params.pricing.keep_iv_s * NS_PER_S
-        for rung, candidate in (
-            (IvSource.MARK, np.where(told[rows], self.mark_iv[rows], np.nan)),
-            (IvSource.LAST, np.where(kept, self.last_iv[rows], np.nan)),
-        ):
-            take = (source == 0) & (candidate > 0.0) & np.isfinite(candidate)
-            iv[take], source[take] = candidate[take], int(rung)
-        sound = source == IvSource.QUOTES
-        sound |= source == IvSource.MARK
-        self.last_iv[rows[sound]], self.last_iv_ns[rows[sound]] = iv[sound], now_ns
-        if not (source > 0).all():
-            _from_neighbours(market.universe, rows, iv, source)
+        self,
+        market: "Market",
+        valued: Valued,
+        rows: IntArray,
+        live: BoolArray,
+        now_ns: int,
+        fresh: BoolArray,
+        told: BoolArray,
+    ) -> tuple[IntArray, black.Greeks]:
+        """The ladder: each rung fills what the one before left empty. The rows that now have a volatility (with a
+        missing one its whole series) and their Greeks."""
+        universe = market.universe
+        iv, source, values = self._own(market, valued, rows, now_ns, fresh, told)
+        if not source.all():
+            rows = _mates(universe, live, rows)
+            iv, source, values = self._own(market, valued, rows, now_ns, fresh, told)
+            _from_neighbours(universe, rows, iv, source)
             take = source == 0
-            iv[take], source[take] = params.forecast.prior_annual_vol, int(IvSource.PRIOR)
+            iv[take], source[take] = market.params.forecast.prior_annual_vol, int(IvSource.PRIOR)
         valued.iv[rows], valued.source[rows] = iv, source
         valued.modelled[rows] = source > IvSource.MARK
+        if len(other := np.flatnonzero(source != IvSource.QUOTES)):
+            at = rows[other]
+            again = black.greeks(
+                valued.forward[at], universe.strike[at], valued.tau_years[at], iv[other], universe.call[at]
+            )
+            for column, new in zip(values, again, strict=True):
+                column[other] = new
+        return rows, values
 
-    def _from_quotes(self, market: "Market", valued: Valued, rows: IntArray, fresh: BoolArray) -> FloatArray:
-        """Of the mid price; NaN where that is not fresh, below intrinsic, or its spread too wide in volatility."""
+    def _own(
+        self, market: "Market", valued: Valued, rows: IntArray, now_ns: int, fresh: BoolArray, told: BoolArray
+    ) -> tuple[FloatArray, IntArray, black.Greeks]:
+        """Volatility, IvSource and Greeks of `rows`, from what is known of each itself: 0 where that is nothing. The
+        Greeks are right for those from quotes."""
+        iv, values = self._from_quotes(market, valued, rows, fresh)
+        source = np.where(np.isfinite(iv), int(IvSource.QUOTES), 0)
+        keep_ns = market.params.pricing.keep_iv_s * NS_PER_S
+        if not source.all():
+            mark_iv = self.mark_iv[rows]
+            for rung, candidate, known in (
+                (IvSource.MARK, mark_iv, told[rows]),
+                (IvSource.LAST, self.last_iv[rows], now_ns - self.last_iv_ns[rows] <= keep_ns),
+                (IvSource.LAST, mark_iv, now_ns - self.told_ns[rows] <= keep_ns),  # of what was not asked for before
+            ):
+                take = (source == 0) & known & (candidate > 0.0) & np.isfinite(candidate)
+                iv[take], source[take] = candidate[take], int(rung)
+        sound = (source == IvSource.QUOTES) | (source == IvSource.MARK)
+        self.last_iv[rows[sound]], self.last_iv_ns[rows[sound]] = iv[sound], now_ns
+        return iv, source, values
+
+    def _from_quotes(
+        self, market: "Market", valued: Valued, rows: IntArray, fresh: BoolArray
+    ) -> tuple[FloatArray, black.Greeks]:
+        """Of the mid price, and the Greeks there; NaN where that is not fresh, below intrinsic, or its spread too
+        wide in volatility (Greeks are left as they are then)."""
         universe = market.universe
-        with np.errstate(invalid="ignore"):
-            mid, spread = 0.5 * (market.bid[rows] + market.ask[rows]), market.ask[rows] - market.bid[rows]
-        forward, strike, tau = valued.forward[rows], universe.strike[rows], valued.tau_years[rows]
-        unit = np.where(universe.coin_quoted[rows], forward, 1.0)
-        price = np.where(fresh[rows], mid * unit, np.nan)
-        iv = implied_volatility(price, forward, strike, tau, universe.call[rows])
-        # Half the spread over vega: to first order how far off the mid's volatility may be.
-        vega = black.greeks(forward, strike, tau, iv, universe.call[rows]).vega
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(spread * unit <= market.params.pricing.max_iv_spread * vega, iv, np.nan)
-
-    # --- Greeks ----------------------------------------------------------------------------------
-
-    def _greeks(self, universe: Universe, valued: Valued, rows: IntArray, params: PricingParameters) -> None:
-        forward = valued.forward[rows]
-        g = black.greeks(forward, universe.strike[rows], valued.tau_years[rows], valued.iv[rows], universe.call[rows])
-        delta = g.delta
-        if params.smile_delta == "sticky_moneyness":
-            slope = _smile_slope(universe, valued, rows)
-            delta = black.sticky_moneyness_delta(g.delta, g.vega, slope, forward)
-        valued.delta[rows], valued.gamma[rows], valued.vega[rows] = delta, g.gamma, g.vega
-        valued.theta[rows] = g.theta
-        valued.coin_value[rows] = np.where(universe.coin_quoted[rows], g.price / forward, 0.0)
+            bid, ask = market.bid[rows], market.ask[rows]
+            forward, strike, tau = valued.forward[rows], universe.strike[rows], valued.tau_years[rows]
+            unit = np.where(universe.coin_quoted[rows], forward, 1.0)
+            price = np.where(fresh[rows], 0.5 * (bid + ask) * unit, np.nan)
+            iv = implied_volatility(price, forward, strike, tau, universe.call[rows])
+            values = black.greeks(forward, strike, tau, iv, universe.call[rows])
+            # Half the spread over vega: to first order how far off the mid's volatility may be.
+            narrow = (ask - bid) * unit <= market.params.pricing.max_iv_spread * values.vega
+        return np.where(narrow, iv, np.nan), values
 
     def _compare(
         self,
@@ -206,8 +229,11 @@ class OptionMarket:
         params: PricingParameters,
     ) -> None:
         """The venue's Greeks against ours from its own volatility and forward: other inputs are no contradiction.
-        Near the settlement conventions differ, and nothing is compared."""
+        Near the settlement conventions differ, and nothing is compared. What is not compared begins anew."""
         rows = rows[told[rows] & np.isfinite(self.delta[rows]) & (valued.weight[rows] >= 1.0)]
+        since, self.off_since_ns = self.off_since_ns, np.zeros(len(universe), dtype=np.int64)
+        if not len(rows):
+            return
         g = black.greeks(
             self.forward[rows], universe.strike[rows], valued.tau_years[rows], self.mark_iv[rows], universe.call[rows]
         )
@@ -216,10 +242,39 @@ class OptionMarket:
             vega = g.vega / 100.0
             # A venue rounds its Greeks: a small vega may be off by more than the share.
             apart |= np.abs(vega - self.vega[rows]) > 5.0 * params.greeks_tolerance * vega + VEGA_ROUNDING_USD
-        since = np.zeros(len(self.off_since_ns), dtype=np.int64)
-        since[rows] = np.where(apart, np.where(self.off_since_ns[rows] > 0, self.off_since_ns[rows], now_ns), 0)
-        self.off_since_ns = since
-        valued.off[:] = (since > 0) & (now_ns - since >= params.greeks_off_ms * NS_PER_MS)
+        begun = np.where(apart, np.where(since[rows] > 0, since[rows], now_ns), 0)
+        self.off_since_ns[rows] = begun
+        valued.off[rows] = (begun > 0) & (now_ns - begun >= params.greeks_off_ms * NS_PER_MS)
+
+
+def _unvalued(forward: FloatArray, tau: FloatArray, weight: FloatArray, live: BoolArray) -> Valued:
+    """Nothing known yet of what is live, and nothing to know of the rest."""
+    n = len(live)
+    unknown = np.where(live, np.nan, 0.0)
+    modelled, off, pinned = (np.zeros(n, dtype=np.bool_) for _ in range(3))
+    greeks = [unknown.copy() for _ in range(5)]
+    iv, source = np.full(n, np.nan), np.zeros(n, dtype=np.int64)
+    return Valued(forward, tau, weight, iv, source, modelled, off, pinned, *greeks)
+
+
+def _mates(universe: Universe, live: BoolArray, rows: IntArray) -> IntArray:
+    """All live options of the series that `rows` belong to, in order."""
+    concerned = np.zeros(universe.series_count, dtype=np.bool_)
+    concerned[universe.series[rows]] = True
+    mates: IntArray = np.flatnonzero(live)
+    return mates[concerned[universe.series[mates]]]
+
+
+def _greeks(
+    universe: Universe, valued: Valued, rows: IntArray, values: black.Greeks, params: PricingParameters
+) -> None:
+    """Write the Greeks [M] of `rows`, delta as configured."""
+    forward, delta = valued.forward[rows], values.delta
+    if params.smile_delta == "sticky_moneyness":
+        delta = black.sticky_moneyness_delta(delta, values.vega, _smile_slope(universe, valued, rows), forward)
+    valued.delta[rows], valued.gamma[rows], valued.vega[rows] = delta, values.gamma, values.vega
+    valued.theta[rows] = values.theta
+    valued.coin_value[rows] = np.where(universe.coin_quoted[rows], values.price / forward, 0.0)
 
 
 def _from_neighbours(universe: Universe, rows: IntArray, iv: FloatArray, source: IntArray) -> None:

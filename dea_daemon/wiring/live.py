@@ -28,6 +28,7 @@ from dea_daemon.wiring.watch import watching
 
 log = structlog.get_logger()
 DRAIN_S = 30.0
+DELIVERY_S = 5.0
 POLL_S = 0.05
 TIDY_S = 60.0
 
@@ -274,6 +275,9 @@ async def _drain(runner: Runner, running: asyncio.Task[None], clock: Clock) -> b
             quiet_ns = 0
             continue
         quiet_ns = quiet_ns or clock.now_ns()
+        owed = any(account.delivered_since_ms(a, clock.utc_ns()) for a in account.traded)
+        if owed and clock.now_ns() - quiet_ns < DELIVERY_S * 1e9:
+            continue  # something has just expired: its record belongs to this run's books
         # Reconciled by a report asked for after the last order ended.
         if all(account.agreed_since_ns[a] > quiet_ns for a in account.traded):
             return True

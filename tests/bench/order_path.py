@@ -3,6 +3,7 @@
 Both trade with the same `dea-daemon venue`, in a process of its own on loopback, in turns in this process and on
 uvloop. Ours is the daemon as it runs, with all books, guards, ledger, tape and log; its bands are a dollar wide, so
 that nearly every index price makes it trade. The bare loop is subscribed to the same prices and to nothing else.
+Beside it, at a venue of its own, the same daemon holds the demo's straddles and follows the chains they are from.
 Both clocks start where the websocket library has handed the message over, and stop where aiohttp is about to write
 the request (`on_request_headers_sent`).
 """
@@ -27,6 +28,7 @@ from dea_daemon.shell import logs
 from dea_daemon.shell.runner import Runner
 from dea_daemon.shell.settings import Settings, load
 from dea_daemon.wiring.demo import config_file
+from dea_daemon.wiring.demo_book import trade_book
 from dea_daemon.wiring.live import trade
 from tests.wiring.processes import Venue
 
@@ -38,32 +40,45 @@ SYMBOLS = {"btc_usd": "BTC/USD:BTC", "eth_usd": "ETH/USD:ETH"}  # index: what th
 LIMITED_US = 500.0  # folding a price takes far less: a longer wait is the rate limit of early ticks
 
 
-class Samples(NamedTuple):
-    """ours [M, 4] stages of each order, bare [L], decisions [D]; µs."""
+class Ours(NamedTuple):
+    """stages [M, 4] of each order, decisions [D]; µs."""
 
-    ours: FloatArray
-    bare: FloatArray
+    stages: FloatArray
     decisions: FloatArray
+
+
+class Samples(NamedTuple):
+    """Ours without options, and with a book of them; bare [L] µs."""
+
+    ours: Ours
+    booked: Ours
+    bare: FloatArray
 
 
 def rows(rounds: int = ROUNDS, seconds: float = SECONDS, settle_s: float = SETTLE_S) -> list[dict[str, Any]]:
     """p50 and p99 of event to order against the bare loop, then each stage of ours."""
     with tempfile.TemporaryDirectory(prefix="dea-bench-") as folder:
         samples = measure(Path(folder), rounds, seconds, settle_s)
-    total = samples.ours.sum(axis=1)
+    total = samples.ours.stages.sum(axis=1)
     peer_name = f"receive, then create_order, ccxt {ccxt.__version__}"
     table = []
     for percent in (50, 99):
         ours, peer = np.percentile(total, percent), np.percentile(samples.bare, percent)
         table.append(_row(f"event to order, p{percent}", ours, peer=peer, peer_name=peer_name))
-    times = {f"event to order: {stage}": samples.ours[:, k] for k, stage in enumerate(STAGES)}
-    times["decision"] = samples.decisions
-    table += [_row(f"{name}, p{p}", np.percentile(taken, p)) for name, taken in times.items() for p in (50, 99)]
-    limited = 100.0 * float((samples.ours[:, 0] > LIMITED_US).mean())
+    table += _stages("", samples.ours) + _stages(", with options", samples.booked)
+    limited = 100.0 * float((samples.ours.stages[:, 0] > LIMITED_US).mean())
     table.append(_row("orders that waited for the rate limit", limited, unit="% of orders"))
     table.append(_row("orders measured", len(total), peer=len(samples.bare), peer_name="bare loop", unit="orders"))
     table[-1].pop("ratio")  # a count is not faster or slower
     return table
+
+
+def _stages(suffix: str, ours: Ours) -> list[dict[str, Any]]:
+    times = {f"event to order: {stage}": ours.stages[:, k] for k, stage in enumerate(STAGES)}
+    times["decision"] = ours.decisions
+    if suffix:
+        times = {"event to order": ours.stages.sum(axis=1), **times}
+    return [_row(f"{name}{suffix}, p{p}", np.percentile(taken, p)) for name, taken in times.items() for p in (50, 99)]
 
 
 def _row(name: str, ours: float, *, peer: float | None = None, peer_name: str = "", unit: str = "us") -> dict[str, Any]:
@@ -74,30 +89,36 @@ def _row(name: str, ours: float, *, peer: float | None = None, peer_name: str = 
 
 
 def measure(folder: Path, rounds: int, seconds: float, settle_s: float) -> Samples:
-    """Both in turns against one venue."""
-    venue = Venue(folder, scenario="volatile")
-    ours: list[FloatArray] = []
-    bare: list[FloatArray] = []
-    decisions: list[FloatArray] = []
+    """All in turns: the bare loop and ours at one venue, ours with options at another."""
+    folders = [folder / "plain", folder / "booked"]
+    for place in folders:
+        place.mkdir()
+    venues = [Venue(place, scenario="volatile") for place in folders]
+    plain, booked, bare = [], [], []
     try:
         with (folder / "daemon.log").open("w") as log:
+            logs.configure("info", "json", log)
             for number in range(rounds):
-                settings = _settings(folder, venue, number)
-                logs.configure("info", "json", log)
-                stages, decided = uvloop.run(_ours(settings, seconds, settle_s))
-                ours.append(stages)
-                decisions.append(decided)
-                bare.append(uvloop.run(_bare(venue, seconds)))
+                for place, venue, kept in zip(folders, venues, (plain, booked), strict=True):
+                    with_book = kept is booked
+                    settings = _settings(place, venue, number, with_book)
+                    kept.append(uvloop.run(_ours(settings, seconds, settle_s, with_book and number == 0)))
+                bare.append(uvloop.run(_bare(venues[0], seconds)))
     finally:
         logs.configure()  # the file is closed: what is still said goes to stderr
-        venue.close()
-    return Samples(np.concatenate(ours), np.concatenate(bare), np.concatenate(decisions))
+        for venue in venues:
+            venue.close()
+    return Samples(_joined(plain), _joined(booked), np.concatenate(bare))
+
+
+def _joined(rounds: list[Ours]) -> Ours:
+    return Ours(np.concatenate([r.stages for r in rounds]), np.concatenate([r.decisions for r in rounds]))
 
 
 # --- ours -------------------------------------------------------------------------------------------
 
 
-def _settings(folder: Path, venue: Venue, number: int) -> Settings:
+def _settings(folder: Path, venue: Venue, number: int, with_book: bool) -> Settings:
     """The shipped configuration, made restless and without any limit in the way."""
     config = yaml.safe_load(config_file("simvenue.yaml").read_text())
     targets = {"BTC": {"kind": "fixed", "delta_usd": 250_000, "band_usd": 1}}
@@ -107,6 +128,8 @@ def _settings(folder: Path, venue: Venue, number: int) -> Settings:
     config["guards"] |= {"max_turnover_usd_per_hour": 1e12, "max_fees_usd_per_hour": 1e9}
     config["guards"]["max_orders_per_minute"] = 1_000_000
     config["venues"]["deribit"]["throttle"]["orders"] = {"per_s": 95, "burst": 190}  # the venue's are 100 and 200
+    if with_book:
+        config["venues"]["deribit"]["options"] = ["BTC-*", "ETH-*"]
     config |= {"wake_move_bp": 0.001, "decide_at_most_every_ms": 1}
     path = folder / "bench.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -114,9 +137,11 @@ def _settings(folder: Path, venue: Venue, number: int) -> Settings:
     return load(path, {**os.environ, **venue.environ, "STATE_DIRECTORY": str(folder / f"state{number}")})
 
 
-async def _ours(settings: Settings, seconds: float, settle_s: float) -> tuple[FloatArray, FloatArray]:
-    """Stages of each order [M, 4] and of each decision [D], µs, after the run has settled."""
+async def _ours(settings: Settings, seconds: float, settle_s: float, trades_book: bool) -> Ours:
+    """Measured after the run has settled; the venue keeps a book of options from one run to the next."""
     kept: list[FloatArray] = []
+    if trades_book and settings.venues.deribit is not None:
+        await trade_book(settings.venues.deribit)
 
     async def until(runner: Runner) -> None:
         await asyncio.sleep(settle_s)
@@ -127,8 +152,7 @@ async def _ours(settings: Settings, seconds: float, settle_s: float) -> tuple[Fl
         kept.append(np.array(runner.stats.decision_ns, dtype=np.float64) / 1e3)
 
     await trade(settings, until)
-    stages, decisions = kept
-    return stages, decisions
+    return Ours(*kept)
 
 
 # --- the bare loop ----------------------------------------------------------------------------------

@@ -1,17 +1,59 @@
-"""Views made by hand, for guards: four contracts, any positions, any orders."""
+"""Views made by hand, for guards: four contracts (and four options, if asked for), any positions, any orders."""
 
 import numpy as np
 
 from dea_daemon.domain.decisions import View
 from dea_daemon.domain.factors import FactorIndex
-from dea_daemon.domain.instruments import AccountKey, Universe
+from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Payoff, Universe
 from dea_daemon.domain.modes import Mode
+from dea_daemon.pricing import black
 from dea_daemon.pricing.exposure import Marks, exposure_per_lot, notional_per_lot
-from tests.house import INSTRUMENTS, START_NS
+from tests.house import INSTRUMENTS, START_NS, S, instrument
 
-UNIVERSE = Universe((AccountKey("deribit", "main"),), tuple((0, i) for i in INSTRUMENTS))
+ACCOUNTS = (AccountKey("deribit", "main"),)
+UNIVERSE = Universe(ACCOUNTS, tuple((0, i) for i in INSTRUMENTS))
 FACTORS = FactorIndex(UNIVERSE.underlyings)
 MARK = np.array([80_000.0, 80_000.0, 80_000.0, 3_000.0])
+SPOT = np.array([80_000.0, 3_000.0])  # [U]
+
+COIN_CALL, COIN_PUT, USDC_CALL, USDC_PUT = range(4, 8)
+EXPIRY_NS = START_NS + 10 * 86_400 * S
+YEARS, VOL = 10 / 365, 0.6
+
+
+def _option(coin: bool, strike: float, call: bool) -> Instrument:
+    pair, money = ("BTC", "BTC") if coin else ("BTC_USDC", "USDC")
+    return instrument(
+        f"{pair}-2OCT26-{strike:.0f}-{'C' if call else 'P'}", "BTC", Payoff.LINEAR, "0.1" if coin else "0.01",
+        "0.0001" if coin else "5", kind=Kind.OPTION, quote_currency=money, settle_currency=money, margin_pool=money,
+        expiry_ns=EXPIRY_NS, strike=strike, is_call=call, taker_fee=0.0003, maker_fee=0.0003, fee_cap=0.125,
+    )  # fmt: skip
+
+
+# A put deep in the money loses more than its delta with each dollar: it is paid in the coin that falls.
+CHAIN = (_option(True, 75_000.0, True), _option(True, 110_000.0, False))
+CHAIN += (_option(False, 80_000.0, True), _option(False, 85_000.0, False))
+WITH_OPTIONS = Universe(ACCOUNTS, tuple((0, i) for i in INSTRUMENTS + CHAIN))
+
+
+def greeks_of(universe: Universe, forward: np.ndarray, vol: float = VOL) -> black.Greeks:
+    """Of options, at `forward` [N]; 0 for the others."""
+    g = black.greeks(forward, np.where(universe.option, universe.strike, 1.0), YEARS, vol, universe.call)
+    return black.Greeks(*(np.where(universe.option, values, 0.0) for values in g))
+
+
+def marks_of(universe: Universe, mark: np.ndarray, spot: np.ndarray) -> tuple[np.ndarray, Marks]:
+    """(mark prices [N] with the options' own behind `mark`, everything an exposure is made from)."""
+    n = len(universe)
+    forward = np.where(universe.option, spot, np.append(mark, np.zeros(n - len(mark))))
+    g = greeks_of(universe, forward)
+    mark = np.where(universe.option, np.where(universe.coin_quoted, g.price / forward, g.price), forward)
+    coin_value = np.where(universe.coin_quoted, g.price / forward, 0.0)
+    in_usdc = np.array([i.settle_currency == "USDC" for i in universe.instruments])
+    none, tau = np.zeros(n), np.where(universe.option, YEARS, 0.0)
+    settle = np.where(in_usdc, 1.0, spot)
+    sensitivities = (g.delta, g.gamma, g.vega, g.theta, coin_value)
+    return mark, Marks(mark, spot, forward, settle, none, tau, np.ones(n), *sensitivities)
 
 
 def view(
@@ -21,30 +63,32 @@ def view(
     base=(0.0, 0.0),
     mark=MARK,
     equity_usd=1e6,
+    universe=UNIVERSE,
     **changes,
 ) -> View:
-    n = len(UNIVERSE)
-    mark = np.asarray(mark, dtype=np.float64)
-    lots = np.array(position, dtype=np.int64)
-    spot = np.array([80_000.0, 3_000.0])[UNIVERSE.underlying]
-    none = np.zeros(n)
-    in_usdc = np.array([i.settle_currency == "USDC" for i in UNIVERSE.instruments])
-    settle = np.where(in_usdc, 1.0, spot)
-    marks = Marks(mark, spot, mark, settle, none, none, np.ones(n), none, none, none, none, none)
-    x = exposure_per_lot(UNIVERSE, FACTORS, marks)
+    """Lots of rows left out are zero; `mark` is of the four contracts that are no options."""
+    n = len(universe)
+    lots, bought, sold = (
+        np.append(np.array(x, np.int64), np.zeros(n - len(x), np.int64)) for x in (position, buys, sells)
+    )
+    spot = SPOT[universe.underlying]
+    mark, marks = marks_of(universe, np.asarray(mark, dtype=np.float64), spot)
+    x = exposure_per_lot(universe, FACTORS, marks)
     base_usd = np.zeros(len(FACTORS))
     base_usd[:2] = base
     held = np.flatnonzero(lots)
+    half = np.where(universe.option, universe.tick_size, 1.0)
     fields = dict(
-        seq=1, now_ns=START_NS, utc_ns=START_NS, universe=UNIVERSE, factors=FACTORS,
-        bid_price=mark - 1, ask_price=mark + 1,
-        mark_price=mark, index_price=mark.copy(), funding_rate_8h=np.zeros(n), fresh=np.ones(n, dtype=bool),
-        underlying_price=np.array([80_000.0, 3_000.0]), position_lots=lots,
-        working_buy_lots=np.array(buys, dtype=np.int64), working_sell_lots=np.array(sells, dtype=np.int64),
-        quarantined=np.zeros(n, dtype=bool), notional_per_lot_usd=notional_per_lot(UNIVERSE, mark, spot),
-        forward_price=mark.copy(), iv=np.full(n, np.nan), iv_source=np.zeros(n, dtype=np.int64),
+        seq=1, now_ns=START_NS, utc_ns=START_NS, universe=universe, factors=FACTORS,
+        bid_price=mark - half, ask_price=mark + half,
+        mark_price=mark, index_price=np.where(universe.option, spot, mark), funding_rate_8h=np.zeros(n),
+        fresh=np.ones(n, dtype=bool), underlying_price=SPOT.copy(), position_lots=lots,
+        working_buy_lots=bought, working_sell_lots=sold,
+        quarantined=np.zeros(n, dtype=bool), notional_per_lot_usd=notional_per_lot(universe, mark, spot),
+        forward_price=marks.forward_price, iv=np.where(universe.option, VOL, np.nan),
+        iv_source=universe.option.astype(np.int64),
         modelled=np.zeros(n, dtype=bool), greeks_off=np.zeros(n, dtype=bool), pinned=np.zeros(n, dtype=bool),
-        delta_per_lot=x[UNIVERSE.underlying, np.arange(n)], delivered_since_ms=(0,), relist=(),
+        delta_per_lot=x[universe.underlying, np.arange(n)], delivered_since_ms=(0,), relist=(),
         exposure_per_lot=x, exposure_base_usd=base_usd, exposure_usd=x[:, held] @ lots[held] + base_usd,
         equity_usd=equity_usd, peak_equity_usd=equity_usd, turnover_hour_usd=0.0, fees_hour_usd=0.0,
         creates_last_minute=0, clock_step_ns=0, mode=Mode.NORMAL, armed=True, draining=False, ready=True,

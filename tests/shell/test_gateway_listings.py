@@ -29,6 +29,7 @@ venues:
   deribit:
     environment: simulated
     instruments: [{patterns}]
+    options: [{options}]
     max_contracts: {max_contracts}
     http_url: {http}
     ws_url: {ws}
@@ -78,7 +79,7 @@ class Run:
 
 
 @asynccontextmanager
-async def running(tmp_path, patterns="'BTC-*', BTC_USDC-PERPETUAL", max_contracts=2_000, ends_s=4.0):
+async def running(tmp_path, patterns="'BTC-*', BTC_USDC-PERPETUAL", options="'BTC-*'", max_contracts=2_000, ends_s=4.0):
     """A venue whose nearest contracts end after `ends_s`, and are followed by others."""
     clock, key = Clock(), venue_key(7)
     chosen = replace(scenario("options"), nearest_expiry_s=ends_s, settlement_window_s=1.0, option_expiries=2)
@@ -86,7 +87,12 @@ async def running(tmp_path, patterns="'BTC-*', BTC_USDC-PERPETUAL", max_contract
     exchange.open_account(ACCOUNT, dict(chosen.deposits))
     async with VenueServer(Deribit(exchange, [key]), clock=clock.now_ns) as server:
         text = CONFIG.format(
-            http=server.http_url, ws=server.ws_url, state=tmp_path, patterns=patterns, max_contracts=max_contracts
+            http=server.http_url,
+            ws=server.ws_url,
+            state=tmp_path,
+            patterns=patterns,
+            options=options,
+            max_contracts=max_contracts,
         )
         file = tmp_path / "c.yaml"
         file.write_text(text + GUARDS)
@@ -120,7 +126,7 @@ async def test_a_contract_listed_while_we_run_joins_and_is_heard_without_a_resta
 
 
 async def test_no_more_contracts_are_followed_than_allowed(tmp_path):
-    async with running(tmp_path, ends_s=600.0, patterns="BTC-PERPETUAL", max_contracts=1) as run:
+    async with running(tmp_path, ends_s=600.0, patterns="BTC-PERPETUAL", options="", max_contracts=1) as run:
         run.venues._traded[0].section.__dict__["instruments"] = ("BTC-*",)  # as if others came later
         run.venues.send(QueryInstruments(0))
         await run.until(lambda: run.of(InstrumentsListed))
@@ -129,7 +135,7 @@ async def test_no_more_contracts_are_followed_than_allowed(tmp_path):
 
 
 async def test_a_venue_that_cannot_be_asked_for_its_contracts_says_why_and_goes_on(tmp_path):
-    async with running(tmp_path, ends_s=600.0, patterns="BTC-PERPETUAL") as run:
+    async with running(tmp_path, ends_s=600.0, patterns="BTC-PERPETUAL", options="") as run:
         run.venues._traded[0].client.urls["api"]["rest"] = "http://127.0.0.1:1"
         run.venues.send(QueryInstruments(0))
         await run.until(lambda: run.of(InstrumentsListed))
@@ -139,5 +145,5 @@ async def test_a_venue_that_cannot_be_asked_for_its_contracts_says_why_and_goes_
 
 
 async def test_cash_rows_are_the_currencies_that_are_nobodys_underlying(tmp_path):
-    async with running(tmp_path, ends_s=600.0, patterns="BTC-PERPETUAL") as run:
+    async with running(tmp_path, ends_s=600.0, patterns="BTC-PERPETUAL", options="") as run:
         assert run.venues.currencies == ("ETH", "USDC")  # held, and not traded here

@@ -43,6 +43,7 @@ async def opened(monkeypatch, scope, environment="live", acknowledge=False, **an
     section = SimpleNamespace(
         venue="deribit", environment=environment, margin_model=None, acknowledge_withdraw_scope=acknowledge,
         instruments=("BTC-PERPETUAL",), access=lambda: None, select=lambda listed: listed,
+        wants=lambda name: True,
     )  # fmt: skip
     async with stub_venue(by_method(**(stubbed | answers))) as stub, client_of(stub, timeout_ms=500) as client:
         monkeypatch.setattr(wiring_venues, "open_client", lambda *_: client)
@@ -277,7 +278,7 @@ def test_the_venue_is_asked_for_nothing_but_what_is_listed():
         "get_order_state_by_label", "get_positions", "get_user_trades_by_currency_and_time", "get_order_state",
         "get_user_trades_by_order", "get_order_history_by_instrument", "get_open_orders_by_instrument",
         "get_user_trades_by_instrument_and_time", "get_user_trades_by_currency", "edit",
-        "get_user_trades_by_instrument", "get_account_summary",
+        "get_user_trades_by_instrument", "get_account_summary", "get_settlement_history_by_currency",
     }, asked  # fmt: skip
     assert {"cancel", "get_account_summaries"} <= asked
     assert json.dumps(sorted(asked)).count("transfer") == 0

@@ -1,4 +1,4 @@
-"""`python -m tests.simulation SEED [--seconds 45] [--storm 1]`: one history, told whole."""
+"""`python -m tests.simulation SEED [--seconds 45] [--storm 1] [--options]`: one history, told whole."""
 
 import argparse
 import sys
@@ -13,8 +13,9 @@ def main() -> int:
     parser.add_argument("seed", type=int)
     parser.add_argument("--seconds", type=float, default=45.0)
     parser.add_argument("--storm", type=float, default=1.0)
+    parser.add_argument("--options", action="store_true")
     asked = parser.parse_args()
-    world = World(asked.seed, storm=asked.storm)
+    world = World(asked.seed, storm=asked.storm, options=asked.options)
     broken = ""
     try:
         world.run(asked.seconds)

@@ -1,9 +1,9 @@
 """A month of a short straddle book, hedged by the daemon, beside a twin that never hedges.
 
-`python -m tests.simulation.month SEED [--days 30] [--steady]` prints the days and what hedging took away. Time is virtual and
-coarse: the real engine decides every five minutes at a synthetic venue without faults, takes what it wants at once
-and is told all by the events a live feed would bring. A person sells an at-the-money straddle in each expiry
-that is listed (but the daily ones), in both accounts; both hold it until it is delivered.
+`python -m tests.simulation.month SEED [--days 30] [--steady]` prints the days and what hedging took away. Time is
+virtual and coarse: the real engine decides every five minutes at a synthetic venue without faults, takes what it
+wants at once and is told all by the events a live feed would bring. A person sells an at-the-money straddle in each
+expiry that is listed (but the daily ones), in both accounts; both hold it until it is delivered.
 
 `Books` is the daemon's side of the money, from its events alone: what it must agree with is the venue's account.
 """
@@ -74,7 +74,7 @@ SCENARIO = Scenario(
     index_every_ms=86_400_000,
     portfolio_every_ms=86_400_000,
     option_expiries=3,  # the next morning, a Friday, a month's last
-    option_strikes=5,
+    option_strikes=3,
     option_step_ms=STEP_NS // NS_PER_MS,
     option_ticker_ms=86_400_000,
     option_level_half_life_s=86_400.0,
@@ -85,6 +85,7 @@ SCENARIO = Scenario(
     deposits=DEPOSITS,
 )
 
+TARGETS_USD = {coin: DEPOSITS[coin] * about.start_price for coin, about in SCENARIO.coins.items()}
 STEADY = replace(
     SCENARIO,
     name="steady",
@@ -103,12 +104,7 @@ def parameters() -> Parameters:
     """The coins are the exposure wanted, in dollars of the first day; limits do not bind."""
     patient_ms = 3 * STEP_NS // NS_PER_MS
     targets = {
-        coin: {
-            "kind": "fixed",
-            "delta_usd": DEPOSITS[coin] * SCENARIO.coins[coin].start_price,
-            "band_usd": BANDS_USD[coin],
-        }
-        for coin in SCENARIO.coins
+        coin: {"kind": "fixed", "delta_usd": usd, "band_usd": BANDS_USD[coin]} for coin, usd in TARGETS_USD.items()
     }
     stale = ("stale_book_ms", "stale_mark_ms", "stale_account_ms", "stale_option_ms", "stale_private_ms")
     return Parameters.model_validate(
@@ -132,6 +128,10 @@ def parameters() -> Parameters:
 def listed_for_us(instrument: Instrument, now_ns: int) -> bool:
     """What a configuration's patterns would select: no option that ends within days."""
     return instrument.kind is not Kind.OPTION or instrument.expiry_ns - now_ns >= LIFE_MIN_NS
+
+
+def _series(option: Instrument) -> tuple[str, str, int]:
+    return option.underlying, option.settle_currency, option.expiry_ns
 
 
 class Venue(PaperVenue):
@@ -170,10 +170,10 @@ class Books:
         self.universe = universe
         self.cash: dict[str, float] = {}
         self.lots: Counter[int] = Counter()
-        self.cost: Counter[int] = Counter()  # type: ignore[assignment]  # floats count, too
+        self.cost: dict[int, float] = {}
         self.mark: dict[int, MarkUpdated] = {}
         self.seen: set[object] = set()
-        self.hedge_fees: Counter[str] = Counter()
+        self.hedge_fees = dict.fromkeys(DEPOSITS, 0.0)
         self.hedges = self.deliveries = 0
 
     def fold(self, event: AnyEvent) -> None:
@@ -211,11 +211,11 @@ class Books:
         row, lots = fill.row, fill.side.sign * fill.lots
         price = float(self.universe.instruments[row].ticks_to_price(fill.price_ticks))
         self.lots[row] += lots
-        self.cost[row] += lots * self._unit(row, price)
+        self.cost[row] = self.cost.get(row, 0.0) + lots * self._unit(row, price)
         self.cash[fill.fee_currency] -= fill.fee
         if is_own(fill.client_order_id):
             self.hedges += 1
-            self.hedge_fees[fill.fee_currency] += fill.fee  # type: ignore[assignment]
+            self.hedge_fees[fill.fee_currency] += fill.fee
 
     def _marked(self, event: MarkUpdated) -> None:
         """Funding of the time since the last mark is at the rate of this one: longs pay a positive rate."""
@@ -319,7 +319,7 @@ class Month:
         self.exchange.advance(self.now_ns)
         before, self.prices = self.prices, self._prices()
         for coin, price in self.prices.items():
-            self.wanted_usd[ACCOUNT] += self.params.allocator.targets[coin].delta_usd * (price / before[coin] - 1.0)
+            self.wanted_usd[ACCOUNT] += TARGETS_USD[coin] * (price / before[coin] - 1.0)
             self.wanted_usd[TWIN] += DEPOSITS[coin] * (price - before[coin])
         self._tell_market()
         self.venue.drain(self.now_ns)
@@ -383,33 +383,37 @@ class Month:
     # --- a person --------------------------------------------------------------------------------
 
     def _sell_straddles(self) -> None:
-        """In each expiry that has none yet, nearest the money, in both accounts."""
-        for coin, settles, expiry_ns in self._expiries():
-            chain = [
-                i
-                for i in self.universe.instruments
-                if (i.kind, i.underlying, i.settle_currency, i.expiry_ns) == (Kind.OPTION, coin, settles, expiry_ns)
-            ]
-            at_the_money = min({i.strike for i in chain}, key=lambda strike: abs(strike - self.prices[coin]))
-            for instrument in (i for i in chain if i.strike == at_the_money):
-                lots = instrument.amount_to_lots(STRADDLE_COINS[coin, settles])
-                for account in (ACCOUNT, TWIN):
-                    request = OrderRequest(account, instrument.name, Side.SELL, lots, None, label="desk")
-                    self.exchange.place(request)
-                self._tell_ticker(self.universe.row(0, instrument.name) or 0)
-            self.sold.add((coin, settles, expiry_ns))
-            self.result.straddles += 1
+        """In each expiry that has none yet, nearest the money, in both accounts at the same prices."""
+        for chain in self._chains_to_sell():
+            about = chain[0]
+            strike = min((i.strike for i in chain), key=lambda strike: abs(strike - self.prices[about.underlying]))
+            legs = [i for i in chain if i.strike == strike]
+            lots = about.amount_to_lots(STRADDLE_COINS[about.underlying, about.settle_currency])
+            if all(self._bid_lots(leg) >= 2 * lots for leg in legs):  # else in five minutes
+                for leg in legs:
+                    self._sell(leg, lots)
+                self.sold.add(_series(about))
+                self.result.straddles += 1
+
+    def _chains_to_sell(self) -> list[list[Instrument]]:
+        """The options of each expiry that is listed, alive and not sold yet."""
+        chains: dict[tuple[str, str, int], list[Instrument]] = {}
+        for i in self.universe.instruments:
+            if i.kind is Kind.OPTION and i.expiry_ns > self.now_ns and _series(i) not in self.sold:
+                chains.setdefault(_series(i), []).append(i)
+        return list(chains.values())
+
+    def _bid_lots(self, instrument: Instrument) -> int:
+        return sum(lots for _, lots in self.exchange.book(instrument.name, 1).bids)
+
+    def _sell(self, instrument: Instrument, lots: int) -> None:
+        row = self.universe.row(0, instrument.name)
+        assert row is not None
+        self._tell_ticker(row)
+        for account in (ACCOUNT, TWIN):
+            self.exchange.place(OrderRequest(account, instrument.name, Side.SELL, lots, None, label="desk"))
         self.venue.drain(self.now_ns)
         self._hear()
-
-    def _expiries(self) -> list[tuple[str, str, int]]:
-        """Of chains we sell in, listed, alive and not yet sold."""
-        listed = {
-            (i.underlying, i.settle_currency, i.expiry_ns)
-            for i in self.universe.instruments
-            if i.kind is Kind.OPTION and i.expiry_ns > self.now_ns
-        }
-        return sorted(listed - self.sold)
 
     # --- money -----------------------------------------------------------------------------------
 
@@ -446,9 +450,11 @@ def table(result: Result) -> str:
     lines += [
         f"{'sum':>4}{'':>19}{sum(result.hedged):>11,.0f}{sum(result.unhedged):>11,.0f}  USD",
         f"{'sd':>4}{'':>19}{np.std(result.hedged):>11,.0f}{np.std(result.unhedged):>11,.0f}  USD a day",
-        f"hedging removed {result.removed:.1%} of the deviation; {result.hedges} fills, fees {result.fees_usd:,.0f} USD",
-        f"{result.straddles} straddles sold, {result.deliveries} deliveries; our books were within "
-        f"{result.gap_usd:.1e} USD of the venue's account",
+        f"hedging removed {result.removed:.1%} of the deviation",
+        f"{result.hedges} fills of hedges, fees {result.fees_usd:,.0f} USD",
+        f"{result.outside} of {result.steps} steps left a delta outside its band",
+        f"{result.straddles} straddles sold, {result.deliveries} contracts delivered",
+        f"our books and the venue's account were never further apart than {result.gap_usd:.0e} USD",
     ]
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ from dea_daemon.domain.events import (
     FeedClosed,
     FeedOpened,
     IndexUpdated,
+    InstrumentsListed,
     MarkUpdated,
 )
 from dea_daemon.domain.instruments import IntArray, Side
@@ -19,12 +20,15 @@ from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.orders import OrderState, is_own
 from dea_daemon.state.view import working_lots
+from dea_daemon.state.windows import lengthened
 from dea_daemon.wiring.paper import ACCOUNT
+from tests.simulation.truth import Truth
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-TOLERANCE = 1e-6
+LOOK_BACK_S = 16.0  # no figure older than an option's may be and still count as fresh
+ROUNDING = 0.03  # of the options' notional: our volatilities come from quotes, the venue's from its smile
 
 
 class Oracle:
@@ -34,13 +38,14 @@ class Oracle:
         self.world = world
         self.creates = 0
         self.rebased = 0
-        n = len(world.universe)
-        self.rows = {i.name: r for r, i in enumerate(world.universe.instruments)}
-        self._expected: IntArray = np.zeros(n, dtype=np.int64)
+        self.truth = Truth(world.exchange, world.universe, LOOK_BACK_S)
+        self.rows: dict[str, int] = {}
+        self._expected: IntArray = np.zeros(0, dtype=np.int64)
 
     def began(self) -> None:
         """A run starts with nothing known of the market."""
         n = len(self.world.universe)
+        self.rows = {i.name: r for r, i in enumerate(self.world.universe.instruments)}
         self.mark = np.full(n, np.nan)
         self.index: dict[str, float] = {}
         self.mark_ns = np.full(n, -(1 << 62))
@@ -48,11 +53,25 @@ class Oracle:
         self.public = self.private = False
         self.inside_ns: dict[str, int] = {}
 
+    def look(self) -> None:
+        """The venue moved on. Without options its deltas are what we are told."""
+        if self.world.universe.option.any():
+            self.truth.look(self.world.now_ns)
+
+    def _grow(self) -> None:
+        """Contracts joined."""
+        n = len(self.world.universe)
+        self.rows = {i.name: r for r, i in enumerate(self.world.universe.instruments)}
+        self.mark, self.mark_ns = lengthened(self.mark, n, np.nan), lengthened(self.mark_ns, n, -(1 << 62))
+        self._expected = lengthened(self._expected, n, 0)
+
     # --- each step -------------------------------------------------------------------------------
 
     def before(self, event: AnyEvent) -> None:
         """What we are about to be told, as an outsider understands it."""
         match event:
+            case InstrumentsListed():
+                self._grow()
             case MarkUpdated(row=row):
                 self.mark[row], self.mark_ns[row] = event.mark_price, event.ts_recv_ns
             case IndexUpdated(currency=currency) if 0 < event.price < np.inf:
@@ -72,12 +91,15 @@ class Oracle:
         creates = [c.order for c in decision.commands if isinstance(c, Approved)]
         if isinstance(event, DecisionDue):
             self._arrays()
+            self._known()
             self._remember(decision)
             if account.ready:
                 self._contained()
         for order in creates:
             self.creates += 1
             self._allowed(order)
+            self._no_hedge_by_option(order)
+            self._not_on_guesses(order)
         if creates:
             self._bounded(creates)
         for label, times in self.world.venue.accepted.items():
@@ -89,9 +111,13 @@ class Oracle:
         for note in decision.notes:
             if note.event == "order.filled":
                 row = self.rows[str(note.fields["instrument"])]
+                if (0, note.fields["instrument"]) in account.settled:
+                    continue  # told late: what was settled holds nothing
                 sign = 1 if note.fields["side"] == "buy" else -1
                 self._expected[row] += sign * int(note.fields["lots"])
-            elif note.event in ("account.adopted", "account.drift_confirmed", "position.settled"):
+            elif note.event == "position.settled":
+                self._expected[self.rows[str(note.fields["instrument"])]] = 0
+            elif note.event in ("account.adopted", "account.drift_confirmed"):
                 self.rebased += 1
                 self._expected[:] = account.position_lots
         assert (self._expected == account.position_lots).all(), "a position moved without a fill"
@@ -112,6 +138,21 @@ class Oracle:
         assert not np.isnan(account.peak_equity_usd)
         for figure in (account.turnover.total, account.fees.total, account.creates.total):
             assert figure >= 0.0
+
+    def _known(self) -> None:
+        """Nothing that is said of an option leaves us without a figure: exposure has one wherever the index, the
+        pools, and the marks of what is held but options do."""
+        view, account = self.world.state.view, self.world.state.account
+        assert view is not None
+        plain = (view.position_lots != 0) & ~view.universe.option
+        plain &= (view.universe.expiry_ns == 0) | (view.universe.expiry_ns > view.utc_ns)
+        unpriced = np.unique(view.universe.underlying[plain & ~np.isfinite(view.mark_price)])
+        for u, name in enumerate(view.universe.underlyings):
+            if u in unpriced or not np.isfinite(view.underlying_price[u]) or not account.adopted[0]:
+                continue
+            for k, factor in enumerate(view.factors.names):
+                if factor.split(":")[1] == name and not factor.startswith("carry"):
+                    assert np.isfinite(view.exposure_usd[k]), f"{factor} is unknown"
 
     def _own_at_venue(self) -> tuple[IntArray, IntArray, IntArray]:
         """True position without hands not yet heard of, and own lots to buy and sell: open there or on the wire."""
@@ -155,9 +196,11 @@ class Oracle:
         assert account.recording, "sent while the ledger fails"
         assert account.ready, "sent before the account was reconciled"
         assert self.public, f"{name}: sent while the market's stream is down"
-        self._true_book(row)
-        now_ns = world.now_ns
-        assert now_ns - self.mark_ns[row] <= params.state.stale_mark_ms * NS_PER_MS, f"{name}: stale mark"
+        option, now_ns = bool(world.universe.option[row]), world.now_ns
+        if not option:
+            self._true_book(row)
+        stale_ms = params.state.stale_option_ms if option else params.state.stale_mark_ms
+        assert now_ns - self.mark_ns[row] <= stale_ms * NS_PER_MS, f"{name}: stale mark"
         assert 0 < self.mark[row] < np.inf, f"{name}: mark {self.mark[row]}"
         held = int(account.position_lots[row])
         shrinks = held * order.side.sign < 0 and order.lots <= abs(held)
@@ -187,10 +230,39 @@ class Oracle:
         assert abs(told / true - 1.0) < 0.2, f"{underlying}: index told {told}, is {true}"
         for row in np.flatnonzero(world.state.account.position_lots):
             instrument = world.universe.instruments[row]
+            if world.universe.option[row]:
+                continue  # its delta rests on its forward and volatility
             if instrument.underlying == underlying and instrument.name in world.exchange.contracts:
                 true = world.exchange.contracts[instrument.name].mark
                 wrong = f"{instrument.name} is held: mark told {self.mark[row]}, is {true}"
                 assert abs(self.mark[row] / true - 1.0) < 0.2, wrong
+
+    def _no_hedge_by_option(self, order: CreateOrder) -> None:
+        """An option is only ever traded towards flat, for its own sake."""
+        world, row = self.world, order.row
+        if not world.universe.option[row]:
+            return
+        view, limits = world.state.view, world.params.guards
+        assert view is not None
+        name, held = world.universe.instruments[row].name, int(view.position_lots[row])
+        assert held * order.side.sign < 0 and order.lots <= abs(held), f"{name}: an option grows"
+        usd = np.abs(view.position_lots) * view.notional_per_lot_usd
+        too_much = usd[row] > limits.max_instrument_usd or _sum(usd) > limits.max_gross_usd
+        flattening = world.state.account.mode is Mode.FLATTENING
+        assert flattening or too_much or view.pinned[row], f"{name}: an option traded for its delta"
+
+    def _not_on_guesses(self, order: CreateOrder) -> None:
+        """Where a held option's Greeks are modelled or contradicted, the delta measured does not grow."""
+        view = self.world.state.view
+        assert view is not None
+        u = view.universe.underlying[order.row]
+        guessed = (view.position_lots != 0) & (view.modelled | view.greeks_off) & (view.universe.underlying == u)
+        if not guessed.any() or self.world.state.account.mode is Mode.FLATTENING or view.universe.option[order.row]:
+            return
+        now, change = float(view.delta_usd[u]), order.side.sign * order.lots * float(view.delta_per_lot[order.row])
+        name = view.universe.instruments[order.row].name
+        why = f"{name}: {change:+,.0f} on a delta of {now:,.0f} of which options are guessed"
+        assert abs(now + change) <= abs(now) + 1.0, why
 
     def _bounded(self, creates: list[CreateOrder]) -> None:
         """Whatever of our orders fills, no limit is passed that was not passed before and is not worsened."""
@@ -201,8 +273,10 @@ class Oracle:
             (buys if foreign.side is Side.BUY else sells)[foreign.row] += foreign.lots
         prices = market.underlying_prices(world.now_ns)[universe.underlying]
         mark = market.mark
-        notional = np.where(universe.inverse, universe.lot_value, universe.lot_value * mark)
-        delta = np.where(universe.inverse, universe.lot_value * prices / mark, universe.lot_value * mark)
+        unit = np.where(universe.option, prices, mark)
+        notional = np.where(universe.inverse, universe.lot_value, universe.lot_value * unit)
+        with np.errstate(over="ignore"):  # where options are, others measure
+            delta = np.where(universe.inverse, universe.lot_value * prices / mark, universe.lot_value * mark)
         pools = world.state.account.pools
         for order in creates:
             before = (position.copy(), buys.copy(), sells.copy())
@@ -219,11 +293,14 @@ class Oracle:
                     -_sum(delta[mine] * (p - s)[mine]) - base,  # noqa: B023
                 )
 
-            over_net = False
-            for was, now in zip(net(*before), net(position, buys, sells), strict=True):
-                over_net |= was > limits.max_net_usd
-                why = f"{name}: net {now:,.0f} from {was:,.0f}"
-                assert now <= max(limits.max_net_usd, was) + 1.0 + 1e-4 * limits.max_net_usd, why
+            if universe.option.any():
+                over_net = self._net_in_truth(order.row, before, (position, buys, sells))
+            else:
+                over_net = False
+                for was, now in zip(net(*before), net(position, buys, sells), strict=True):
+                    over_net |= was > limits.max_net_usd
+                    why = f"{name}: net {now:,.0f} from {was:,.0f}"
+                    assert now <= max(limits.max_net_usd, was) + 1.0 + 1e-4 * limits.max_net_usd, why
             if over_net:
                 continue  # an order against a breach of the net is excused below it
             was_usd, now_usd = _worst(*before) * notional, _worst(position, buys, sells) * notional
@@ -234,6 +311,23 @@ class Oracle:
             gross_was, gross = _sum(was_usd), _sum(now_usd)
             held_over = was_usd[r] > limits.max_instrument_usd
             assert held_over or gross <= max(limits.max_gross_usd, gross_was) + 1.0, f"{name}: gross {gross:,.0f}"
+
+    def _net_in_truth(
+        self, row: int, before: tuple[IntArray, IntArray, IntArray], after: tuple[IntArray, IntArray, IntArray]
+    ) -> bool:
+        """The net limit at the venue's own prices and our own Black, at the kindest of the recent moments. Returns
+        whether it was broken before at any of them."""
+        world, universe = self.world, self.world.universe
+        k, limit = int(universe.underlying[row]), world.params.guards.max_net_usd
+        mine = universe.option & (universe.underlying == k)
+        lots = (np.abs(after[0]) + after[1] + after[2])[mine]
+        spot = world.exchange.index_price(universe.underlyings[k])
+        room = 1.0 + 1e-4 * limit + ROUNDING * spot * float(universe.lot_value[mine] @ lots)
+        was, now = self.truth.extremes(k, *before), self.truth.extremes(k, *after)
+        excess = now - np.maximum(limit, was)
+        why = f"{universe.instruments[row].name}: true net {now[-1]} from {was[-1]}, room {room:,.0f}"
+        assert (excess <= room).any(axis=0).all(), why
+        return bool((was > limit - room).any())
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -251,6 +345,7 @@ class Oracle:
                 assert theirs[row] == account.position_lots[row], (
                     f"{name}: {account.position_lots[row]}, venue {theirs[row]}"
                 )
+        self._joined()
         assert not account.quarantined.any(), [
             i.name for i, q in zip(world.universe.instruments, account.quarantined, strict=True) if q
         ]
@@ -272,6 +367,16 @@ class Oracle:
             equity = world.exchange.summary(ACCOUNT, currency).equity
             ours_equity = account.pools[0, currency].equity
             assert abs(ours_equity - equity) <= 0.02 * abs(equity) + 1e-9, (currency, ours_equity, equity)
+
+    def _joined(self) -> None:
+        """Every contract of the venue has a row, and a price that is the venue's."""
+        world = self.world
+        for name, contract in world.exchange.contracts.items():
+            assert name in self.rows, f"{name} never joined"
+            told = world.state.market.mark[self.rows[name]]
+            off = abs(told - contract.mark)
+            near = off <= 0.05 * contract.mark + 20.0 * contract.tick
+            assert near, f"{name}: mark {told}, the venue's is {contract.mark}"
 
 
 def _worst(position: IntArray, buys: IntArray, sells: IntArray) -> IntArray:

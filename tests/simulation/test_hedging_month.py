@@ -5,6 +5,7 @@ import pytest
 from dea_daemon.domain.modes import Mode
 from tests.simulation.month import STEADY, Month
 
+pytestmark = pytest.mark.timeout(300)  # some ten seconds of work, which a busy machine may stretch
 CENT = 0.01
 PROBLEMS = {
     "account.drift_confirmed", "account.report_failed", "mode.changed", "greeks.diverged", "order.rejected",
@@ -14,9 +15,9 @@ PROBLEMS = {
 
 @pytest.fixture(scope="module")
 def week():
-    """Seven days with their Friday: three straddles are delivered, others take their place."""
+    """Monday to Friday, when three straddles are delivered and others have taken their place."""
     month = Month(1, STEADY)
-    month.run(7.0)
+    month.run(5.0)
     return month
 
 
@@ -38,6 +39,7 @@ def test_nothing_disturbs_the_week(week):
     assert week.state.account.mode is Mode.NORMAL
     assert not PROBLEMS & set(week.result.notes)
     assert week.result.notes["position.settled"] == week.result.deliveries
+    assert {proof for _, proof in week.state.account.new_settlements} == {"venue record"}
 
 
 def test_an_expiry_that_is_listed_later_joins_and_is_sold_and_hedged_too(week):
@@ -52,3 +54,15 @@ def test_after_almost_every_step_each_delta_is_within_its_band(week):
 
 def test_hedging_takes_away_most_of_what_the_week_deviates(week):
     assert week.result.removed > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_month_of_moving_volatilities_is_hedged_and_accounted_to_the_cent(seed):
+    month = Month(seed)
+    result = month.run(30.0)
+    assert result.gap_usd < CENT
+    assert result.deliveries >= 20 and result.straddles >= 15
+    assert month.state.account.mode is Mode.NORMAL and not PROBLEMS & set(result.notes)
+    assert result.removed > 0.6

@@ -13,6 +13,7 @@ from dea_daemon.domain.commands import (
     CreateOrder,
     Outgoing,
     QueryAccount,
+    QueryInstruments,
     QueryOrder,
     Resubscribe,
 )
@@ -30,21 +31,27 @@ from dea_daemon.domain.events import (
     FeedOpened,
     FillReceived,
     IndexUpdated,
+    InstrumentsListed,
     Level,
+    ListingChanged,
     MarkUpdated,
     OrderEvidence,
+    PositionReport,
     QuoteUpdated,
+    Settlement,
 )
-from dea_daemon.domain.instruments import Side, Universe
+from dea_daemon.domain.instruments import Instrument, Side, Universe
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
 from dea_daemon.domain.orders import TimeInForce, is_own
 from dea_daemon.simvenue.exchange import Exchange
 from dea_daemon.simvenue.words import (
     BookChanged,
     IndexChanged,
+    InstrumentChanged,
     OrderChanged,
     OrderRequest,
     Refused,
+    Settled,
     Summary,
     TickerChanged,
     VenueEvent,
@@ -52,6 +59,7 @@ from dea_daemon.simvenue.words import (
     VenueOrder,
 )
 from dea_daemon.wiring.paper import ACCOUNT, FEED, Answer, PaperVenue
+from tests.simulation.chain import Deliveries, OptionChances, Tickers, crossing, is_option
 
 PUBLIC = "public"
 LATENCY_NS = 3 * NS_PER_MS
@@ -90,18 +98,41 @@ class FaultyVenue(PaperVenue):
     `accepted` counts the orders the venue took by label, `wire` holds creates that may still reach it.
     """
 
-    def __init__(self, exchange: Exchange, universe: Universe, rng: random.Random, chances: Chances) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        universe: Universe,
+        rng: random.Random,
+        chances: Chances,
+        dice: random.Random,
+        option_chances: OptionChances,
+    ) -> None:
         super().__init__(exchange, universe, 0, LATENCY_NS)
         self.rng = rng
         self.chances = chances
+        self.dice = dice  # of what concerns options, listings and settlements
+        self.option_chances = option_chances
+        self.tickers = Tickers(universe, dice)
+        self.deliveries = Deliveries(dice)
         self.accepted: dict[str, int] = {}
         self.wire: dict[str, CreateOrder] = {}
         self.public_open = self.private_open = False
         self.utc_offset_ns = 0  # our wall clock minus the venue's
         self.tops: dict[tuple[int, int], object] = {}  # (row, change_id) -> best bid and ask, ticks and lots
+        self._opened = 0
         self._generation = 0  # what was on its way to a process that died never arrives
         self._muted_until: dict[str, int] = {}  # by label
-        self._sizes = [(float(i.tick_size), float(i.lot_size)) for i in universe.instruments]
+        self._sizes: list[tuple[float, float]] = []
+        self.number()
+
+    def number(self) -> None:
+        """The rows of the universe, those that joined it included."""
+        self._row = {i.name: row for row, i in enumerate(self.universe.instruments)}
+        self._sizes = [(float(i.tick_size), float(i.lot_size)) for i in self.universe.instruments]
+
+    def unlisted(self) -> tuple[Instrument, ...]:
+        """The contracts that have no row yet."""
+        return tuple(i for name, i in self.exchange.instruments.items() if name not in self._row)
 
     def open_heartbeat(self, now_ns: int) -> None:
         self._heartbeat(now_ns)
@@ -111,6 +142,7 @@ class FaultyVenue(PaperVenue):
     def open_public(self, now_ns: int) -> None:
         """The market data socket comes up, books first."""
         self.public_open = True
+        self._opened += 1
         rows = tuple(self._row.values())
         self._tell(now_ns, lambda at: [FeedOpened(at, PUBLIC, 0, False, rows)])
         for row in rows:
@@ -136,7 +168,7 @@ class FaultyVenue(PaperVenue):
 
     def snapshot(self, row: int, now_ns: int) -> None:
         name = self.universe.instruments[row].name
-        if name in self.exchange.contracts and self.public_open:
+        if name in self.exchange.contracts and self.public_open and not self.universe.option[row]:
             book = self.exchange.book(name)
             bids, asks = self._levels(row, book.bids), self._levels(row, book.asks)
             self._tell(now_ns, lambda at: [BookSnapshot(at, book.ts_ns, row, book.change_id, bids, asks)])
@@ -169,6 +201,9 @@ class FaultyVenue(PaperVenue):
             case QueryOrder() | QueryAccount():
                 if not strike(c.question_lost):
                     super().send(command, now_ns)
+            case QueryInstruments() if not self._struck(self.option_chances.listing_lost):
+                late_ns = self._drawn(0.5, 8.0) if self._struck(self.option_chances.listing_late) else 0
+                self._at(now_ns + self._latency_ns + late_ns, lambda at: self._perform(command, at))
             case Resubscribe(row=row):
                 self._at(now_ns + self._latency_ns, lambda at: self.snapshot(row, at))
 
@@ -176,7 +211,17 @@ class FaultyVenue(PaperVenue):
         self.exchange.advance(now_ns)
         if isinstance(command, Approved):
             self.wire.pop(command.order.client_order_id)
-        super()._perform(command, now_ns)
+        if isinstance(command, QueryInstruments):
+            failed = "timed out" if self._struck(self.option_chances.listing_failed) else ""
+            listed = () if failed else self.unlisted()
+            self._tell(now_ns, lambda at: [InstrumentsListed(at, 0, listed, failed)])
+        else:
+            super()._perform(command, now_ns)
+
+    def _settled(self, since_ns: int) -> tuple[Settlement, ...]:
+        settled = super()._settled(since_ns)
+        names = [self.universe.instruments[s.row].name for s in settled]
+        return self.deliveries.records(settled, names, self.exchange.now_ns)
 
     def trade_by_hand(self, row: int, side: Side, lots: int, *, rests: bool, now_ns: int) -> None:
         """Somebody else uses the account."""
@@ -186,6 +231,9 @@ class FaultyVenue(PaperVenue):
         ticker = self.exchange.ticker(instrument.name)
         far = 1.0 - side.sign * 0.002 if rests else 1.0 + side.sign * 0.01
         ticks = instrument.price_to_ticks(ticker.mark_price * far, side)
+        if is_option(instrument):
+            wide = crossing(self.exchange, instrument, side.opposite if rests else side)
+            ticks = wide if not rests else max(instrument.price_to_ticks(0.5 * ticker.mark_price, side), 1)
         time_in_force = TimeInForce.GTC if rests else TimeInForce.IOC
         request = OrderRequest(ACCOUNT, instrument.name, side, lots, ticks, time_in_force, label="by hand")
         self.exchange.advance(now_ns)
@@ -207,7 +255,17 @@ class FaultyVenue(PaperVenue):
     def _publish(self, event: VenueEvent, now_ns: int) -> None:
         match event:
             case BookChanged(instrument=name) if name in self._row:
-                self._book(event, self._row[name], now_ns)
+                if not self.universe.option[self._row[name]]:
+                    self._book(event, self._row[name], now_ns)
+            case TickerChanged(ticker=t) if t.option is not None:
+                if t.instrument in self._row and self.public_open:
+                    for late_ns, events in self.tickers.told(t, self._row[t.instrument], now_ns, self.option_chances):
+                        self._public(now_ns, *events, late_ns=late_ns)
+            case InstrumentChanged(instrument=instrument, state=state):
+                if self.public_open and not self._struck(self.option_chances.announcement_lost):
+                    self._public(now_ns, ListingChanged(0, 0, instrument.name, state))
+            case Settled(account=account) if account == ACCOUNT:
+                self.deliveries.ended(event, now_ns, self.option_chances)
             case TickerChanged(ticker=t) if t.instrument in self._row and self.public_open:
                 row = self._row[t.instrument]
                 mark, index = self._spoilt(t.mark_price), t.index_price
@@ -227,8 +285,15 @@ class FaultyVenue(PaperVenue):
             case OrderChanged(what="accepted", order=order) if is_own(order.label):
                 self.accepted[order.label] = self.accepted.get(order.label, 0) + 1
 
-    def _public(self, now_ns: int, *events: AnyEvent) -> None:
-        self._tell(now_ns, lambda at: [msgspec.structs.replace(e, ts_recv_ns=at) for e in events])
+    def _public(self, now_ns: int, *events: AnyEvent, late_ns: int = 0) -> None:
+        """On the public socket that is open now; what is late is lost with it."""
+        opened = self._opened
+
+        def answer(at: int) -> list[AnyEvent]:
+            cut = late_ns and (opened != self._opened or not self.public_open)
+            return [] if cut else [msgspec.structs.replace(e, ts_recv_ns=at) for e in events]
+
+        self._tell(now_ns + late_ns, answer)
 
     def _book(self, event: BookChanged, row: int, now_ns: int) -> None:
         contract = self.exchange.contracts.get(event.instrument)
@@ -280,9 +345,12 @@ class FaultyVenue(PaperVenue):
             (report,) = answer(at)
             assert isinstance(report, AccountReported)
             if self._strike(self.chances.question_incomplete):
-                report = replace_event(report, complete=False, orders=(), positions=(), why="cut short")
+                report = replace_event(report, complete=False, orders=(), positions=(), settlements=(), why="cut short")
             elif self._strike(self.chances.report_empty) and any(p.maintenance_margin > 0 for p in report.pools):
                 report = replace_event(report, positions=())
+            elif shown := self.deliveries.lingering(now_ns):
+                ended = tuple(PositionReport(self._row[name], lots, 0.0) for name, lots in shown.items())
+                report = replace_event(report, positions=report.positions + ended)
             return [report]
 
         return spoilt
@@ -323,6 +391,12 @@ class FaultyVenue(PaperVenue):
 
     def _seconds(self, low: float, high: float) -> int:
         return int(self.rng.uniform(low, high) * NS_PER_S)
+
+    def _drawn(self, low: float, high: float) -> int:
+        return int(self.dice.uniform(low, high) * NS_PER_S)
+
+    def _struck(self, chance: float) -> bool:
+        return chance > 0.0 and self.dice.random() < chance
 
     def _strike(self, chance: float) -> bool:
         return chance > 0.0 and self.rng.random() < chance

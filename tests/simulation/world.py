@@ -16,13 +16,14 @@ from dea_daemon.domain.events import (
     AnyEvent,
     CreateRefused,
     DecisionDue,
+    InstrumentsListed,
     Operator,
     OperatorSpoke,
     RecordFailed,
     RecordRestored,
     RunStarted,
 )
-from dea_daemon.domain.instruments import AccountKey, Side, Universe
+from dea_daemon.domain.instruments import AccountKey, Instrument, Side, Universe
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
 from dea_daemon.domain.orders import TERMINAL, Order, OrderState
@@ -31,6 +32,7 @@ from dea_daemon.engine import begin, step
 from dea_daemon.simvenue import scenarios
 from dea_daemon.simvenue.exchange import Exchange
 from dea_daemon.wiring.paper import ACCOUNT
+from tests.simulation import chain
 from tests.simulation.oracle import Oracle
 from tests.simulation.venue import Chances, FaultyVenue
 
@@ -49,6 +51,7 @@ class Ledger:
 
     orders: dict[str, Order] = field(default_factory=dict)
     fills: dict[str, int] = field(default_factory=dict)  # trade_id -> ts_event_ns
+    settled: dict[tuple[int, str], str] = field(default_factory=dict)  # account and contract -> how it is known
     mode: Mode = Mode.NORMAL
     peak_equity_usd: float = 0.0
     epoch: int = 0
@@ -69,20 +72,31 @@ class Ledger:
 class World:
     """One history. `now_ns` is true time, the venue's, and the receipt clock; the wall clock may step off it."""
 
-    def __init__(self, seed: int, *, storm: float = 1.0, scenario: str = "", **sections: object) -> None:
-        """`storm` multiplies every chance of a fault; 0 is a venue without any."""
+    def __init__(
+        self, seed: int, *, storm: float = 1.0, scenario: str = "", options: bool = False, **sections: object
+    ) -> None:
+        """`storm` multiplies every chance of a fault; 0 is a venue without any. With `options` the account holds
+        some, and their nearest expiry ends while the history lasts."""
         self.seed, self.storm = seed, storm
-        self.rng = random.Random(seed)
+        self.rng, self.dice = random.Random(seed), random.Random(f"options {seed}")
         self.now_ns = START_NS
-        scene = replace(scenarios.load(scenario or self.rng.choice(SCENARIOS)), options=False)  # hundreds of rows
+        if options:
+            scene = chain.scene(scenario or self.rng.choice(chain.SCENES))
+        else:
+            scene = replace(scenarios.load(scenario or self.rng.choice(SCENARIOS)), options=False)
         self.exchange = Exchange(scene, seed, START_NS)
         self.exchange.open_account(ACCOUNT, dict(scene.deposits))
+        chain.trade_straddles(self.exchange, self.dice)
+        self.exchange.events()  # that was before we came
         instruments = tuple(self.exchange.instruments.values())
         self.universe = Universe((AccountKey("deribit", ACCOUNT),), tuple((0, i) for i in instruments))
-        self.venue = FaultyVenue(self.exchange, self.universe, self.rng, Chances().times(storm))
+        chances = (Chances().times(storm), chain.OptionChances().times(storm))
+        self.venue = FaultyVenue(self.exchange, self.universe, self.rng, chances[0], self.dice, chances[1])
         self.venue.open_heartbeat(self.now_ns)
         self.faulty = storm > 0.0
-        self.sections = sections
+        self.sections = {"pricing": {"settlement_window_s": scene.settlement_window_s}} | sections
+        if options:
+            self.sections.setdefault("guards", {"max_gross_usd": 2_000_000})
         self.ledger = Ledger()
         self.oracle = Oracle(self)
         self.ledger_broken = False
@@ -99,6 +113,7 @@ class World:
         """A process begins, with what the ledger kept."""
         ledger = self.ledger
         ledger.epoch += 1
+        self.take(self.venue.unlisted())
         self.runs += 1
         self.params = parameters(self.rng, self.sections)
         self.ledger_broken = False
@@ -116,6 +131,8 @@ class World:
             trade_cursor_ms=ledger.cursor_ms(self.now_ns),
             mode=ledger.mode,
             peak_equity_usd=ledger.peak_equity_usd,
+            currencies=("USDC",),
+            settled=tuple(ledger.settled),
         )
         self.tell(f"run {self.runs} starts with {len(started.restored)} orders, {ledger.mode.name}")
         self.state, _ = begin(started)
@@ -166,6 +183,7 @@ class World:
             self._grid_ns += GRID_NS
             self.exchange.advance(now_ns)
             self.venue.drain(now_ns)
+            self.oracle.look()
             if self.faulty:
                 self._strike()
         for event in self.venue.run_until(now_ns):
@@ -185,6 +203,8 @@ class World:
 
     def fold(self, event: AnyEvent) -> None:
         """One step, as the runner takes it: step, commit, send."""
+        if isinstance(event, InstrumentsListed):
+            event = msgspec.structs.replace(event, instruments=self.take(event.instruments))
         self.oracle.before(event)
         decision = step(self.state, event, self.params)
         self.tell_decision(event, decision)
@@ -200,6 +220,17 @@ class World:
         if not isinstance(event, DecisionDue) and decision.wake and self._wake is None:
             rate_ns = self.params.decide_at_most_every_ms * NS_PER_MS
             self._wake = (max(self.now_ns, self._last_tick_ns + rate_ns), decision.wake)
+
+    def take(self, listed: tuple[Instrument, ...]) -> tuple[Instrument, ...]:
+        """Number those that are new, as the shell does before the core hears of them, and subscribe to them."""
+        fresh = tuple(i for i in listed if self.universe.row(0, i.name) is None)
+        if fresh:
+            before = len(self.universe)
+            self.universe.extend(tuple((0, i) for i in fresh))
+            self.venue.number()
+            for row in range(before, len(self.universe)):
+                self.venue.snapshot(row, self.now_ns)
+        return fresh
 
     def _commit(self, decision: Decision) -> bool:
         """Into the ledger; where that fails, creates do not leave."""
@@ -217,6 +248,11 @@ class World:
         for booked in account.new_fills:
             self.ledger.fills[booked.fill.trade_id] = booked.fill.ts_event_ns
         account.new_fills.clear()
+        for settlement, proof in account.new_settlements:
+            key = (settlement.account, self.universe.instruments[settlement.row].name)
+            assert key not in self.ledger.settled, f"{key[1]} was settled twice"
+            self.ledger.settled[key] = proof
+        account.new_settlements.clear()
         self.ledger.mode, self.ledger.peak_equity_usd = account.mode, account.peak_equity_usd
         if not account.recording:
             self.fold(RecordRestored(self.now_ns))
@@ -293,6 +329,8 @@ class World:
         instrument = self.universe.instruments[row]
         contract = self.exchange.contracts.get(instrument.name)
         price = 1.0 if self.universe.inverse[row] or contract is None else contract.mark
+        if contract is not None and contract.option:
+            price = contract.index
         return max(int(usd / (instrument.lot_value * price)), instrument.min_lots)
 
     # --- the end ---------------------------------------------------------------------------------
@@ -301,7 +339,7 @@ class World:
         """No more faults: within so long all must be well."""
         self.tell("faults stop")
         self.faulty = False
-        self.venue.chances = Chances().times(0.0)
+        self.venue.chances, self.venue.option_chances = Chances().times(0.0), chain.OptionChances().times(0.0)
         self.venue.utc_offset_ns = 0
         self.ledger_broken = False
         self._plans.clear()
@@ -339,6 +377,8 @@ QUIET = {
     "BookSnapshot",
     "MarkUpdated",
     "QuoteUpdated",
+    "OptionUpdated",
+    "ListingChanged",
     "IndexUpdated",
     "FeedAlive",
     "PoolUpdated",
@@ -357,6 +397,7 @@ def parameters(rng: random.Random, sections: dict[str, object]) -> Parameters:
             "max_fees_usd_per_hour": 1e6,
             "max_orders_per_minute": 1_000,
         },
+        "state": {"relist_every_s": 20.0},
         "allocator": {
             "targets": {
                 "BTC": {"kind": "fixed", "delta_usd": rng.uniform(150_000, 380_000), "band_usd": 10_000},

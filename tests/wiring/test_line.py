@@ -36,7 +36,7 @@ def assert_on_target(finished: dict[str, Any]) -> None:
 
 def test_the_demo_ends_on_target_reconciled_and_its_tape_replays_bit_for_bit(tmp_path):
     tape = tmp_path / "demo.tape"
-    done = run("demo", "--seconds", "5", "--seed", "7", "--json", "--tape", str(tape))
+    done = run("demo", "--seconds", "5", "--seed", "7", "--scenario", "default", "--json", "--tape", str(tape))
     assert done.returncode == 0, done.stderr[-2_000:]
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     finished = lines[-1]
@@ -49,6 +49,29 @@ def test_the_demo_ends_on_target_reconciled_and_its_tape_replays_bit_for_bit(tmp
     assert replayed.returncode == 0, replayed.stdout
     told = json.loads(replayed.stdout.splitlines()[-1])
     assert told["differences"] == 0 and told["decisions"] == finished["decisions"]
+
+
+def test_the_demos_option_book_is_hedged_through_an_expiry_and_a_listing(tmp_path):
+    tape = tmp_path / "demo.tape"
+    done = run("demo", "--seconds", "32", "--json", "--tape", str(tape))
+    assert done.returncode == 0, done.stderr[-2_000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    settled = [line for line in lines if line["event"] == "position.settled"]
+    assert len(settled) == 4 and all(line["proof"] == "venue record" for line in settled)
+    assert any(line["event"] == "instruments.joined" for line in lines)
+    assert not any(line["event"].startswith("greeks.") for line in lines)  # ours are the venue's
+    made = [line for line in lines if line["event"] == "decision.made" and line["mode"] == "normal"]
+    outside = [
+        abs(line["exposure"]["delta:BTC"]["actual_usd"] - line["exposure"]["delta:BTC"]["target_usd"]) > 10_000
+        for line in made[len(made) // 3 :]
+    ]
+    assert sum(outside) < 0.6 * len(outside)  # two coins of gamma at a strike, with seconds to live
+    finished = lines[-1]
+    assert finished["reconciled"] and finished["open_orders"] == 0 and finished["limits_breached"] == 0
+    assert not [name for name in finished["position_lots"] if name in {line["instrument"] for line in settled}]
+    assert finished["greeks"]["BTC"]["gamma_usd_1pct"] != 0.0
+    replayed = run("replay", str(tape), "--json")
+    assert json.loads(replayed.stdout.splitlines()[-1])["differences"] == 0
 
 
 def inside_bands(daemon: Daemon) -> bool:
