@@ -28,10 +28,11 @@ def aim(view: View, forecast: Forecast, params: AllocatorParameters) -> tuple[Fl
 
 
 def pin_uncertainty(view: View) -> FloatArray:
-    """[U] USD by which the delta of pinned options may turn out different either way: half of what there is to
+    """[U] USD by which the delta of pinned options may turn out different either way: half of what there still is to
     settle. Within that a hedge would only chase the last prints around a strike."""
     rows = np.flatnonzero(view.pinned & (view.position_lots != 0))
-    uncertain = 0.5 * np.abs(view.position_lots[rows]) * view.notional_per_lot_usd[rows]
+    lots = np.abs(view.position_lots[rows])
+    uncertain = 0.5 * lots * view.notional_per_lot_usd[rows] * view.settling[rows]
     total = np.bincount(view.universe.underlying[rows], uncertain, len(view.universe.underlyings))
     return np.asarray(total, dtype=np.float64)
 

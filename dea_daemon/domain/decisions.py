@@ -40,7 +40,7 @@ class View:
 
     An option has `iv` and where that came from (`iv_source`, IvSource). `modelled` marks options whose Greeks rest
     on less than the venue's fresh word, `greeks_off` those where the venue's own Greeks contradict ours, `pinned`
-    those about to expire near their strike.
+    those about to expire near their strike; `settling` is the share of a contract's settlement average still to come.
     """
 
     seq: int  # this decision's number in the run
@@ -62,6 +62,7 @@ class View:
     modelled: BoolArray
     greeks_off: BoolArray
     pinned: BoolArray
+    settling: FloatArray
     # account [N], [K]
     position_lots: IntArray
     working_buy_lots: IntArray

@@ -119,6 +119,7 @@ def build_view(
         modelled=valued.modelled,
         greeks_off=valued.off,
         pinned=valued.pinned,
+        settling=valued.weight,
         position_lots=account.position_lots.copy(),
         working_buy_lots=buys,
         working_sell_lots=sells,

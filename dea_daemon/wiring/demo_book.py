@@ -27,10 +27,10 @@ class Straddle:
 
 
 BOOK = (
-    Straddle("BTC", 0, 2.0),
+    Straddle("BTC", 0, 0.3),
     Straddle("BTC", 1, -3.0),
     Straddle("BTC", 2, 2.0),
-    Straddle("ETH", 0, 20.0),
+    Straddle("ETH", 0, 4.0),
     Straddle("ETH", 2, -20.0),
 )
 

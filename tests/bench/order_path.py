@@ -94,7 +94,9 @@ def measure(folder: Path, rounds: int, seconds: float, settle_s: float) -> Sampl
     for place in folders:
         place.mkdir()
     venues = [Venue(place, scenario="volatile") for place in folders]
-    plain, booked, bare = [], [], []
+    plain: list[Ours] = []
+    booked: list[Ours] = []
+    bare: list[FloatArray] = []
     try:
         with (folder / "daemon.log").open("w") as log:
             logs.configure("info", "json", log)

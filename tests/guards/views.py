@@ -87,7 +87,7 @@ def view(
         quarantined=np.zeros(n, dtype=bool), notional_per_lot_usd=notional_per_lot(universe, mark, spot),
         forward_price=marks.forward_price, iv=np.where(universe.option, VOL, np.nan),
         iv_source=universe.option.astype(np.int64),
-        modelled=np.zeros(n, dtype=bool), greeks_off=np.zeros(n, dtype=bool), pinned=np.zeros(n, dtype=bool),
+        modelled=np.zeros(n, dtype=bool), greeks_off=np.zeros(n, dtype=bool), pinned=np.zeros(n, dtype=bool), settling=np.ones(n),
         delta_per_lot=x[universe.underlying, np.arange(n)], delivered_since_ms=(0,), relist=(),
         exposure_per_lot=x, exposure_base_usd=base_usd, exposure_usd=x[:, held] @ lots[held] + base_usd,
         equity_usd=equity_usd, peak_equity_usd=equity_usd, turnover_hour_usd=0.0, fees_hour_usd=0.0,

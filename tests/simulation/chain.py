@@ -28,18 +28,21 @@ def scene(name: str) -> Scenario:
     return replace(scenarios.load(name), option_expiries=2, option_strikes=5)
 
 
-def trade_straddles(exchange: Exchange, dice: random.Random) -> None:
-    """The account's book, traded by hand before the daemon comes: calls and puts at the money of most expiries."""
+def trade_book(exchange: Exchange, dice: random.Random) -> None:
+    """The account's book, traded by hand before the daemon comes: a call and a put at the money of each expiry, as
+    a straddle or, with much delta, one bought against the other."""
     options = [i for i in exchange.instruments.values() if i.kind is Kind.OPTION]
     for series in dict.fromkeys((i.underlying, i.settle_currency, i.expiry_ns) for i in options):
         mates = [i for i in options if (i.underlying, i.settle_currency, i.expiry_ns) == series]
         spot = exchange.index_price(series[0])
         strike = min({i.strike for i in mates}, key=lambda k: abs(k - spot))
         usd, side = dice.uniform(30_000.0, 120_000.0), dice.choice((Side.BUY, Side.SELL))
+        straddle = dice.random() < 0.5
         for leg in (i for i in mates if i.strike == strike):
+            way = side if straddle or leg.is_call else side.opposite
             lots = leg.amount_to_lots(usd / spot)
-            price = crossing(exchange, leg, side)
-            exchange.place(OrderRequest(ACCOUNT, leg.name, side, lots, price, TimeInForce.IOC, label="by hand"))
+            price = crossing(exchange, leg, way)
+            exchange.place(OrderRequest(ACCOUNT, leg.name, way, lots, price, TimeInForce.IOC, label="by hand"))
 
 
 def crossing(exchange: Exchange, instrument: Instrument, side: Side) -> int:

@@ -346,6 +346,7 @@ class Oracle:
                     f"{name}: {account.position_lots[row]}, venue {theirs[row]}"
                 )
         self._joined()
+        self._true_delta()
         assert not account.quarantined.any(), [
             i.name for i, q in zip(world.universe.instruments, account.quarantined, strict=True) if q
         ]
@@ -367,6 +368,19 @@ class Oracle:
             equity = world.exchange.summary(ACCOUNT, currency).equity
             ours_equity = account.pools[0, currency].equity
             assert abs(ours_equity - equity) <= 0.02 * abs(equity) + 1e-9, (currency, ours_equity, equity)
+
+    def _true_delta(self) -> None:
+        """What we believe to be exposed to was the venue's truth a moment ago."""
+        universe, view = self.world.universe, self.world.state.view
+        assert view is not None
+        none = np.zeros(len(universe), dtype=np.int64)
+        for k, name in enumerate(universe.underlyings if universe.option.any() else ()):
+            mine = universe.option & (universe.underlying == k)
+            coins = float(universe.lot_value[mine] @ np.abs(view.position_lots[mine]))
+            true = self.truth.extremes(k, view.position_lots, none, none)[:, 0]
+            room = 0.002 * abs(true[-1]) + ROUNDING * coins * self.world.exchange.index_price(name)
+            off = np.abs(true - view.delta_usd[k]).min()
+            assert off <= room, f"{name}: delta {view.delta_usd[k]:,.0f}, in truth {true[-1]:,.0f}"
 
     def _joined(self) -> None:
         """Every contract of the venue has a row, and a price that is the venue's."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dea_daemon.domain.commands import QueryInstruments
+from dea_daemon.domain.decisions import View
 from dea_daemon.domain.events import AccountReported, AnyEvent, FillReceived, ListingChanged, Settlement
 from dea_daemon.domain.instruments import Side
 from dea_daemon.domain.modes import Mode
@@ -38,6 +39,12 @@ def live(seed: int, seconds: float, **options: object) -> World:
 def calm(seed: int = 1, **options: object) -> World:
     """Without faults: what goes wrong is put in by hand."""
     return World(seed, storm=0.0, scenario="options", options=True, **options)  # type: ignore[arg-type]
+
+
+def seen(world: World) -> View:
+    """What the last decision was made from."""
+    assert world.state.view is not None
+    return world.state.view
 
 
 def held_options(world: World) -> set[str]:
@@ -103,7 +110,7 @@ def test_without_faults_the_book_is_hedged_through_its_expiry_and_nothing_has_to
 def test_the_delta_it_holds_is_the_venues_own_to_a_thousandth_of_the_options_notional():
     world = calm(seed=4)
     world.run(EXPIRY_S + 15.0)  # far from any expiry: what an option's ticker said a second ago still holds
-    view, universe = world.state.view, world.universe
+    view, universe = seen(world), world.universe
     for k, underlying in enumerate(universe.underlyings):
         mine = universe.option & (universe.underlying == k)
         coins = float(np.abs(view.position_lots * universe.lot_value)[mine].sum())
@@ -230,6 +237,7 @@ def test_a_fill_told_after_the_settlement_moves_nothing():
     world = calm()
     name = min(nearest(world))
     row = world.universe.row(0, name)
+    assert row is not None
     world.run(EXPIRY_S + 8.0)
     assert name in settled(world)
     world.fold(
@@ -270,12 +278,12 @@ def test_contracts_listed_while_it_runs_are_held_and_priced_like_the_others():
     world.run(EXPIRY_S + 5.0)
     joined = [r for r in range(before, len(world.universe)) if world.universe.option[r]]
     assert joined
-    view = world.state.view
+    view = seen(world)
     assert len(view.position_lots) == len(world.universe)
     row = next(r for r in joined if view.fresh[r])
     world.venue.trade_by_hand(row, Side.BUY, 2, rests=False, now_ns=world.now_ns)
     world.run(3.0)
-    view = world.state.view
+    view = seen(world)
     assert view.position_lots[row] == 2
     assert view.iv_source[row] > 0 and not view.modelled[row]
     assert np.isfinite(view.delta_usd).all()

@@ -86,7 +86,7 @@ class World:
             scene = replace(scenarios.load(scenario or self.rng.choice(SCENARIOS)), options=False)
         self.exchange = Exchange(scene, seed, START_NS)
         self.exchange.open_account(ACCOUNT, dict(scene.deposits))
-        chain.trade_straddles(self.exchange, self.dice)
+        chain.trade_book(self.exchange, self.dice)
         self.exchange.events()  # that was before we came
         instruments = tuple(self.exchange.instruments.values())
         self.universe = Universe((AccountKey("deribit", ACCOUNT),), tuple((0, i) for i in instruments))
@@ -249,9 +249,9 @@ class World:
             self.ledger.fills[booked.fill.trade_id] = booked.fill.ts_event_ns
         account.new_fills.clear()
         for settlement, proof in account.new_settlements:
-            key = (settlement.account, self.universe.instruments[settlement.row].name)
-            assert key not in self.ledger.settled, f"{key[1]} was settled twice"
-            self.ledger.settled[key] = proof
+            ended = (settlement.account, self.universe.instruments[settlement.row].name)
+            assert ended not in self.ledger.settled, f"{ended[1]} was settled twice"
+            self.ledger.settled[ended] = proof
         account.new_settlements.clear()
         self.ledger.mode, self.ledger.peak_equity_usd = account.mode, account.peak_equity_usd
         if not account.recording:

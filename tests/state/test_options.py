@@ -297,3 +297,75 @@ def test_a_listing_is_asked_for_when_announced_and_its_contracts_join_behind_the
     v = desk.view
     assert len(v.universe) == before + 1 and v.iv_source[before] == IvSource.QUOTES
     assert v.universe.series[before] == v.universe.series_count - 1
+
+
+def asked(desk: Desk, *rows: int):
+    """What the market makes of options when only these rows are asked for."""
+    market, wanted = desk.state.market, np.zeros(len(desk.rows), dtype=np.bool_)
+    wanted[list(rows)] = True
+    spot = market.underlying_prices(desk.now_ns)[market.universe.underlying]
+    fresh = market.fresh(desk.now_ns)
+    return market.options.value(market, desk.now_ns, desk.now_ns, spot, fresh, wanted if rows else None)
+
+
+def test_an_option_asked_for_alone_is_worth_what_it_is_among_all_others():
+    desk = Desk(pricing={"smile_delta": "sticky_moneyness"})
+    desk.settle()
+    desk.ticker(ATM_PUT, bid=math.nan)  # its mark speaks
+    every, few = asked(desk), asked(desk, ATM_CALL, ATM_PUT)
+    for name, all_of_them, those in zip(every._fields, every, few, strict=True):
+        np.testing.assert_array_equal(those[[ATM_CALL, ATM_PUT]], all_of_them[[ATM_CALL, ATM_PUT]], name)
+    np.testing.assert_array_equal(few.forward, every.forward)
+
+
+def test_of_options_not_asked_for_nothing_is_claimed():
+    desk = Desk()
+    desk.settle()
+    few = asked(desk, ATM_CALL)
+    rest = [row for row in range(FIRST, FIRST + len(CHAIN)) if row != ATM_CALL]
+    assert all(np.isnan(column[rest]).all() for column in (few.iv, few.delta, few.gamma, few.vega, few.coin_value))
+    assert (few.source[rest] == IvSource.NONE).all() and not few.delta[:FIRST].any()
+    assert np.isfinite(few.delta[ATM_CALL]) and few.source[ATM_CALL] == IvSource.QUOTES
+
+
+def test_an_option_nobody_speaks_of_has_its_neighbours_volatility_though_they_were_not_asked_for():
+    desk = Desk()
+    desk.skip = {ATM_CALL}
+    desk.settle()
+    few = asked(desk, ATM_CALL)
+    assert few.source[ATM_CALL] == IvSource.NEIGHBOUR and few.modelled[ATM_CALL]
+    assert few.iv[ATM_CALL] == pytest.approx(SMILE, abs=0.01)
+
+
+def test_an_option_first_asked_for_when_its_feed_is_quiet_has_the_last_mark_told():
+    desk = Desk(pricing={"keep_iv_s": 60.0})
+    desk.settle()
+    asked(desk, ATM_CALL)
+    desk.skip = set(range(FIRST, FIRST + len(CHAIN)))
+    for _ in range(3):
+        desk.pass_time(10_000)
+        desk.quote()
+    few = asked(desk, ATM_PUT)
+    assert few.source[ATM_PUT] == IvSource.LAST and few.iv[ATM_PUT] == SMILE
+    desk.pass_time(40_000)
+    desk.quote()
+    assert asked(desk, ATM_PUT).source[ATM_PUT] == IvSource.PRIOR
+
+
+def test_greeks_are_compared_while_asked_for_and_anew_after_a_pause():
+    desk = Desk()
+    desk.settle()
+
+    def for_a_while() -> bool:
+        off = False
+        for _ in range(50):
+            desk.pass_time(100)
+            desk.quote()
+            desk.ticker(ATM_CALL, delta=0.9)
+            off = bool(asked(desk, ATM_CALL).off[ATM_CALL])
+        return off
+
+    assert for_a_while()
+    assert not asked(desk, ATM_PUT).off.any()
+    assert not asked(desk, ATM_CALL).off.any()
+    assert for_a_while()
