@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dea_daemon.allocator.allocate import allocate
+from dea_daemon.allocator.allocate import allocate, flattened
 from dea_daemon.domain.commands import Approved, CancelOrder, CreateOrder, Outgoing
 from dea_daemon.domain.decisions import (
     NOTHING,
@@ -132,10 +132,10 @@ def _tick(state: State, due: DecisionDue, effects: Effects) -> int:
 
 
 def _target(state: State, view: View, forecast: Forecast, params: Parameters) -> Target:
-    """The allocator's wish; while flattening, zero everywhere without asking it."""
+    """The allocator's wish; while flattening, zero everywhere without asking what would be wanted."""
     if view.mode is Mode.FLATTENING:
         none = np.zeros(len(view.universe.underlyings))
-        return Target(none, none, np.zeros_like(view.position_lots), np.zeros(len(none), dtype=np.bool_))
+        return Target(none, none, flattened(view), np.zeros(len(none), dtype=np.bool_))
     return allocate(
         view,
         forecast,

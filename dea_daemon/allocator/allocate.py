@@ -36,6 +36,20 @@ def allocate(
     return Target(exposure_usd=exposure, band_usd=band, position_lots=lots, rebalancing=active)
 
 
+def flattened(view: View) -> IntArray:
+    """Nothing held, [N] lots; but of an underlying's hedges as much stays as offsets the options still held there:
+    an option that nobody buys must not be left naked. Where a delta is unknown, all goes."""
+    universe, lots = view.universe, np.zeros_like(view.position_lots)
+    for u in range(len(universe.underlyings)):
+        rows = np.flatnonzero((universe.underlying == u) & (view.position_lots != 0))
+        option, worth = universe.option[rows], view.delta_per_lot[rows] * view.position_lots[rows]
+        hedges, options = float(worth[~option].sum()), float(worth[option].sum())
+        if hedges * options < 0.0:
+            share = min(1.0, abs(options / hedges))
+            lots[rows] = np.where(option, 0, np.trunc(view.position_lots[rows] * share))
+    return lots
+
+
 def cost_per_usd(view: View, direction: float, params: AllocatorParameters) -> FloatArray:
     """What it costs [N] to put on one dollar of exposure: taker fee, half spread, and funding while held.
 
@@ -63,7 +77,8 @@ def distribute(
     # Fresh rows are priced, so nothing below is NaN.
     universe = view.universe
     hedges = universe.tradable & (universe.underlying == u) & ~universe.option & ~universe.spot
-    rows = np.flatnonzero(hedges & view.fresh & (view.delta_per_lot > 0))
+    # One that fades in its settlement average costs its whole fee for a part of the delta, and is gone soon.
+    rows = np.flatnonzero(hedges & view.fresh & (view.delta_per_lot > 0) & (view.settling > 0.5))
     rows = rows[np.argsort(cost_per_usd(view, direction, params)[rows], kind="stable")]
     per_lot, towards = view.delta_per_lot[rows], view.position_lots[rows] * direction
     expiry = view.universe.expiry_ns[rows]

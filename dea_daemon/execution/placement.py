@@ -21,14 +21,15 @@ def should_cross(permit: Permit, since_ns: IntArray, params: ExecutionParameters
 
 
 def price_ticks(view: View, row: int, side: Side, crossing: bool, params: ExecutionParameters) -> int | None:
-    """The limit: own touch (post), or the other touch plus the slippage cap (cross). None without a two-sided book."""
+    """The limit: own touch (post), or the other touch plus the slippage cap (cross). None where that
+    touch is missing or the book is crossed."""
     bid, ask = float(view.bid_price[row]), float(view.ask_price[row])
-    if not (0.0 < bid < ask < np.inf):
+    near, far = (bid, ask) if side is Side.BUY else (ask, bid)
+    if not 0.0 < (far if crossing else near) < np.inf or bid >= ask:
         return None
     instrument = view.universe.instruments[row]
     if not crossing:
-        return instrument.price_to_ticks(bid if side is Side.BUY else ask, side)
-    far = ask if side is Side.BUY else bid
+        return instrument.price_to_ticks(near, side)
     # Rounded to the passive side, the cap is never exceeded; on a coarse grid it must still reach the touch.
     capped = instrument.price_to_ticks(far * (1.0 + side.sign * params.slippage_bp * 1e-4), side)
     touch = instrument.price_to_ticks(far)

@@ -91,8 +91,9 @@ def _beyond_collar(permit: Permit, order: CreateOrder, params: GuardParameters) 
     view, i = permit.view, order.row
     price = order.price_ticks * float(view.universe.tick_size[i])
     mid = 0.5 * (view.bid_price[i] + view.ask_price[i])
-    through = order.side.sign * (price / np.array([view.mark_price[i], mid]) - 1.0)
-    worst = float(through.max())
+    nobody_bids = view.universe.option[i] and not view.bid_price[i] > 0.0
+    beside = [view.mark_price[i]] if nobody_bids else [view.mark_price[i], mid]  # half an ask is no mid
+    worst = float((order.side.sign * (price / np.array(beside) - 1.0)).max())
     allowed = _option_collar(view, i, params) if view.universe.option[i] else params.collar_bp * 1e-4
     if not worst <= allowed:
         return _clip(permit, order, "collar", worst * 1e4, allowed * 1e4, "bp through mark or mid")
@@ -100,14 +101,15 @@ def _beyond_collar(permit: Permit, order: CreateOrder, params: GuardParameters) 
 
 
 def _option_collar(view: View, row: int, params: GuardParameters) -> float:
-    """As a fraction of the mark: the share allowed, or what the volatility allowed is worth."""
+    """As a fraction of the mark: the share allowed, two ticks, or what the volatility allowed is worth."""
     u, n = int(view.universe.underlying[row]), len(view.universe.underlyings)
     buckets = slice(view.factors.first("vega", 0) + u, view.factors.first("basis", 0), n)
     vega_usd = float(np.abs(view.exposure_per_lot[buckets, row]).sum())  # per lot and vol point
     unit_usd = view.underlying_price[u] if view.universe.coin_quoted[row] else 1.0
     worth_usd = float(view.mark_price[row] * unit_usd * view.universe.lot_value[row])
     by_vol = params.option_collar_vol * 100.0 * vega_usd / worth_usd
-    return max(params.option_collar, by_vol) if by_vol == by_vol else params.option_collar
+    share = max(params.option_collar, float(2.0 * view.universe.tick_size[row] / view.mark_price[row]))
+    return max(share, by_vol) if by_vol == by_vol else share
 
 
 def _too_much(permit: Permit, book: Exposed, order: CreateOrder, creates: int, params: GuardParameters) -> Clip | None:

@@ -5,11 +5,12 @@ import numpy as np
 from dea_daemon.domain.decisions import Licence, View
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.modes import Mode
-from dea_daemon.domain.numbers import NS_PER_MS
+from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MS
 from dea_daemon.domain.parameters import GuardParameters
 from dea_daemon.guards.limits import drawdown
 
-BASIS_ROOM = 25.0  # a dated future may be off its index by so many times max_index_divergence
+BASIS_ROOM = 25.0  # a future of a year may be off its index by so many times max_index_divergence
+YEAR_NS = DAYS_PER_YEAR * NS_PER_DAY
 
 
 def propose(view: View, doubted: BoolArray, params: GuardParameters) -> tuple[Mode, str]:
@@ -69,7 +70,9 @@ def diverged(view: View, params: GuardParameters) -> BoolArray:
     universe, mark = view.universe, view.mark_price
     off = np.where(universe.option, params.option_collar, params.max_index_divergence)
     tick = np.where(universe.option, 2.0 * universe.tick_size, 0.0)
+    # Without a bid no book contradicts a low mark, nor confirms it: such an option may be bought back, no more.
     beside_book = ~((mark >= view.bid_price * (1.0 - off) - tick) & (mark <= view.ask_price * (1.0 + off) + tick))
+    beside_book |= ~(view.bid_price > 0.0)
     own_index = _beside(_level(view), view.index_price, _tolerance(view, params))
     return np.asarray(view.fresh & (beside_book | own_index | _beside_shared_index(view, params)), dtype=np.bool_)
 
@@ -99,8 +102,9 @@ def _beside_shared_index(view: View, params: GuardParameters) -> BoolArray:
 
 
 def _tolerance(view: View, params: GuardParameters) -> FloatArray:
-    """[N] how far a mark may be from an index, as a fraction."""
-    return np.where(view.universe.expiry_ns == 0, 1.0, BASIS_ROOM) * params.max_index_divergence
+    """[N] how far a mark may be from an index, as a fraction: the further a contract's end, the more basis."""
+    years = np.clip((view.universe.expiry_ns - view.utc_ns) / YEAR_NS, 0.0, 1.0)  # 0 for what never ends
+    return np.asarray(params.max_index_divergence * (1.0 + (BASIS_ROOM - 1.0) * np.sqrt(years)), dtype=np.float64)
 
 
 def _beside(mark: FloatArray, index: FloatArray, tolerance: FloatArray) -> BoolArray:

@@ -56,6 +56,7 @@ from dea_daemon.state.orders import OrderBookkeeping
 from dea_daemon.state.windows import RollingSum, lengthened
 
 RELIST_PAUSE_NS = 2 * NS_PER_S  # announcements come in bursts: one question for all of them
+RELIST_RETRY_NS = 30 * NS_PER_S  # after a question that failed: the whole list is dear, and venues ration it
 UNPROVED_NS = 600 * NS_PER_S  # after which a settled position is believed gone without the venue's record of it
 FILL_MEMORY = 100_000  # trade ids remembered against duplicates; the ledger remembers all
 _MODES = {
@@ -110,6 +111,7 @@ class Account:
         # which accounts the daemon trades in, and what it last heard of them
         self.traded = sorted({int(a) for a, ok in zip(universe.account, universe.tradable, strict=True) if ok})
         self.adopted = [False] * accounts
+        self.adopted_ns = [NEVER] * accounts
         self.agreed = [False] * accounts
         self.agreed_since_ns = [NEVER] * accounts  # when the last report that agreed was asked for
         self.reported_ns = [NEVER] * accounts
@@ -121,6 +123,7 @@ class Account:
         self.asked_ns = [NEVER] * accounts
         self.listing_due = [False] * accounts  # the venue spoke of new contracts, or may have while unheard
         self.listed_asked_ns = [started.ts_recv_ns] * accounts
+        self.listing_failed = [False] * accounts
         self.drift: dict[int, tuple[int, int]] = {}  # row -> venue's lots, when first asked
         self.drift_told: dict[int, int] = {}  # row -> venue's lots, so that a lasting one is told once
         self.rejects_in_a_row: IntArray = np.zeros(n, dtype=np.int64)
@@ -278,7 +281,8 @@ class Account:
             return
         self.fills_seen[key] = None
         row, now_ns = event.row, event.ts_recv_ns
-        if not self.universe.spot[row]:  # a coin bought is a balance, and comes with the pool
+        delivered = (event.account, self.universe.instruments[row].name) in self.settled  # this fill with the rest
+        if not (self.universe.spot[row] or delivered):  # a coin bought is a balance, and comes with the pool
             self.position_lots[row] += event.side.sign * event.lots
         self.last_fill_ns[row] = now_ns
         self.post_only_rejects[row] = 0
@@ -389,7 +393,7 @@ class Account:
         if not self.adopted[account]:
             for row in rows:
                 self.position_lots[row] = theirs.get(row, 0)
-            self.adopted[account] = True
+            self.adopted[account], self.adopted_ns[account] = True, event.asked_ns
             effects.note("account.adopted", account=str(self.universe.accounts[account]), positions=len(theirs))
             return
         agreed = True
@@ -459,7 +463,9 @@ class Account:
             currency=settlement.currency,
             proof=proof,
         )
-        if abs(settlement.lots - ours) > 1 and self.agreed[settlement.account]:
+        # What ended before the venue's positions were adopted may have been gone from them already.
+        gone = ours == 0 and settlement.ts_event_ns <= self.adopted_ns[settlement.account]
+        if abs(settlement.lots - ours) > 1 and self.agreed[settlement.account] and not gone:
             self.set_mode(Mode.HALTED, f"unexplained position difference in {name} at its settlement", effects)
 
     def delivered_since_ms(self, account: int, utc_ns: int) -> int:
@@ -474,16 +480,17 @@ class Account:
         """The accounts whose venue should be asked for its contracts: it announced some, or it is time."""
         every_ns = self.params.state.relist_every_s * NS_PER_S
         waited = [(a, now_ns - self.listed_asked_ns[a]) for a in self.traded]
-        return tuple(a for a, ns in waited if ns > (RELIST_PAUSE_NS if self.listing_due[a] else every_ns))
+        pause = [RELIST_RETRY_NS if failed else RELIST_PAUSE_NS for failed in self.listing_failed]
+        return tuple(a for a, ns in waited if ns > (min(pause[a], every_ns) if self.listing_due[a] else every_ns))
 
     def _listing_changed(self, event: ListingChanged, market: Market, effects: Effects) -> None:
-        if event.state == "created":
+        if event.state in ("created", "started"):
             self.listing_due[event.account] = True
 
     def _listed(self, event: InstrumentsListed, market: Market, effects: Effects) -> None:
         """Market has extended the universe: a place for each new row here, too."""
         n = len(self.universe)
-        self.listing_due[event.account] = bool(event.why)
+        self.listing_due[event.account] = self.listing_failed[event.account] = bool(event.why)
         for name in ("position_lots", "rejects_in_a_row", "post_only_rejects"):
             setattr(self, name, lengthened(getattr(self, name), n, 0))
         for name in ("last_fill_ns", "last_reject_ns"):

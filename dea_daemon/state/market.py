@@ -109,7 +109,8 @@ class Market:
 
     def _ask(self, row: int, now_ns: int, effects: Effects) -> None:
         """A fresh snapshot, at once and then not more often than configured."""
-        if now_ns - self.asked_ns[row] >= self.params.execution.resubscribe_every_ms * NS_PER_MS:
+        ended = 0 < self.universe.expiry_ns[row] <= now_ns
+        if not ended and now_ns - self.asked_ns[row] >= self.params.execution.resubscribe_every_ms * NS_PER_MS:
             self.asked_ns[row] = now_ns
             effects.commands.append(Resubscribe(row))
 
@@ -190,10 +191,10 @@ class Market:
             self.bid[row], _, self.ask[row], _ = self.books[row].best()
 
     def fresh(self, now_ns: int) -> BoolArray:
-        """[N] whether the row's prices may be relied upon: two-sided, uncrossed, recent quotes and mark."""
-        sound = (
-            (self.bid > 0) & (self.ask > self.bid) & np.isfinite(self.ask) & (self.mark > 0) & np.isfinite(self.mark)
-        )
+        """[N] whether the row's prices may be relied upon: uncrossed, recent quotes and mark; two-sided, but for
+        options, for which nobody may bid: one that was sold can still be bought back."""
+        quoted = ((self.bid > 0) & (self.ask > self.bid)) | (self.universe.option & ~(self.bid > 0) & (self.ask > 0))
+        sound = quoted & np.isfinite(self.ask) & (self.mark > 0) & np.isfinite(self.mark)
         usable = ~self.has_book
         for row in np.flatnonzero(self.has_book):
             usable[row] = self.books[row].usable

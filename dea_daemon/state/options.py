@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NEVER = -(1 << 62)
 VEGA_ROUNDING_USD = 0.1
+IV_MAX = 10.0  # a mark's beyond this is no volatility: believed, it would take all delta out of an option
 YEAR_NS = DAYS_PER_YEAR * NS_PER_DAY
 _COLUMNS = ("mark_iv", "bid_iv", "ask_iv", "forward", "delta", "vega", "last_iv")
 
@@ -196,7 +197,7 @@ class OptionMarket:
                 (IvSource.LAST, self.last_iv[rows], now_ns - self.last_iv_ns[rows] <= keep_ns),
                 (IvSource.LAST, mark_iv, now_ns - self.told_ns[rows] <= keep_ns),  # of what was not asked for before
             ):
-                take = (source == 0) & known & (candidate > 0.0) & np.isfinite(candidate)
+                take = (source == 0) & known & (candidate > 0.0) & (candidate < IV_MAX)
                 iv[take], source[take] = candidate[take], int(rung)
         sound = (source == IvSource.QUOTES) | (source == IvSource.MARK)
         self.last_iv[rows[sound]], self.last_iv_ns[rows[sound]] = iv[sound], now_ns
@@ -212,7 +213,7 @@ class OptionMarket:
             bid, ask = market.bid[rows], market.ask[rows]
             forward, strike, tau = valued.forward[rows], universe.strike[rows], valued.tau_years[rows]
             unit = np.where(universe.coin_quoted[rows], forward, 1.0)
-            price = np.where(fresh[rows], 0.5 * (bid + ask) * unit, np.nan)
+            price = np.where(fresh[rows] & (bid > 0.0), 0.5 * (bid + ask) * unit, np.nan)
             iv = implied_volatility(price, forward, strike, tau, universe.call[rows])
             values = black.greeks(forward, strike, tau, iv, universe.call[rows])
             # Half the spread over vega: to first order how far off the mid's volatility may be.

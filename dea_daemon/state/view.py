@@ -7,7 +7,7 @@ from dea_daemon.domain.events import DecisionDue
 from dea_daemon.domain.factors import FactorIndex
 from dea_daemon.domain.instruments import FloatArray, IntArray
 from dea_daemon.domain.numbers import NS_PER_MS
-from dea_daemon.pricing.exposure import Marks, account_exposure, notional_per_lot
+from dea_daemon.pricing.exposure import Marks, account_exposure, delta_per_lot, notional_per_lot
 from dea_daemon.state.account import Account
 from dea_daemon.state.effects import Effects
 from dea_daemon.state.market import Market
@@ -126,7 +126,8 @@ def build_view(
         quarantined=account.quarantined.copy(),
         notional_per_lot_usd=notional_per_lot(universe, market.mark, spot),
         exposure_per_lot=matrix,
-        delta_per_lot=matrix[universe.underlying, np.arange(len(universe))],
+        # A trade pays its premium: whatever X is told in, a lot bought adds this.
+        delta_per_lot=delta_per_lot(universe, marks),
         exposure_base_usd=base,
         exposure_usd=exposure,
         equity_usd=equity,

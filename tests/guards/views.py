@@ -31,8 +31,8 @@ def _option(coin: bool, strike: float, call: bool) -> Instrument:
 
 
 # A put deep in the money loses more than its delta with each dollar: it is paid in the coin that falls.
-CHAIN = (_option(True, 75_000.0, True), _option(True, 110_000.0, False))
-CHAIN += (_option(False, 80_000.0, True), _option(False, 85_000.0, False))
+_CONTRACTS = ((True, 75_000.0, True), (True, 110_000.0, False), (False, 80_000.0, True), (False, 85_000.0, False))
+CHAIN = tuple(_option(*contract) for contract in _CONTRACTS)
 WITH_OPTIONS = Universe(ACCOUNTS, tuple((0, i) for i in INSTRUMENTS + CHAIN))
 
 
@@ -87,7 +87,8 @@ def view(
         quarantined=np.zeros(n, dtype=bool), notional_per_lot_usd=notional_per_lot(universe, mark, spot),
         forward_price=marks.forward_price, iv=np.where(universe.option, VOL, np.nan),
         iv_source=universe.option.astype(np.int64),
-        modelled=np.zeros(n, dtype=bool), greeks_off=np.zeros(n, dtype=bool), pinned=np.zeros(n, dtype=bool), settling=np.ones(n),
+        modelled=np.zeros(n, dtype=bool), greeks_off=np.zeros(n, dtype=bool), pinned=np.zeros(n, dtype=bool),
+        settling=np.ones(n),
         delta_per_lot=x[universe.underlying, np.arange(n)], delivered_since_ms=(0,), relist=(),
         exposure_per_lot=x, exposure_base_usd=base_usd, exposure_usd=x[:, held] @ lots[held] + base_usd,
         equity_usd=equity_usd, peak_equity_usd=equity_usd, turnover_hour_usd=0.0, fees_hour_usd=0.0,

@@ -19,13 +19,15 @@ from dea_daemon.simvenue.words import OrderRequest, Settled, Ticker
 from dea_daemon.wiring.paper import ACCOUNT
 
 SCENES = ("options", "expiry")  # in both the nearest expiry ends while the history lasts
+EXPIRY_S = 12.0  # when it does
 NAN = float("nan")
 Told = tuple[int, list[AnyEvent]]  # after how many ns, what
 
 
 def scene(name: str) -> Scenario:
     """Two expiries with five strikes each are enough to go wrong; all of them are hundreds of rows."""
-    return replace(scenarios.load(name), option_expiries=2, option_strikes=5)
+    near = {"nearest_expiry_s": EXPIRY_S, "settlement_window_s": 6.0}
+    return replace(scenarios.load(name), option_expiries=2, option_strikes=5, **near)
 
 
 def trade_book(exchange: Exchange, dice: random.Random) -> None:
@@ -135,14 +137,13 @@ class Tickers:
         """What reaches us of one ticker, and after how long."""
         dice, option = self.dice, t.option
         assert option is not None
-        events: list[AnyEvent] = [
-            MarkUpdated(0, t.ts_ns, row, t.mark_price, t.index_price),
-            QuoteUpdated(0, t.ts_ns, row, t.best_bid, t.best_bid_amount, t.best_ask, t.best_ask_amount),
-            OptionUpdated(
-                0, t.ts_ns, row, option.mark_iv, option.bid_iv, option.ask_iv, option.underlying_price,
-                option.delta, option.gamma, option.vega, option.theta,
-            ),
-        ]  # fmt: skip
+        mark = MarkUpdated(0, t.ts_ns, row, t.mark_price, t.index_price)
+        quote = QuoteUpdated(0, t.ts_ns, row, t.best_bid, t.best_bid_amount, t.best_ask, t.best_ask_amount)
+        greeks = OptionUpdated(
+            0, t.ts_ns, row, option.mark_iv, option.bid_iv, option.ask_iv, option.underlying_price,
+            option.delta, option.gamma, option.vega, option.theta,
+        )  # fmt: skip
+        events: list[AnyEvent] = [mark, quote, greeks]
         for key, chance in ((row, chances.spell), (self._series(row), chances.series_spell)):
             if dice.random() < chance:
                 until_ns = now_ns + int(dice.uniform(0.0, 12.0) * NS_PER_S)
@@ -150,7 +151,7 @@ class Tickers:
                 self.spells += 1
             until_ns, number, x = self._spell.get(key, (0, 0, 0.0))
             if now_ns < until_ns and chances.spell:
-                events = NONSENSE[number](*events, x)  # type: ignore[arg-type]
+                events = NONSENSE[number](mark, quote, greeks, x)
         if dice.random() < chances.ticker_lost:
             return []
         late = int(dice.uniform(0.2, 5.0) * NS_PER_S) if dice.random() < chances.ticker_late else 0

@@ -372,7 +372,8 @@ class Oracle:
     def _true_delta(self) -> None:
         """What we believe to be exposed to was the venue's truth a moment ago."""
         universe, view = self.world.universe, self.world.state.view
-        assert view is not None
+        if view is None:
+            return  # contracts joined this very moment, and nothing was decided since
         none = np.zeros(len(universe), dtype=np.int64)
         for k, name in enumerate(universe.underlyings if universe.option.any() else ()):
             mine = universe.option & (universe.underlying == k)

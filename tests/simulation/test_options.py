@@ -17,10 +17,8 @@ from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.simvenue.words import Settled
 from dea_daemon.wiring.paper import ACCOUNT
-from tests.simulation.chain import Fate, OptionChances
+from tests.simulation.chain import EXPIRY_S, Fate, OptionChances
 from tests.simulation.world import START_NS, World
-
-EXPIRY_S = 25.0  # of the scenario "options": its nearest ends then, with 10 s of averaging
 
 
 def live(seed: int, seconds: float, **options: object) -> World:
@@ -38,7 +36,7 @@ def live(seed: int, seconds: float, **options: object) -> World:
 
 def calm(seed: int = 1, **options: object) -> World:
     """Without faults: what goes wrong is put in by hand."""
-    return World(seed, storm=0.0, scenario="options", options=True, **options)  # type: ignore[arg-type]
+    return World(seed, storm=0.0, scenario="options", options=True, **options)
 
 
 def seen(world: World) -> View:
@@ -91,7 +89,7 @@ def rewritten(world: World, rewrite: Callable[[AnyEvent], AnyEvent]) -> None:
 
 @pytest.mark.parametrize(("seed", "storm"), [(101, 1.0), (104, 1.0), (115, 1.0), (200, 2.0)])
 def test_every_history_keeps_its_promises_and_ends_well(seed, storm):
-    live(seed, 35.0, storm=storm)
+    live(seed, 20.0, storm=storm)
 
 
 def test_without_faults_the_book_is_hedged_through_its_expiry_and_nothing_has_to_be_corrected():
@@ -104,7 +102,7 @@ def test_without_faults_the_book_is_hedged_through_its_expiry_and_nothing_has_to
     assert world.oracle.rebased == 1  # adopted at the start
     assert world.state.account.mode is Mode.NORMAL
     assert agrees(world)
-    world.settle(20.0)
+    world.settle(5.0)
 
 
 def test_the_delta_it_holds_is_the_venues_own_to_a_thousandth_of_the_options_notional():
@@ -122,9 +120,9 @@ def test_the_delta_it_holds_is_the_venues_own_to_a_thousandth_of_the_options_not
 def test_nonsense_does_happen():
     """Guards the guards: a world in which nothing goes wrong proves nothing."""
     world = World(101, options=True, storm=2.0)
-    world.run(35.0)
+    world.run(25.0)
     told = "\n".join(world.log)
-    assert world.venue.tickers.spells > 10
+    assert world.venue.tickers.spells > 5
     assert world.ledger.settled
     for happened in ("greeks.modelled", "greeks.diverged", "instruments.joined", "position.settled"):
         assert happened in told, happened
@@ -287,7 +285,7 @@ def test_contracts_listed_while_it_runs_are_held_and_priced_like_the_others():
     assert view.position_lots[row] == 2
     assert view.iv_source[row] > 0 and not view.modelled[row]
     assert np.isfinite(view.delta_usd).all()
-    world.settle(20.0)
+    world.settle(5.0)
 
 
 def test_an_announcement_that_is_lost_is_made_up_for_by_asking_now_and_then():

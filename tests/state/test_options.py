@@ -262,7 +262,7 @@ def test_a_delivered_option_is_asked_for_and_removed_once():
 
 def test_a_pinned_option_is_closed_or_held_with_a_wider_band_as_configured():
     chain = tuple(
-        option(s, c, START_NS + DAY, f"BTC-NEAR-{s:.0f}-{'C' if c else 'P'}") for s in STRIKES for c in (1, 0)
+        option(s, c, START_NS + DAY, f"BTC-NEAR-{s:.0f}-{'C' if c else 'P'}") for s in STRIKES for c in (True, False)
     )
     for rule, closes in (("reduce", True), ("hold", False)):
         desk = Desk(target=400_000.0, chain=chain, allocator={"pinned": rule})
