@@ -162,6 +162,9 @@ class Universe:
         self.option = self._flag(lambda i: i.kind is Kind.OPTION)
         self.coin_quoted = self._flag(lambda i: i.kind is Kind.OPTION and i.quote_currency == i.underlying)
         self.call = self._flag(lambda i: i.is_call)
+        self.settle_currencies = tuple(dict.fromkeys(i.settle_currency for i in self.instruments))
+        settles = {name: c for c, name in enumerate(self.settle_currencies)}
+        self.settle_currency = self._whole(lambda i: settles[i.settle_currency])
         self.strike = self._column(lambda i: i.strike)
         self.lot_value = self._column(lambda i: i.lot_value)
         self.tick_size = self._column(lambda i: float(i.tick_size))

@@ -87,7 +87,14 @@ def in_doubt(view: View, off: BoolArray, params: GuardParameters) -> BoolArray:
     held = (view.position_lots != 0) | (view.working_buy_lots != 0) | (view.working_sell_lots != 0)
     beside = _beside_shared_index(view, params)
     false = (off & ((held & ~view.universe.option) | beside)) | (held & beside)
-    return np.isin(view.universe.underlying, view.universe.underlying[false])
+    return _whole_underlying(view, false)
+
+
+def _whole_underlying(view: View, rows: BoolArray) -> BoolArray:
+    """[N] all rows of the underlyings that any of these belongs to."""
+    concerned = np.zeros(len(view.universe.underlyings), dtype=np.bool_)
+    concerned[view.universe.underlying[rows]] = True
+    return concerned[view.universe.underlying]
 
 
 def _level(view: View) -> FloatArray:
@@ -115,7 +122,7 @@ def guessed(view: View) -> BoolArray:
     """[N] rows of underlyings with a held option whose Greeks are not the venue's fresh word, or contradict it:
     what is hedged by them may only come down."""
     held = (view.position_lots != 0) & (view.modelled | view.greeks_off)
-    return np.isin(view.universe.underlying, view.universe.underlying[held])
+    return _whole_underlying(view, held)
 
 
 def licences(

@@ -51,9 +51,9 @@ from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
 from dea_daemon.domain.orders import Order, OrderInput, OrderState, epoch_of, is_own
 from dea_daemon.domain.parameters import Parameters
 from dea_daemon.state.effects import Effects
-from dea_daemon.state.market import NEVER, Market
+from dea_daemon.state.market import Market
 from dea_daemon.state.orders import OrderBookkeeping
-from dea_daemon.state.windows import RollingSum, lengthened
+from dea_daemon.state.windows import NEVER, RollingSum, lengthened
 
 RELIST_PAUSE_NS = 2 * NS_PER_S  # announcements come in bursts: one question for all of them
 RELIST_RETRY_NS = 30 * NS_PER_S  # after a question that failed: the whole list is dear, and venues ration it

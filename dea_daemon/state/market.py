@@ -27,9 +27,8 @@ from dea_daemon.domain.parameters import Parameters
 from dea_daemon.state.books import Book, Change
 from dea_daemon.state.effects import Effects
 from dea_daemon.state.options import OptionMarket
-from dea_daemon.state.windows import lengthened
+from dea_daemon.state.windows import NEVER, lengthened
 
-NEVER = -(1 << 62)  # a receipt time that is always too old
 NAN = float("nan")
 
 

@@ -20,12 +20,11 @@ from dea_daemon.pricing import black
 from dea_daemon.pricing.forwards import Layout, forwards, layout
 from dea_daemon.pricing.implied import implied_volatility
 from dea_daemon.state.effects import Effects
-from dea_daemon.state.windows import lengthened
+from dea_daemon.state.windows import NEVER, lengthened
 
 if TYPE_CHECKING:
     from dea_daemon.state.market import Market
 
-NEVER = -(1 << 62)
 VEGA_ROUNDING_USD = 0.1
 IV_MAX = 10.0  # a mark's beyond this is no volatility: believed, it would take all delta out of an option
 YEAR_NS = DAYS_PER_YEAR * NS_PER_DAY
@@ -85,10 +84,8 @@ class OptionMarket:
         utc_ns: int,
         spot: FloatArray,
         fresh: BoolArray,
-        wanted: BoolArray | None = None,
     ) -> Valued:
-        """Everything an exposure needs of contracts that end. `spot` [N] USD; `fresh` [N] of the prices; `wanted` [N]
-        the rows that something hangs on, all if not given. Of other live options only the forward is known."""
+        """Everything an exposure needs of contracts that end. `spot` [N] USD; `fresh` [N] of the prices."""
         universe, params = market.universe, market.params
         window_ns = params.pricing.settlement_window_s * NS_PER_S
         dated, left_ns = universe.expiry_ns > 0, universe.expiry_ns - utc_ns
@@ -97,13 +94,10 @@ class OptionMarket:
         tau = np.where(dated, np.maximum(left_ns, window_ns) / YEAR_NS, 0.0)
         told = now_ns - self.told_ns <= params.state.stale_option_ms * NS_PER_MS
         forward, doubtful = self._forwards(market, spot, tau, fresh & alive, told)
-        live = universe.option & alive
-        valued = _unvalued(forward, tau, weight, live)
-        rows = np.flatnonzero(live if wanted is None else live & wanted)
+        valued = _unvalued(forward, tau, weight)
+        rows = np.flatnonzero(universe.option & alive)
         if len(rows):
-            if params.pricing.smile_delta == "sticky_moneyness":
-                rows = _mates(universe, live, rows)
-            rows, values = self._volatilities(market, valued, rows, live, now_ns, fresh, told)
+            values = self._volatilities(market, valued, rows, now_ns, fresh, told)
             valued.modelled[rows] |= doubtful[rows]
             _greeks(universe, valued, rows, values, params.pricing)
             near = left_ns[rows] <= params.pricing.pin_hours * 3_600 * NS_PER_S
@@ -152,56 +146,34 @@ class OptionMarket:
     # --- volatilities ----------------------------------------------------------------------------
 
     def _volatilities(
-        self,
-        market: "Market",
-        valued: Valued,
-        rows: IntArray,
-        live: BoolArray,
-        now_ns: int,
-        fresh: BoolArray,
-        told: BoolArray,
-    ) -> tuple[IntArray, black.Greeks]:
-        """The ladder: each rung fills what the one before left empty. The rows that now have a volatility (with a
-        missing one its whole series) and their Greeks."""
-        universe = market.universe
-        iv, source, values = self._own(market, valued, rows, now_ns, fresh, told)
+        self, market: "Market", valued: Valued, rows: IntArray, now_ns: int, fresh: BoolArray, told: BoolArray
+    ) -> black.Greeks:
+        """The ladder: each rung fills what the one before left empty. Returns the Greeks of `rows` there."""
+        universe, params = market.universe, market.params
+        iv, values = self._from_quotes(market, valued, rows, fresh)
+        source = np.where(np.isfinite(iv), int(IvSource.QUOTES), 0)
+        kept = now_ns - self.last_iv_ns[rows] <= params.pricing.keep_iv_s * NS_PER_S
+        for rung, candidate, known in (
+            (IvSource.MARK, self.mark_iv[rows], told[rows]),
+            (IvSource.LAST, self.last_iv[rows], kept),
+        ):
+            take = (source == 0) & known & (candidate > 0.0) & (candidate < IV_MAX)
+            iv[take], source[take] = candidate[take], int(rung)
+        sound = (source == IvSource.QUOTES) | (source == IvSource.MARK)
+        self.last_iv[rows[sound]], self.last_iv_ns[rows[sound]] = iv[sound], now_ns
         if not source.all():
-            rows = _mates(universe, live, rows)
-            iv, source, values = self._own(market, valued, rows, now_ns, fresh, told)
             _from_neighbours(universe, rows, iv, source)
             take = source == 0
-            iv[take], source[take] = market.params.forecast.prior_annual_vol, int(IvSource.PRIOR)
+            iv[take], source[take] = params.forecast.prior_annual_vol, int(IvSource.PRIOR)
         valued.iv[rows], valued.source[rows] = iv, source
         valued.modelled[rows] = source > IvSource.MARK
         if len(other := np.flatnonzero(source != IvSource.QUOTES)):
             at = rows[other]
-            again = black.greeks(
-                valued.forward[at], universe.strike[at], valued.tau_years[at], iv[other], universe.call[at]
-            )
+            forward, tau = valued.forward[at], valued.tau_years[at]
+            again = black.greeks(forward, universe.strike[at], tau, iv[other], universe.call[at])
             for column, new in zip(values, again, strict=True):
                 column[other] = new
-        return rows, values
-
-    def _own(
-        self, market: "Market", valued: Valued, rows: IntArray, now_ns: int, fresh: BoolArray, told: BoolArray
-    ) -> tuple[FloatArray, IntArray, black.Greeks]:
-        """Volatility, IvSource and Greeks of `rows`, from what is known of each itself: 0 where that is nothing. The
-        Greeks are right for those from quotes."""
-        iv, values = self._from_quotes(market, valued, rows, fresh)
-        source = np.where(np.isfinite(iv), int(IvSource.QUOTES), 0)
-        keep_ns = market.params.pricing.keep_iv_s * NS_PER_S
-        if not source.all():
-            mark_iv = self.mark_iv[rows]
-            for rung, candidate, known in (
-                (IvSource.MARK, mark_iv, told[rows]),
-                (IvSource.LAST, self.last_iv[rows], now_ns - self.last_iv_ns[rows] <= keep_ns),
-                (IvSource.LAST, mark_iv, now_ns - self.told_ns[rows] <= keep_ns),  # of what was not asked for before
-            ):
-                take = (source == 0) & known & (candidate > 0.0) & (candidate < IV_MAX)
-                iv[take], source[take] = candidate[take], int(rung)
-        sound = (source == IvSource.QUOTES) | (source == IvSource.MARK)
-        self.last_iv[rows[sound]], self.last_iv_ns[rows[sound]] = iv[sound], now_ns
-        return iv, source, values
+        return values
 
     def _from_quotes(
         self, market: "Market", valued: Valued, rows: IntArray, fresh: BoolArray
@@ -248,22 +220,13 @@ class OptionMarket:
         valued.off[rows] = (begun > 0) & (now_ns - begun >= params.greeks_off_ms * NS_PER_MS)
 
 
-def _unvalued(forward: FloatArray, tau: FloatArray, weight: FloatArray, live: BoolArray) -> Valued:
-    """Nothing known yet of what is live, and nothing to know of the rest."""
-    n = len(live)
-    unknown = np.where(live, np.nan, 0.0)
+def _unvalued(forward: FloatArray, tau: FloatArray, weight: FloatArray) -> Valued:
+    """All there is to know of what is no live option."""
+    n = len(forward)
     modelled, off, pinned = (np.zeros(n, dtype=np.bool_) for _ in range(3))
-    greeks = [unknown.copy() for _ in range(5)]
+    greeks = [np.zeros(n) for _ in range(5)]
     iv, source = np.full(n, np.nan), np.zeros(n, dtype=np.int64)
     return Valued(forward, tau, weight, iv, source, modelled, off, pinned, *greeks)
-
-
-def _mates(universe: Universe, live: BoolArray, rows: IntArray) -> IntArray:
-    """All live options of the series that `rows` belong to, in order."""
-    concerned = np.zeros(universe.series_count, dtype=np.bool_)
-    concerned[universe.series[rows]] = True
-    mates: IntArray = np.flatnonzero(live)
-    return mates[concerned[universe.series[mates]]]
 
 
 def _greeks(

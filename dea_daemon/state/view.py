@@ -48,14 +48,13 @@ def _marks(market: Market, valued: Valued, spot: FloatArray, now_ns: int) -> Mar
     """What the exposure matrix is made from, of every row."""
     universe = market.universe
     dead = (universe.expiry_ns > 0) & (valued.weight <= 0.0)
-    settles = {i.settle_currency for i in universe.instruments}
-    price = {currency: market.price_of(currency, now_ns) for currency in settles}
+    price = np.array([market.price_of(currency, now_ns) for currency in universe.settle_currencies])
     return Marks(
         # What has ended is fixed: it weighs nothing, and its last prices must not spoil that.
         mark_price=np.where(dead, spot, market.mark),
         spot_price=spot,
         forward_price=np.where(dead, spot, valued.forward),
-        settle_price=np.array([price[i.settle_currency] for i in universe.instruments]),
+        settle_price=price[universe.settle_currency],
         funding_rate_8h=market.funding_8h,
         tau_years=valued.tau_years,
         weight=valued.weight,

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+NEVER = -(1 << 62)  # a receipt time that is always too old
 T = TypeVar("T", bound=np.generic)
 
 

@@ -26,8 +26,13 @@ Told = tuple[int, list[AnyEvent]]  # after how many ns, what
 
 def scene(name: str) -> Scenario:
     """Two expiries with five strikes each are enough to go wrong; all of them are hundreds of rows."""
-    near = {"nearest_expiry_s": EXPIRY_S, "settlement_window_s": 6.0}
-    return replace(scenarios.load(name), option_expiries=2, option_strikes=5, **near)
+    return replace(
+        scenarios.load(name),
+        option_expiries=2,
+        option_strikes=5,
+        nearest_expiry_s=EXPIRY_S,
+        settlement_window_s=6.0,
+    )
 
 
 def trade_book(exchange: Exchange, dice: random.Random) -> None:
