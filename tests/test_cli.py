@@ -198,7 +198,8 @@ def test_demo_hands_over_its_options(wired):
 def test_demo_as_it_is_lives_through_an_expiry_on_seed_7(wired):
     calls = wired("demo", "run_demo")
     call("demo")
-    assert calls[0][1] | {"seconds": 45.0, "seed": 7, "scenario": "options", "json_lines": False, "tape": None} == calls[0][1]
+    given = {"seconds": 45.0, "seed": 7, "scenario": "options", "json_lines": False, "tape": None}
+    assert calls[0][1] | given == calls[0][1]
 
 
 @pytest.mark.parametrize(("options", "armed"), [([], True), (["--observe"], False)])

@@ -59,7 +59,8 @@ def cost_per_usd(view: View, direction: float, params: AllocatorParameters) -> F
     spread is no bargain because it could be earned.
     """
     mid = 0.5 * (view.bid_price + view.ask_price)
-    half_spread = 0.5 * (view.ask_price - view.bid_price) / mid
+    with np.errstate(invalid="ignore", divide="ignore"):  # an option nobody quotes
+        half_spread = 0.5 * (view.ask_price - view.bid_price) / mid
     rate_8h = np.where(np.isnan(view.funding_rate_8h), 0.0, view.funding_rate_8h)
     funding = rate_8h * direction * params.expected_hold_h / 8.0
     at_work = (view.working_buy_lots if direction > 0 else view.working_sell_lots) > 0

@@ -6,7 +6,7 @@ from dea_daemon.domain.decisions import Clip, Licence, Permit, View
 from dea_daemon.domain.instruments import BoolArray, IntArray
 from dea_daemon.domain.parameters import GuardParameters
 from dea_daemon.guards import cuts
-from dea_daemon.guards.conditions import diverged, in_doubt, licences, propose
+from dea_daemon.guards.conditions import diverged, guessed, in_doubt, licences, propose
 from dea_daemon.guards.limits import exposed, uses
 
 _CUTS = (
@@ -26,6 +26,7 @@ def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
     licence, reason = licences(view, mode, _breached(view, over_net, params), suspect, params)
     clips: list[Clip] = []
     lots = cuts.by_licence(view, wanted_lots, licence)
+    lots = np.where(_worsens_a_guess(view, lots), view.position_lots, lots)
     _tell(clips, view, "licence", wanted_lots, lots, reason or "stale, diverged, modelled, quarantined or expired")
     for limit, cut, because in _CUTS:
         after = np.where(licence > Licence.NOTHING, cut(view, lots, params), view.position_lots)
@@ -42,6 +43,12 @@ def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
         clips=tuple(clips),
         uses=uses(exposed(view), params),
     )
+
+
+def _worsens_a_guess(view: View, lots: IntArray) -> BoolArray:
+    """[N] hedges whose change adds to a delta that rests on guessed Greeks, even by closing a position."""
+    delta = np.sign(view.delta_usd)[view.universe.underlying] * view.delta_per_lot
+    return guessed(view) & ~view.universe.option & ((lots - view.position_lots) * delta > 0.0)
 
 
 def _breached(view: View, over_net: BoolArray, params: GuardParameters) -> BoolArray:

@@ -281,8 +281,8 @@ class Account:
             return
         self.fills_seen[key] = None
         row, now_ns = event.row, event.ts_recv_ns
-        delivered = (event.account, self.universe.instruments[row].name) in self.settled  # this fill with the rest
-        if not (self.universe.spot[row] or delivered):  # a coin bought is a balance, and comes with the pool
+        # A coin bought is a balance, and comes with the pool; a fill told after its contract's delivery went with it.
+        if not (self.universe.spot[row] or self._is_settled(event.account, row)):
             self.position_lots[row] += event.side.sign * event.lots
         self.last_fill_ns[row] = now_ns
         self.post_only_rejects[row] = 0
@@ -388,7 +388,7 @@ class Account:
     def _positions_reported(self, event: AccountReported, effects: Effects) -> None:
         """Positions at the venue against ours, row by row."""
         account = event.account
-        theirs = {report.row: report.lots for report in event.positions}
+        theirs = {report.row: report.lots for report in event.positions if not self._is_settled(account, report.row)}
         rows = [int(r) for r in np.flatnonzero(self.universe.account == account)]
         if not self.adopted[account]:
             for row in rows:
@@ -467,6 +467,10 @@ class Account:
         gone = ours == 0 and settlement.ts_event_ns <= self.adopted_ns[settlement.account]
         if abs(settlement.lots - ours) > 1 and self.agreed[settlement.account] and not gone:
             self.set_mode(Mode.HALTED, f"unexplained position difference in {name} at its settlement", effects)
+
+    def _is_settled(self, account: int, row: int) -> bool:
+        """Whether the contract's delivery is in our books: the venue's lists may still show what it ended."""
+        return (account, self.universe.instruments[row].name) in self.settled
 
     def delivered_since_ms(self, account: int, utc_ns: int) -> int:
         """From when deliveries must be asked for: the earliest expiry of what is still held beyond it; else 0."""

@@ -166,6 +166,7 @@ class Market:
     def _closed(self, event: FeedClosed, effects: Effects) -> None:
         for row in event.rows:
             self.books[row].close()
+            self.quote_ns[row] = NEVER  # of rows without a book, too: unheard is unknown
         effects.note("feed.closed", feed=event.feed, why=event.why)
 
     def _refused(self, event: MessageRefused, effects: Effects) -> None:

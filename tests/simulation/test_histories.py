@@ -29,12 +29,12 @@ def live(seed: int, seconds: float, **options: object) -> World:
     return world
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(4))
 def test_every_history_keeps_its_promises_and_ends_well(seed):
     live(seed, 45.0)
 
 
-@pytest.mark.parametrize("seed", range(1_000, 1_003))
+@pytest.mark.parametrize("seed", range(1_000, 1_002))
 def test_so_does_one_in_a_storm(seed):
     live(seed, 30.0, storm=4.0)
 

@@ -34,9 +34,9 @@ def live(seed: int, seconds: float, **options: object) -> World:
     return world
 
 
-def calm(seed: int = 1, **options: object) -> World:
-    """Without faults: what goes wrong is put in by hand."""
-    return World(seed, storm=0.0, scenario="options", options=True, **options)
+def calm(seed: int = 1) -> World:
+    """Without faults: what goes wrong is put in by hand. Options near their strike are held to their end."""
+    return World(seed, storm=0.0, scenario="options", options=True, allocator={"pinned": "hold"})
 
 
 def seen(world: World) -> View:
@@ -87,7 +87,7 @@ def rewritten(world: World, rewrite: Callable[[AnyEvent], AnyEvent]) -> None:
 # --- whole histories ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seed", "storm"), [(101, 1.0), (104, 1.0), (200, 2.0)])
+@pytest.mark.parametrize(("seed", "storm"), [(101, 1.0), (200, 2.0)])
 def test_every_history_keeps_its_promises_and_ends_well(seed, storm):
     live(seed, 20.0, storm=storm)
 
@@ -124,7 +124,7 @@ def test_nonsense_does_happen():
     told = "\n".join(world.log)
     assert world.venue.tickers.spells > 2
     assert world.ledger.settled
-    for happened in ("greeks.modelled", "greeks.diverged", "instruments.joined", "position.settled"):
+    for happened in ("greeks.modelled", "greeks.known", "order.filled", "position.settled"):
         assert happened in told, happened
 
 

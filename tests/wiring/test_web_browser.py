@@ -13,6 +13,7 @@ import pytest
 import websockets
 
 from dea_daemon.shell.web import WebServer
+from tests.shell.status_sample import option
 from tests.shell.watched import Watched
 
 FLAGS = (
@@ -169,3 +170,39 @@ async def test_the_head_of_the_page_says_how_the_daemon_is(page):
         assert await page.value(TEXT.format("#why")) == "drawdown · feed books is not connected"
         assert await page.value("document.querySelectorAll('#instruments tbody tr').length") == 2
         assert await page.value("document.querySelectorAll('#limits .bar').length") == 5
+
+
+async def test_options_held_are_told_with_what_they_rest_on(page):
+    held = [
+        option("BTC-27MAR26-70000-C"),
+        option("BTC-27MAR26-80000-P", iv_source="neighbour", modelled=True),
+        option("BTC-9JAN26-92000-C", days=0.5, greeks_off=True),
+    ]
+    monitor = Watched(points=3, options=held, option_counts=dict(listed=370, modelled=1, greeks_off=1))
+    async with serving(monitor) as server:
+        await page.open(server.url)
+        await page.until("document.querySelectorAll('#options tbody tr').length", 3)
+        assert await page.value("document.querySelector('#optional').checkVisibility()") is True
+        told = await page.value(TEXT.format("#options tbody tr"))
+        for figure in ("BTC-27MAR26-70000-C", "-30", "46 %", "quotes", "99,286", "4,974", "508", "144", "81.0 d"):
+            assert figure in told.replace("−", "-"), told
+        assert [await marked(page, row) for row in (1, 2, 3)] == [[False, False], [True, False], [False, True]]
+        assert "12.0 h" in await page.value(TEXT.format("#options tbody tr:nth-child(3)"))
+        assert await page.value(TEXT.format("#rests")) == "370 listed, 1 modelled, 1 whose Greeks the venue contradicts"
+        by_underlying = await page.value(TEXT.format("#greeks tbody"))
+        for figure in ("BTC", "1,250", "310.5", "7d", "90d"):
+            assert figure in by_underlying, by_underlying
+
+
+async def marked(page, row):
+    """Whether an option's line is shown as modelled, and as contradicted by the venue."""
+    line = f"document.querySelector('#options tbody tr:nth-child({row})')"
+    return [await page.value(f"{line}.classList.contains('{name}')") for name in ("stale", "off")]
+
+
+async def test_who_follows_no_options_sees_nothing_of_them(page):
+    none = dict(listed=0, modelled=0, greeks_off=0)
+    async with serving(Watched(points=3, options=[], option_counts=none, greeks={})) as server:
+        await page.open(server.url)
+        await page.until("document.querySelectorAll('#instruments tbody tr').length", 2)
+        assert await page.value("document.querySelector('#optional').checkVisibility()") is False
