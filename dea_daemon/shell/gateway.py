@@ -205,11 +205,12 @@ class Gateway:
             pools = _rows(summaries["summaries"])
         settlements, unsettled = await self._settlements(command.settled_since_ms)
         outside: list[str] = []
+        fills = legs.read("fill", trades.values(), self._fill, outside)
         return AccountReported(
-            self._now_ns(),
+            self._now_ns(),  # not before its fills: what is adopted holds them
             self._account,
             asked_ns,
-            fills=legs.read("fill", trades.values(), self._fill, outside),
+            fills=fills,
             orders=legs.read("order", orders, self._order, outside),
             positions=legs.read("position", held, self._position, outside),
             pools=legs.read("pool", pools, pool_from, outside),

@@ -27,6 +27,7 @@ from dea_daemon.shell.explain import reading
 ZERO = Decimal(0)
 DAY_NS = 86_400_000_000_000
 QUIET_NS = 2_000_000_000  # the venue's word on cash may come so much later than the fill that changed it
+REPORT_NS = 50_000_000  # fills heard of as shortly before an adoption came with it, and had happened before
 LATE_NS = 1_000_000_000  # a fill heard of later than this was asked for: it counts at the venue's time
 MARK_NS = 300_000_000_000  # an older mark is no value of today's end
 _RANK = {"fill": 0, "settlement": 1, "adoption": 2}  # of one moment, as the daemon took them in
@@ -277,13 +278,9 @@ class _Books:
         """Everything in the ledger that matters, in the order it was learnt."""
         if not self.whole:
             self.notes.append("the ledger has no cash figures of this day: nothing can be reconciled")
-        for kind, row in self._events():
-            if kind == "adoption":
-                self._adopt(row, row["ts_ns"] > self.from_ns)
-            elif kind == "settlement":
-                self._deliver(row, row["ts_ns"] > self.from_ns)
-            else:
-                self._fill(row, row["at_ns"] > self.from_ns)
+        take = {"adoption": self._adopt, "settlement": self._deliver, "fill": self._fill}
+        for at_ns, kind, row in self._events():
+            take[kind](row, at_ns > self.from_ns)
         if self.whole:
             self._cash()
         self._open_options()
@@ -295,7 +292,7 @@ class _Books:
         self._expiries()
         return self.result
 
-    def _events(self) -> Iterator[tuple[str, sqlite3.Row]]:
+    def _events(self) -> Iterable[tuple[int, str, sqlite3.Row]]:
         """Adoptions, fills and deliveries up to the second cut, in the order they happened to the positions.
 
         An adoption tells all positions, so what was before each account's last one at the first cut is left out.
@@ -313,11 +310,12 @@ class _Books:
             " WHERE ts_recv_ns > ? AND at_ns <= ? ORDER BY at_ns, ts_ns, trade_id",
             (oldest, self.to_ns),
         )
-        found = [(row["at_ns"], "fill", row) for row in fills]
+        reports = {(row["account"], row["ts_ns"] // REPORT_NS) for row in adoptions}
+        found = [(_counts_at(row, reports), "fill", row) for row in fills]
         found += [(row["ts_ns"], "settlement", row) for row in self.settlements.values()]
         found += [(row["ts_ns"], "adoption", row) for row in adoptions]
         kept = [one for one in found if one[0] >= since.get(one[2]["account"], 0)]
-        return ((kind, row) for _, kind, row in sorted(kept, key=self._when))
+        return sorted(kept, key=self._when)
 
     def _when(self, one: tuple[int, str, sqlite3.Row]) -> tuple[int, int]:
         ts_ns, kind, row = one
@@ -464,6 +462,13 @@ class _Books:
     def _note_once(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _counts_at(fill: sqlite3.Row, reports: set[tuple[str, int]]) -> int:
+    """When a fill counts, ns: when it was heard of; at the venue's time if that was late, or by a report."""
+    slot = fill["ts_recv_ns"] // REPORT_NS
+    by_report = (fill["account"], slot) in reports or (fill["account"], slot + 1) in reports
+    return int(min(fill["ts_ns"], fill["ts_recv_ns"]) if by_report else fill["at_ns"])
 
 
 def _by_underlying(contracts: list[ContractLine]) -> list[OptionsLine]:

@@ -184,13 +184,13 @@ async def test_options_held_are_told_with_what_they_rest_on(page):
         await page.until("document.querySelectorAll('#options tbody tr').length", 3)
         assert await page.value("document.querySelector('#optional').checkVisibility()") is True
         told = await page.value(TEXT.format("#options tbody tr"))
-        for figure in ("BTC-27MAR26-70000-C", "-30", "46 %", "quotes", "99,286", "4,974", "508", "144", "81.0 d"):
+        for figure in ("BTC-27MAR26-70000-C", "-30", "46 %", "quotes", "99,286", "4,974", "508", "144", "81 d"):
             assert figure in told.replace("−", "-"), told
         assert [await marked(page, row) for row in (1, 2, 3)] == [[False, False], [True, False], [False, True]]
-        assert "12.0 h" in await page.value(TEXT.format("#options tbody tr:nth-child(3)"))
+        assert "12 h" in await page.value(TEXT.format("#options tbody tr:nth-child(3)"))
         assert await page.value(TEXT.format("#rests")) == "370 listed, 1 modelled, 1 whose Greeks the venue contradicts"
         by_underlying = await page.value(TEXT.format("#greeks tbody"))
-        for figure in ("BTC", "1,250", "310.5", "7d", "90d"):
+        for figure in ("BTC", "$1,250", "$311", "7d −$10.5", "90d −$400"):
             assert figure in by_underlying, by_underlying
 
 
