@@ -46,7 +46,7 @@ def summary(settings: "Settings") -> list[tuple[str, str]]:
     for section in settings.venues.sections:
         where = f" at {section.http_url}" if section.http_url else ""
         lines.append(("venue", f"{section.venue}/{section.account}, {section.environment}{where}"))
-        lines.append(("", ", ".join(section.instruments)))
+        lines.append(("", ", ".join(section.patterns)))
     for underlying, target in allocator.targets.items():
         if target.kind == "fixed":
             aim = f"delta {target.delta_usd:,.15g} USD ± {target.band_usd:,.15g}"

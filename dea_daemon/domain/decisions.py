@@ -95,7 +95,7 @@ class View:
     account_asked_ns: tuple[int, ...]
     account_agreed: tuple[bool, ...]
     traded_accounts: tuple[int, ...]
-    paused: BoolArray  # [N] the circuit is open after repeated rejects
+    paused: BoolArray  # [N] left alone now: repeated rejects, or crossing found too little
     post_only_rejects: IntArray  # [N] in a row
     delivered_since_ms: tuple[int, ...]  # by account: ask for deliveries since then; 0: none are owed
     relist: tuple[int, ...]  # accounts whose contracts should be listed again

@@ -363,7 +363,7 @@ class AccountReported(Event, frozen=True, tag=True, array_like=True, gc=False):
 
     `asked_ns` is when the first question left (our clock). `complete` is False if any part failed: then
     nothing in it is proof of absence. Rows the venue does not mention are flat only if `complete`.
-    `outside` tells, in words, each position, order and fill in a contract outside the universe. `settlements` are
+    `outside` tells, in words, each position and order in a contract outside the universe. `settlements` are
     deliveries since `settled_since_ms` of the question.
     """
 

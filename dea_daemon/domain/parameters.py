@@ -56,7 +56,9 @@ class PricingParameters(Section):
     )
     greeks_off_ms: int = Field(3_000, gt=0, description="further than that for this long: its Greeks are in doubt")
     pin_hours: NonNegative = Field(1.0, description="an option this close to its expiry")
-    pin_band: NonNegative = Field(0.005, description="and its forward this close to its strike, as a fraction: pinned")
+    pin_band: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.005, description="and its forward this close to its strike, as a fraction: pinned"
+    )
 
 
 class ForecastParameters(Section):
@@ -135,6 +137,9 @@ class ExecutionParameters(Section):
     order_type: Literal["passive", "taker"] = Field("passive", description="passive: post, reprice, then cross")
     dust_usd: NonNegative = Field(20.0, description="differences below this are left alone")
     slice_usd: Positive = Field(50_000.0, description="largest notional of one order")
+    recross_ms: int = Field(
+        250, ge=0, description="a contract in which crossing found too little is left alone so long"
+    )
     cross_after_ms: int = Field(5_000, ge=0, description="a passive order older than this is cancelled and crossed")
     reprice_ticks: int = Field(2, ge=1, description="cancel a passive order the touch has left behind by this")
     slippage_bp: NonNegative = Field(5.0, description="an IOC's limit beyond the touch")

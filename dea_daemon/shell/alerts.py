@@ -50,6 +50,10 @@ KINDS = {
     "account.outside_found": Kind("warning", "positions in contracts that are not configured: {contracts}"),
     "account.report_failed": Kind("warning", "account {account} cannot be read: {why}", "account"),
     "feed.message_refused": Kind("warning", "feed {feed} sent what makes no sense: {why}", "feed"),
+    "greeks.diverged": Kind(
+        "warning", "{instrument}: the venue's delta is {venue_delta}, ours {delta}", "instrument", "greeks"
+    ),
+    "instruments.unlisted": Kind("warning", "account {account}: its contracts cannot be listed: {why}", "account"),
     "order.circuit_opened": Kind("warning", "{instrument}: orders refused in a row, paused: {why}", "instrument"),
     "order.outcome_unknown": Kind("warning", "an order went without an answer: {why}"),
     "order.orphaned": Kind("critical", "an order of ours has no place here: {order} {why}", "order"),

@@ -138,7 +138,7 @@ def _days(expiry_ns: IntArray, utc_ns: int) -> FloatArray:
 
 def options(book: Book) -> dict[str, Any]:
     """How many options there are, what their volatilities come from, and where the venue's Greeks contradict ours."""
-    listed = book.universe.option
+    listed = book.universe.option & (book.universe.expiry_ns > book.utc_ns)
     counts = np.bincount(book.iv_source[listed], minlength=len(IvSource)).tolist()
     off = np.flatnonzero(book.greeks_off & listed)
     return {

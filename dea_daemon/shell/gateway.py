@@ -354,16 +354,17 @@ class Legs:
     def read(
         self, what: str, rows: Iterable[Raw], read: Callable[[Raw], T | None], outside: list[str]
     ) -> tuple[T, ...]:
-        """Read the venue's objects; what is not in the universe is told in `outside`."""
+        """Read the venue's objects; what is not in the universe is told in `outside`, but for fills: whether they
+        left anything behind the positions say."""
         found: list[T] = []
         for raw in rows:
             with self.leg(f"reading {what}"):
                 known = read(raw)
-                if known is None:
+                if known is not None:
+                    found.append(known)
+                elif what != "fill":
                     amount = raw["size"] if what == "position" else raw["amount"]
                     outside.append(f"{what} {raw['instrument_name']} {raw['direction']} {amount}")
-                else:
-                    found.append(known)
         return tuple(found)
 
 

@@ -259,10 +259,12 @@ def _option_counts(view: View | None) -> dict[str, int]:
 
 
 def _instruments(state: State, now_ns: int) -> Iterable[dict[str, Any]]:
-    """Every contract but options that are neither held nor worked in: there may be hundreds."""
+    """Every contract but options that are neither held nor worked in (there may be hundreds), and what has ended."""
     market, account = state.market, state.account
     fresh = market.fresh(now_ns)
-    shown = ~account.universe.option | (account.position_lots != 0)
+    utc_ns = state.view.utc_ns if state.view is not None else now_ns
+    ended = (account.universe.expiry_ns > 0) & (account.universe.expiry_ns <= utc_ns)
+    shown = ~(account.universe.option | ended) | (account.position_lots != 0)
     for order in account.orders.live():
         shown[order.row] = True
     per_lot = np.full(len(account.universe), math.nan)

@@ -169,7 +169,7 @@ class DeribitSection(VenueSection):
         chosen = super().select(listed)
         if len(chosen) > self.max_contracts:
             raise ConfigError(
-                f"venues.deribit.instruments: {len(chosen):,} contracts match, more than "
+                f"venues.deribit.instruments and options: {len(chosen):,} contracts match, more than "
                 f"venues.deribit.max_contracts ({self.max_contracts:,}): name fewer, or allow more"
             )
         return chosen

@@ -48,7 +48,7 @@ from dea_daemon.domain.events import (
 from dea_daemon.domain.instruments import BoolArray, IntArray, Universe
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
-from dea_daemon.domain.orders import Order, OrderInput, OrderState, epoch_of, is_own
+from dea_daemon.domain.orders import Order, OrderInput, OrderState, TimeInForce, epoch_of, is_own
 from dea_daemon.domain.parameters import Parameters
 from dea_daemon.state.effects import Effects
 from dea_daemon.state.market import Market
@@ -129,6 +129,7 @@ class Account:
         self.rejects_in_a_row: IntArray = np.zeros(n, dtype=np.int64)
         self.post_only_rejects: IntArray = np.zeros(n, dtype=np.int64)
         self.last_reject_ns: IntArray = np.full(n, NEVER, dtype=np.int64)
+        self.last_miss_ns: IntArray = np.full(n, NEVER, dtype=np.int64)  # a crossing order was not filled whole
         for order in started.restored:
             # A copy: the event is history. What it was in the middle of, nobody knows now.
             self.orders.keep(msgspec.structs.replace(order, state=OrderState.UNKNOWN))
@@ -191,10 +192,12 @@ class Account:
                     pass
 
     def paused(self, now_ns: int) -> BoolArray:
-        """[N] rows whose circuit is open: too many rejects in a row, too short ago."""
+        """[N] rows to leave alone now: the circuit is open (too many rejects in a row, too short ago), or crossing
+        has just found too little there."""
         execution = self.params.execution
         recently = now_ns - self.last_reject_ns < execution.reject_pause_ms * NS_PER_MS
-        return (self.rejects_in_a_row >= execution.reject_limit) & recently
+        missed = now_ns - self.last_miss_ns < execution.recross_ms * NS_PER_MS
+        return np.asarray((self.rejects_in_a_row >= execution.reject_limit) & recently | missed, dtype=np.bool_)
 
     # --- orders ----------------------------------------------------------------------------------
 
@@ -210,6 +213,8 @@ class Account:
                 self.post_only_rejects[order.row] = 0
             if order.state.is_terminal:
                 effects.wake = "order ended"
+                if order.time_in_force is TimeInForce.IOC and order.filled_lots < order.lots:
+                    self.last_miss_ns[order.row] = event.ts_recv_ns
 
     def _create_refused(self, event: CreateRefused, market: Market, effects: Effects) -> None:
         if (order := self.orders.own.get(event.client_order_id)) is None:
@@ -497,7 +502,7 @@ class Account:
         self.listing_due[event.account] = self.listing_failed[event.account] = bool(event.why)
         for name in ("position_lots", "rejects_in_a_row", "post_only_rejects"):
             setattr(self, name, lengthened(getattr(self, name), n, 0))
-        for name in ("last_fill_ns", "last_reject_ns"):
+        for name in ("last_fill_ns", "last_reject_ns", "last_miss_ns"):
             setattr(self, name, lengthened(getattr(self, name), n, NEVER))
         self.quarantined = lengthened(self.quarantined, n, False)
 

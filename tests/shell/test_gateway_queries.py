@@ -218,7 +218,7 @@ async def test_one_part_without_an_answer_makes_the_report_incomplete(method, an
     assert method.removesuffix("_by_currency") in told.why
 
 
-async def test_what_is_held_outside_the_universe_is_told():
+async def test_what_is_held_outside_the_universe_is_told_and_what_was_traded_is_in_the_positions():
     foreign = {"instrument_name": "SOL_USDC-PERPETUAL", "amount": 3.0, "direction": "buy"}
     told, _ = await report(
         get_positions=result([POSITION, POSITION | {"instrument_name": "BTC-29MAY26", "size": -50.0}]),
@@ -227,7 +227,6 @@ async def test_what_is_held_outside_the_universe_is_told():
     )
     assert told.complete
     assert sorted(told.outside) == [
-        "fill SOL_USDC-PERPETUAL buy 3.0",
         "order SOL_USDC-PERPETUAL buy 3.0",
         "position BTC-29MAY26 sell -50.0",
     ]

@@ -287,7 +287,9 @@ def test_more_contracts_than_allowed_are_refused_at_the_start(write):
     section = deribit(
         load(write(SMALL.replace("[BTC-PERPETUAL]", "[BTC-*]\n    options: [BTC-*]\n    max_contracts: 2")), ENVIRON)
     )
-    with pytest.raises(ConfigError, match=r"instruments: 3 contracts match, more than .*max_contracts \(2\)"):
+    with pytest.raises(
+        ConfigError, match=r"instruments and options: 3 contracts match, more than .*max_contracts \(2\)"
+    ):
         section.select(LISTED)
 
 

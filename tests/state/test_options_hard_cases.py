@@ -19,6 +19,7 @@ from dea_daemon.domain.events import (
     OperatorSpoke,
     QuoteUpdated,
     Settlement,
+    VenueOrderState,
 )
 from dea_daemon.domain.instruments import Kind, Payoff, Side
 from dea_daemon.domain.modes import Mode
@@ -171,3 +172,28 @@ def test_flattening_keeps_the_hedges_of_an_option_nobody_buys_and_no_more():
     desk.positions = {ATM_CALL: -100, BTC_PERP: -10_000}  # nothing there offsets anything
     desk.settle()
     assert not flattened(desk.view).any()
+
+
+def test_an_option_nobody_bids_for_is_offered_and_not_crossed_without_end():
+    desk = Desk(execution={"cross_after_ms": 0})
+    desk.positions = {ATM_CALL: 5}
+    desk.settle()
+    desk.feed(OperatorSpoke(desk.now_ns, Operator.FLATTEN, "test"))
+    desk.skip = {ATM_CALL}
+    desk.pass_time(100)
+    desk.ticker(ATM_CALL, bid=math.nan)
+    offered = [o for o in creates(desk.decide()) if o.row == ATM_CALL]
+    assert [(o.side, o.post_only, o.lots) for o in offered] == [(Side.SELL, True, 5)]
+
+
+def test_a_crossing_order_that_found_nothing_is_not_sent_again_at_once():
+    desk = Desk(execution={"order_type": "taker"})
+    desk.positions = {ATM_CALL: 10}
+    desk.settle()
+    desk.feed(OperatorSpoke(desk.now_ns, Operator.FLATTEN, "test"))
+    (first,) = [o for o in creates(desk.decide()) if o.row == ATM_CALL]
+    desk.seen(first, VenueOrderState.CANCELLED)
+    assert not creates(desk.tick("order ended"))
+    desk.pass_time(251)
+    desk.quote()
+    assert [o.row for o in creates(desk.tick())] == [ATM_CALL]
