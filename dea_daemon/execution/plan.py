@@ -208,7 +208,8 @@ def _questions(view: View, params: ExecutionParameters) -> list[Question]:
             out.append(QueryOrder(order.client_order_id, order.row, _sent_ms(view, order)))
     for account in view.traded_accounts:
         delivered = view.delivered_since_ms[account]
-        settled = view.account_agreed[account] and view.account_fresh and not delivered
+        past = (view.position_lots != 0) & (view.universe.expiry_ns > 0) & (view.universe.expiry_ns <= view.utc_ns)
+        settled = view.account_agreed[account] and view.account_fresh and not past.any()
         every_ms = params.reconcile_every_ms if settled else min(params.reconcile_every_ms, params.query_every_ms)
         if view.draining and not view.orders:
             every_ms = LEAVING_MS

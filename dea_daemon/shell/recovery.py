@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
-from dea_daemon.domain.instruments import Instrument, Side, Universe
+from dea_daemon.domain.instruments import Instrument, Kind, Payoff, Side, Universe
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S, from_steps, to_steps
 from dea_daemon.domain.orders import TERMINAL, Order, OrderState, TimeInForce
@@ -27,7 +27,8 @@ class Recovered:
     `fills_seen` covers every fill that a back-fill from `trade_cursor_ms` may bring. The hour's figures are
     infinite where one fill's is not known. `orphans` are open orders without a row: their instrument or
     account is gone, or its lots or ticks changed size. `settled` are the contracts, by account, whose delivery was
-    recorded in the last week. Nothing is expected of those any more, nor of a contract that expired and is gone.
+    recorded in the last week: nothing is expected of those any more. `ended` are contracts that expired in the
+    last week without such a record, as rows that only wait for one.
     """
 
     restored: tuple[Order, ...]
@@ -42,6 +43,7 @@ class Recovered:
     minute_creates: int
     orphans: tuple[str, ...]
     settled: tuple[tuple[int, str], ...]
+    ended: tuple[tuple[int, Instrument], ...]
 
 
 def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovered:
@@ -84,6 +86,7 @@ def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovere
             for (account, name), ts_ns in delivered.items()
             if account in accounts and ts_ns >= now_ns - _SETTLED_NS
         ),
+        ended=tuple(_ended(db, universe, accounts, set(delivered), now_ns)),
     )
 
 
@@ -97,6 +100,47 @@ def _expired(db: sqlite3.Connection, now_ns: int) -> set[tuple[str, str]]:
     """Contracts whose time is over: the venue cancelled every order in them."""
     rows = db.execute("SELECT account, instrument FROM instruments WHERE expiry_ns BETWEEN 1 AND ?", (now_ns,))
     return {(account, instrument) for account, instrument in rows}
+
+
+def _ended(
+    db: sqlite3.Connection, universe: Universe, accounts: dict[str, int], delivered: set[tuple[str, str]], now_ns: int
+) -> Iterator[tuple[int, Instrument]]:
+    """Contracts that expired since they were last traded or found held. Their terms as the ledger has them; what a
+    dead contract needs no more is left out."""
+    cursor = db.cursor()
+    cursor.row_factory = sqlite3.Row
+    rows = cursor.execute(
+        """SELECT * FROM instruments i WHERE expiry_ns BETWEEN ? AND ? AND (
+            EXISTS (SELECT 1 FROM fills f WHERE f.account = i.account AND f.instrument = i.instrument)
+            OR EXISTS (SELECT 1 FROM adoptions a, json_each(a.positions) p
+                       WHERE a.account = i.account AND p.key = i.instrument))
+        ORDER BY expiry_ns, account, instrument""",
+        (now_ns - _SETTLED_NS, now_ns),
+    )
+    for found in rows:
+        account = accounts.get(found["account"], -1)
+        known = found["underlying"] in universe.underlyings and universe.row(account, found["instrument"]) is None
+        if account >= 0 and known and (found["account"], found["instrument"]) not in delivered:
+            yield account, _dead(found, universe.accounts[account].venue)
+
+
+def _dead(found: sqlite3.Row, venue: str) -> Instrument:
+    return Instrument(
+        venue=venue,
+        name=found["instrument"],
+        kind=Kind(found["kind"]),
+        payoff=Payoff(found["payoff"]),
+        underlying=found["underlying"],
+        quote_currency=found["quote_currency"],
+        settle_currency=found["settle_currency"],
+        margin_pool=found["settle_currency"],
+        contract_size=Decimal(found["contract_size"]),
+        lot_size=Decimal(found["lot_size"]),
+        tick_size=Decimal(found["tick_size"]),
+        expiry_ns=found["expiry_ns"],
+        strike=1.0,  # of an option that has ended nothing is computed any more
+        tradable=False,
+    )
 
 
 def _last_hour(db: sqlite3.Connection, now_ns: int) -> tuple[float, float]:

@@ -91,6 +91,9 @@ class Account:
         self.fills_seen: dict[tuple[int, str], None] = dict.fromkeys(started.fills_seen)
         self.new_fills: list[BookedFill] = []
         self.settled: set[tuple[int, str]] = set(started.settled)
+        ended = [r for r, i in enumerate(universe.instruments) if 0 < i.expiry_ns <= started.utc_ns]
+        self.ended_before = frozenset(ended)  # rows that are here for the record of their delivery alone
+        self.begun_ns = started.ts_recv_ns
         self.new_settlements: list[tuple[Settlement, str]] = []  # and how each is known
         self.turnover = RollingSum(3_600 * NS_PER_S)
         self.fees = RollingSum(3_600 * NS_PER_S)
@@ -477,10 +480,20 @@ class Account:
         """Whether the contract's delivery is in our books: the venue's lists may still show what it ended."""
         return (account, self.universe.instruments[row].name) in self.settled
 
+    def owes_delivery(self, account: int, utc_ns: int) -> bool:
+        """Whether something is held beyond its expiry."""
+        expiry_ns = self.universe.expiry_ns
+        held = (self.position_lots != 0) & (self.universe.account == account)
+        return bool((held & (expiry_ns > 0) & (expiry_ns <= utc_ns)).any())
+
     def delivered_since_ms(self, account: int, utc_ns: int) -> int:
-        """From when deliveries must be asked for: the earliest expiry of what is still held beyond it; else 0."""
-        rows = np.flatnonzero((self.position_lots != 0) & (self.universe.account == account))
-        past = [e for e in self.universe.expiry_ns[rows].tolist() if 0 < e <= utc_ns]
+        """From when deliveries must be asked for: the earliest expiry of what is still held beyond it, or (for some
+        minutes) was when this run began; else 0."""
+        rows = set(np.flatnonzero((self.position_lots != 0) & (self.universe.account == account)).tolist())
+        if self.ended_before and utc_ns - self.begun_ns < UNPROVED_NS:
+            mine = (r for r in self.ended_before if self.universe.account[r] == account)
+            rows |= {r for r in mine if not self._is_settled(account, r)}
+        past = [e for e in self.universe.expiry_ns[sorted(rows)].tolist() if 0 < e <= utc_ns] if rows else []
         return max(min(past) // NS_PER_MS - 60_000, 1) if past else 0
 
     # --- contracts that come ---------------------------------------------------------------------

@@ -159,6 +159,7 @@ def _started(settings: Settings, venues: Venues, ledger: Ledger, clock: Clock, r
         log.error("order.orphaned", order=orphan, why="its contract or account is gone, or its lots changed size")
     if past.restored:
         log.warning("order.restored", orders=len(past.restored))
+    venues.universe.extend(past.ended)  # rows that wait for the record of their delivery, behind all others
     accounts = range(len(venues.universe.accounts))
     rows = zip(venues.universe.account.tolist(), venues.universe.instruments, strict=True)
     return RunStarted(
@@ -275,7 +276,7 @@ async def _drain(runner: Runner, running: asyncio.Task[None], clock: Clock) -> b
             quiet_ns = 0
             continue
         quiet_ns = quiet_ns or clock.now_ns()
-        owed = any(account.delivered_since_ms(a, clock.utc_ns()) for a in account.traded)
+        owed = any(account.owes_delivery(a, clock.utc_ns()) for a in account.traded)
         if owed and clock.now_ns() - quiet_ns < DELIVERY_S * 1e9:
             continue  # something has just expired: its record belongs to this run's books
         # Reconciled by a report asked for after the last order ended.

@@ -228,8 +228,15 @@ class Venues:
             else:
                 base, path = section.ws_url or BINANCE_WS, ""
                 sockets = binance.sockets(self.universe, number)
+            for socket in sockets:
+                socket.codec.leave(self._ended())
             work += [self._socket(base + path, socket, number, emit).run for socket in sockets]
         return work
+
+    def _ended(self) -> list[int]:
+        """Rows whose contract is over before the run begins."""
+        expiry_ns, utc_ns = self.universe.expiry_ns, self._clock.utc_ns()
+        return [row for row, ns in enumerate(expiry_ns.tolist()) if 0 < ns <= utc_ns]
 
     def _dispatch(self, number: int, emit: Emit) -> Callable[[], Any]:
         traded, clock = self._traded[number], self._clock

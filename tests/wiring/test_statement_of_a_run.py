@@ -3,6 +3,7 @@
 import base64
 import json
 import subprocess
+import time
 import urllib.parse
 import urllib.request
 
@@ -104,3 +105,35 @@ def test_options_traded_and_delivered_reconcile_to_the_cent(tmp_path):
     assert lines[coin[2]]["sold"] == "0.4" and float(lines[coin[2]]["premiums"]) > 0
     by_currency = {line["currency"]: line for line in told["options"]}
     assert float(by_currency["BTC"]["settled"]) != 0 and float(by_currency["USDC"]["settled"]) != 0
+
+
+@pytest.mark.timeout(120)
+def test_an_option_that_expires_while_the_daemon_is_down_is_in_its_books(tmp_path):
+    venue, state = Venue(tmp_path, scenario="options"), tmp_path / "state"
+    try:
+        held = nearest(venue, "BTC")[2]
+        wanted = "[BTC-PERPETUAL, ETH_USDC-PERPETUAL]"
+        path = config(tmp_path, instruments=wanted, options="[BTC-*]", delta_usd="400_000")
+        daemon = Daemon(path, venue, state)
+        wait_for(lambda: any(event["event"] == "account.reconciled" for event in daemon.events()), 40, "a start")
+        ask(venue, "private/buy", instrument_name=held, amount=1, type="market")
+        bought = lambda event: event["event"] == "order.filled" and event["instrument"] == held  # noqa: E731
+        wait_for(lambda: any(bought(event) for event in daemon.events()), 10, "the fill")
+        time.sleep(1.0)
+        daemon.kill()
+        listed = lambda: {one["instrument_name"] for one in ask(venue, "public/get_instruments", currency="BTC")}  # noqa: E731
+        wait_for(lambda: held not in listed(), 40, "the expiry")
+        again = Daemon(path, venue, state)
+        try:
+            wait_for(lambda: held in settled(again), 30, "the delivery's record")
+            time.sleep(2.0)
+        finally:
+            code = again.stop()
+        assert code == 0
+        (event,) = [event for event in again.events() if event["event"] == "position.settled"]
+        assert event["proof"] == "venue record" and event["venue_lots"] == 10
+        assert not [event for event in again.events() if event["event"] in ("mode.changed", "account.outside_found")]
+    finally:
+        venue.close()
+    told = statement_of(state)
+    assert told["reconciled"] and told["notes"] == [], json.dumps(told, indent=1)
