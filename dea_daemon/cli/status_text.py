@@ -124,7 +124,10 @@ def _limits(limits: list[Told]) -> Iterator[tuple[str, ...]]:
     for line in sorted(limits, key=_share, reverse=True)[:SHOWN]:
         share = _share(line)
         told = f"{share:.0%}" if share != float("inf") else "?"
-        yield f"{line['limit']} {line['subject']}".strip(), _usd(line["used"]), _usd(line["allowed"]), told
+        used, allowed = (
+            _number(line[key], ".2%") if line["limit"] == "drawdown" else _usd(line[key]) for key in ("used", "allowed")
+        )
+        yield f"{line['limit']} {line['subject']}".strip(), used, allowed, told
 
 
 def _share(line: Told) -> float:

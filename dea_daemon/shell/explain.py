@@ -208,6 +208,8 @@ def _why_nothing(record: Record) -> str:
     if not aimed:
         return "there is no target"
     outside = [line["factor"] for line in aimed if _verdict(line) != "inside"]
+    if mode is Mode.FLATTENING:
+        return "what could be closed is closed, or has an order; the rest is collateral, or nobody trades it now"
     if not outside:
         return "every exposure is inside its band"
     return f"{', '.join(outside)} outside the band, but orders are working already or a contract cannot be traded now"

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -51,7 +51,9 @@ class Position(Section):
 
     amount: Finite = Field(description="signed: USD of inverse futures, coins otherwise")
     price: NonNegative | None = Field(None, description="as it is quoted; a perpetual's is the index without a word")
-    iv: Positive | None = Field(None, description="an option's implied volatility, a year's fraction; or its price")
+    iv: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        None, description="an option's implied volatility, a year's fraction; or its price"
+    )
     forward: Positive | None = Field(None, description="of its expiry; the future's, or the index, without a word")
     funding_8h: Finite = Field(0.0, description="a perpetual's funding rate")
     entry_price: Positive | None = Field(None, description="of a future whose profit is not in the cash yet")
