@@ -174,8 +174,8 @@ class Runner:
         batch.fills += account.new_fills
         self.stats.fills += len(account.new_fills)
         account.new_fills.clear()
-        batch.settlements += account.new_settlements
-        account.new_settlements.clear()
+        batch.settlements += account.deliveries.new
+        account.deliveries.new.clear()
         for note in decision.notes:
             if note.event == "mode.changed":
                 batch.modes.append((Mode[str(note.fields["after"]).upper()], str(note.fields["why"])))

@@ -51,13 +51,11 @@ from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
 from dea_daemon.domain.orders import Order, OrderInput, OrderState, TimeInForce, epoch_of, is_own
 from dea_daemon.domain.parameters import Parameters
 from dea_daemon.state.effects import Effects
+from dea_daemon.state.expiries import UNPROVED_NS, Deliveries, Listings
 from dea_daemon.state.market import Market
 from dea_daemon.state.orders import OrderBookkeeping
 from dea_daemon.state.windows import NEVER, RollingSum, lengthened
 
-RELIST_PAUSE_NS = 2 * NS_PER_S  # announcements come in bursts: one question for all of them
-RELIST_RETRY_NS = 30 * NS_PER_S  # after a question that failed: the whole list is dear, and venues ration it
-UNPROVED_NS = 600 * NS_PER_S  # after which a settled position is believed gone without the venue's record of it
 FILL_MEMORY = 100_000  # trade ids remembered against duplicates; the ledger remembers all
 _MODES = {
     Operator.NORMAL: Mode.NORMAL,
@@ -90,11 +88,8 @@ class Account:
         self.orders = OrderBookkeeping()
         self.fills_seen: dict[tuple[int, str], None] = dict.fromkeys(started.fills_seen)
         self.new_fills: list[BookedFill] = []
-        self.settled: set[tuple[int, str]] = set(started.settled)
-        ended = [r for r, i in enumerate(universe.instruments) if 0 < i.expiry_ns <= started.utc_ns]
-        self.ended_before = frozenset(ended)  # rows that are here for the record of their delivery alone
-        self.begun_ns = started.ts_recv_ns
-        self.new_settlements: list[tuple[Settlement, str]] = []  # and how each is known
+        self.deliveries = Deliveries(universe, started)
+        self.listings = Listings(accounts, started)
         self.turnover = RollingSum(3_600 * NS_PER_S)
         self.fees = RollingSum(3_600 * NS_PER_S)
         self.creates = RollingSum(60 * NS_PER_S)
@@ -124,9 +119,6 @@ class Account:
         self.private_ns = [NEVER] * accounts
         self.opened_ns = [NEVER] * accounts  # since when it has been up; reports asked before miss what it missed
         self.asked_ns = [NEVER] * accounts
-        self.listing_due = [False] * accounts  # the venue spoke of new contracts, or may have while unheard
-        self.listed_asked_ns = [started.ts_recv_ns] * accounts
-        self.listing_failed = [False] * accounts
         self.drift: dict[int, tuple[int, int]] = {}  # row -> venue's lots, when first asked
         self.drift_told: dict[int, int] = {}  # row -> venue's lots, so that a lasting one is told once
         self.rejects_in_a_row: IntArray = np.zeros(n, dtype=np.int64)
@@ -190,7 +182,7 @@ class Account:
                 case QueryAccount():
                     self.asked_ns[command.account] = now_ns
                 case QueryInstruments():
-                    self.listed_asked_ns[command.account] = now_ns
+                    self.listings.asked_ns[command.account] = now_ns
                 case Resubscribe():
                     pass
 
@@ -290,7 +282,7 @@ class Account:
         self.fills_seen[key] = None
         row, now_ns = event.row, event.ts_recv_ns
         # A coin bought is a balance, and comes with the pool; a fill told after its contract's delivery went with it.
-        if not (self.universe.spot[row] or self._is_settled(event.account, row)):
+        if not (self.universe.spot[row] or self.deliveries.known(event.account, row)):
             self.position_lots[row] += event.side.sign * event.lots
         self.last_fill_ns[row] = now_ns
         self.post_only_rejects[row] = 0
@@ -396,7 +388,9 @@ class Account:
     def _positions_reported(self, event: AccountReported, effects: Effects) -> None:
         """Positions at the venue against ours, row by row."""
         account = event.account
-        theirs = {report.row: report.lots for report in event.positions if not self._is_settled(account, report.row)}
+        theirs = {
+            report.row: report.lots for report in event.positions if not self.deliveries.known(account, report.row)
+        }
         rows = [int(r) for r in np.flatnonzero(self.universe.account == account)]
         if not self.adopted[account]:
             for row in rows:
@@ -454,11 +448,8 @@ class Account:
     def _settled(self, settlement: Settlement, proof: str, effects: Effects) -> None:
         """A delivery ends a position, once. What the venue delivered beyond what we held is a drift like any."""
         row, name = settlement.row, self.universe.instruments[settlement.row].name
-        key = (settlement.account, name)
-        if key in self.settled:
+        if not self.deliveries.take(settlement, proof):
             return
-        self.settled.add(key)
-        self.new_settlements.append((settlement, proof))
         ours = int(self.position_lots[row])
         self.position_lots[row] = 0
         effects.note(
@@ -476,43 +467,16 @@ class Account:
         if abs(settlement.lots - ours) > 1 and self.agreed[settlement.account] and not gone:
             self.set_mode(Mode.HALTED, f"unexplained position difference in {name} at its settlement", effects)
 
-    def _is_settled(self, account: int, row: int) -> bool:
-        """Whether the contract's delivery is in our books: the venue's lists may still show what it ended."""
-        return (account, self.universe.instruments[row].name) in self.settled
-
-    def owes_delivery(self, account: int, utc_ns: int) -> bool:
-        """Whether something is held beyond its expiry."""
-        expiry_ns = self.universe.expiry_ns
-        held = (self.position_lots != 0) & (self.universe.account == account)
-        return bool((held & (expiry_ns > 0) & (expiry_ns <= utc_ns)).any())
-
-    def delivered_since_ms(self, account: int, utc_ns: int) -> int:
-        """From when deliveries must be asked for: the earliest expiry of what is still held beyond it, or (for some
-        minutes) was when this run began; else 0."""
-        rows = set(np.flatnonzero((self.position_lots != 0) & (self.universe.account == account)).tolist())
-        if self.ended_before and utc_ns - self.begun_ns < UNPROVED_NS:
-            mine = (r for r in self.ended_before if self.universe.account[r] == account)
-            rows |= {r for r in mine if not self._is_settled(account, r)}
-        past = [e for e in self.universe.expiry_ns[sorted(rows)].tolist() if 0 < e <= utc_ns] if rows else []
-        return max(min(past) // NS_PER_MS - 60_000, 1) if past else 0
-
     # --- contracts that come ---------------------------------------------------------------------
-
-    def relist(self, now_ns: int) -> tuple[int, ...]:
-        """The accounts whose venue should be asked for its contracts: it announced some, or it is time."""
-        every_ns = self.params.state.relist_every_s * NS_PER_S
-        waited = [(a, now_ns - self.listed_asked_ns[a]) for a in self.traded]
-        pause = [RELIST_RETRY_NS if failed else RELIST_PAUSE_NS for failed in self.listing_failed]
-        return tuple(a for a, ns in waited if ns > (min(pause[a], every_ns) if self.listing_due[a] else every_ns))
 
     def _listing_changed(self, event: ListingChanged, market: Market, effects: Effects) -> None:
         if event.state in ("created", "started"):
-            self.listing_due[event.account] = True
+            self.listings.due[event.account] = True
 
     def _listed(self, event: InstrumentsListed, market: Market, effects: Effects) -> None:
         """Market has extended the universe: a place for each new row here, too."""
         n = len(self.universe)
-        self.listing_due[event.account] = self.listing_failed[event.account] = bool(event.why)
+        self.listings.answered(event)
         for name in ("position_lots", "rejects_in_a_row", "post_only_rejects"):
             setattr(self, name, lengthened(getattr(self, name), n, 0))
         for name in ("last_fill_ns", "last_reject_ns", "last_miss_ns"):
@@ -527,7 +491,7 @@ class Account:
             if isinstance(event, FeedOpened):  # what happened meanwhile must be asked for
                 self.opened_ns[event.account] = event.ts_recv_ns
                 self.reported_ns[event.account] = NEVER
-                self.listing_due[event.account] = self.adopted[event.account]  # at the start they were just listed
+                self.listings.due[event.account] = self.adopted[event.account]  # at the start they were just listed
 
     def _feed_closed(self, event: FeedClosed, market: Market, effects: Effects) -> None:
         if event.private:

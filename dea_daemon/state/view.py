@@ -6,7 +6,7 @@ from dea_daemon.domain.decisions import View
 from dea_daemon.domain.events import DecisionDue
 from dea_daemon.domain.factors import FactorIndex
 from dea_daemon.domain.instruments import FloatArray, IntArray
-from dea_daemon.domain.numbers import NS_PER_MS
+from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
 from dea_daemon.pricing.exposure import Marks, account_exposure, delta_per_lot, notional_per_lot
 from dea_daemon.state.account import Account
 from dea_daemon.state.effects import Effects
@@ -97,6 +97,7 @@ def build_view(
     marks = _marks(market, valued, spot, now_ns)
     matrix, base, exposure = _exposure(account, market, factors, marks, prices, now_ns)
     market.options.tell(universe, valued, np.flatnonzero(account.position_lots), effects)
+    every_ns = account.params.state.relist_every_s * NS_PER_S
     buys, sells = working_lots(account, len(universe))
     equity = equity_usd(account, market, now_ns)
     view = View(
@@ -151,8 +152,10 @@ def build_view(
         traded_accounts=tuple(account.traded),
         paused=account.paused(now_ns),
         post_only_rejects=account.post_only_rejects.copy(),
-        delivered_since_ms=tuple(account.delivered_since_ms(a, due.utc_ns) for a in range(len(universe.accounts))),
-        relist=account.relist(now_ns),
+        delivered_since_ms=tuple(
+            account.deliveries.since_ms(a, account.position_lots, due.utc_ns) for a in range(len(universe.accounts))
+        ),
+        relist=tuple(a for a in account.traded if account.listings.wants(a, now_ns, every_ns)),
     )
     for name in View.__slots__:
         value = getattr(view, name)

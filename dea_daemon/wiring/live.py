@@ -276,7 +276,7 @@ async def _drain(runner: Runner, running: asyncio.Task[None], clock: Clock) -> b
             quiet_ns = 0
             continue
         quiet_ns = quiet_ns or clock.now_ns()
-        owed = any(account.owes_delivery(a, clock.utc_ns()) for a in account.traded)
+        owed = any(len(account.deliveries.owed(a, account.position_lots, clock.utc_ns())) for a in account.traded)
         if owed and clock.now_ns() - quiet_ns < DELIVERY_S * 1e9:
             continue  # something has just expired: its record belongs to this run's books
         # Reconciled by a report asked for after the last order ended.

@@ -111,7 +111,7 @@ class Oracle:
         for note in decision.notes:
             if note.event == "order.filled":
                 row = self.rows[str(note.fields["instrument"])]
-                if (0, note.fields["instrument"]) in account.settled:
+                if (0, note.fields["instrument"]) in account.deliveries.settled:
                     continue  # told late: what was settled holds nothing
                 sign = 1 if note.fields["side"] == "buy" else -1
                 self._expected[row] += sign * int(note.fields["lots"])

@@ -39,7 +39,7 @@ def test_nothing_disturbs_the_week(week):
     assert week.state.account.mode is Mode.NORMAL
     assert not PROBLEMS & set(week.result.notes)
     assert week.result.notes["position.settled"] == week.result.deliveries
-    assert {proof for _, proof in week.state.account.new_settlements} == {"venue record"}
+    assert {proof for _, proof in week.state.account.deliveries.new} == {"venue record"}
 
 
 def test_an_expiry_that_is_listed_later_joins_and_is_sold_and_hedged_too(week):

@@ -248,11 +248,11 @@ class World:
         for booked in account.new_fills:
             self.ledger.fills[booked.fill.trade_id] = booked.fill.ts_event_ns
         account.new_fills.clear()
-        for settlement, proof in account.new_settlements:
+        for settlement, proof in account.deliveries.new:
             ended = (settlement.account, self.universe.instruments[settlement.row].name)
             assert ended not in self.ledger.settled, f"{ended[1]} was settled twice"
             self.ledger.settled[ended] = proof
-        account.new_settlements.clear()
+        account.deliveries.new.clear()
         self.ledger.mode, self.ledger.peak_equity_usd = account.mode, account.peak_equity_usd
         if not account.recording:
             self.fold(RecordRestored(self.now_ns))

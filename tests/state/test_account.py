@@ -167,7 +167,7 @@ def test_a_settled_future_is_removed_once_with_the_venues_record_of_it():
         run.report(settlements=(delivery(run),))
     account = run.state.account
     assert account.position_lots[BTC_FUTURE] == 0
-    assert [(s.lots, proof) for s, proof in account.new_settlements] == [(100, "venue record")]
+    assert [(s.lots, proof) for s, proof in account.deliveries.new] == [(100, "venue record")]
     assert account.mode is Mode.NORMAL
 
 
@@ -177,19 +177,19 @@ def test_without_the_venues_record_a_settled_position_waits_ten_minutes_and_then
     run.report()
     account = run.state.account
     assert account.position_lots[BTC_FUTURE] == 100
-    assert account.delivered_since_ms(0, run.now_ns) > 0  # and is asked for
+    assert account.deliveries.since_ms(0, account.position_lots, run.now_ns) > 0  # and is asked for
     run.pass_time(601_000)
     run.report()
     assert account.position_lots[BTC_FUTURE] == 0
-    assert [proof for _, proof in account.new_settlements] == ["position report"]
-    assert account.mode is Mode.NORMAL and account.delivered_since_ms(0, run.now_ns) == 0
+    assert [proof for _, proof in account.deliveries.new] == ["position report"]
+    assert account.mode is Mode.NORMAL and account.deliveries.since_ms(0, account.position_lots, run.now_ns) == 0
 
 
 def test_a_delivery_known_to_the_ledger_is_not_counted_again():
     run = Run(settled=((0, "BTC-25DEC26"),))
     run.settle()
     run.report(settlements=(delivery(run),))
-    assert not run.state.account.new_settlements
+    assert not run.state.account.deliveries.new
 
 
 def test_a_delivery_of_another_size_than_was_held_halts():

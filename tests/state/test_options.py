@@ -257,7 +257,7 @@ def test_a_delivered_option_is_asked_for_and_removed_once():
     desk.positions = {}
     desk.report(settlements=(Settlement(0, FIRST, START_NS + DAY, 100, 80_000.0, 1.25, "BTC"),))
     assert desk.state.account.position_lots[FIRST] == 0
-    assert [proof for _, proof in desk.state.account.new_settlements] == ["venue record"]
+    assert [proof for _, proof in desk.state.account.deliveries.new] == ["venue record"]
 
 
 def test_a_pinned_option_is_closed_or_held_with_a_wider_band_as_configured():
