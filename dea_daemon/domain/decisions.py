@@ -75,6 +75,7 @@ class View:
     exposure_usd: FloatArray
     equity_usd: float
     peak_equity_usd: float
+    margin_use: float  # the worst pool's maintenance margin over its equity; NaN where that is not known
     turnover_hour_usd: float
     fees_hour_usd: float
     creates_last_minute: int

@@ -120,6 +120,17 @@ class GuardParameters(Section):
     max_net_usd: Positive = Field(description="|dollar delta| of any one underlying, coin collateral counted")
     max_instrument_usd: Positive = Field(description="|notional| in any one contract")
     max_order_usd: Positive = Field(description="notional of one order")
+    max_gross_leverage: Positive | None = Field(None, description="max_gross_usd, and this many times equity at most")
+    max_net_leverage: Positive | None = Field(None, description="max_net_usd, and this many times equity at most")
+    max_instrument_leverage: Positive | None = Field(None, description="likewise max_instrument_usd")
+    max_gamma_usd_1pct: Positive | None = Field(
+        None, description="|change of one underlying's delta| for a move of 1 %"
+    )
+    max_vega_usd_1pt: Positive | None = Field(None, description="|vega| of one underlying, weighted to 30 days")
+    max_margin_use: Fraction = Field(
+        0.6, description="maintenance margin of one pool over its equity: beyond, exposure only shrinks"
+    )
+    max_margin_danger: Fraction = Field(0.75, description="beyond this, positions only shrink")
     max_turnover_usd_per_hour: Positive = Field(description="notional filled and working in a rolling hour")
     max_fees_usd_per_hour: Positive = Field(description="fees paid and at stake in a rolling hour")
     max_orders_per_minute: int = Field(120, gt=0, description="creates in a rolling minute")

@@ -13,7 +13,7 @@ from dea_daemon.domain.instruments import Side
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.orders import Order
 from dea_daemon.domain.parameters import GuardParameters
-from dea_daemon.guards.limits import Exposed, exposed
+from dea_daemon.guards.limits import Exposed, caps, exposed
 
 Planned = Outgoing | CreateOrder
 
@@ -159,7 +159,7 @@ def _unlicensed(permit: Permit, book: Exposed, order: CreateOrder) -> Clip | Non
 
 
 def _over_exposed(permit: Permit, book: Exposed, order: CreateOrder, params: GuardParameters) -> Clip | None:
-    """Net, instrument, gross in order of priority: none newly exceeded, no breach worsened.
+    """Net, vega, gamma, instrument, gross in order of priority: none newly exceeded, no breach worsened.
 
     An order that reduces a breach is not refused by a limit of lower priority.
     """
@@ -167,20 +167,24 @@ def _over_exposed(permit: Permit, book: Exposed, order: CreateOrder, params: Gua
     i, k = order.row, int(view.universe.underlying[order.row])
     after = Exposed(view, book.buys.copy(), book.sells.copy())
     (after.buys if order.side is Side.BUY else after.sells)[i] += order.lots
-    (low0, high0), (low1, high1) = book.net_usd(), after.net_usd()
+    cap = caps(view, params)
+    linear = [("net", book.net_usd(), after.net_usd(), cap.net, shrinks_exposure)]
+    if view.universe.option[i]:  # nothing else has any
+        linear += [
+            (kind, book.greek_usd(kind), after.greek_usd(kind), most, shrinks_position)
+            for kind, most in (("vega", cap.vega), ("gamma", cap.gamma))
+        ]
+    measured = [
+        (limit, before, wanted, allowed, reduces)
+        for limit, (low0, high0), (low1, high1), allowed, reduces in linear
+        for before, wanted in ((high0[k], high1[k]), (-low0[k], -low1[k]))
+    ]
+    measured += [
+        ("instrument", book.instrument_usd()[i], after.instrument_usd()[i], cap.instrument, shrinks_position),
+        ("gross", book.gross_usd(), after.gross_usd(), cap.gross, shrinks_position),
+    ]
     excused = False
-    for limit, before, wanted, allowed, reduces in (
-        ("net", high0[k], high1[k], params.max_net_usd, shrinks_exposure),
-        ("net", -low0[k], -low1[k], params.max_net_usd, shrinks_exposure),
-        (
-            "instrument",
-            book.instrument_usd()[i],
-            after.instrument_usd()[i],
-            params.max_instrument_usd,
-            shrinks_position,
-        ),
-        ("gross", book.gross_usd(), after.gross_usd(), params.max_gross_usd, shrinks_position),
-    ):
+    for limit, before, wanted, allowed, reduces in measured:
         # `<=` twice, so that NaN on either side refuses.
         if not (wanted <= allowed or wanted <= before) and not excused:
             return _clip(permit, order, limit, float(wanted), float(allowed), "worst combination of working orders")

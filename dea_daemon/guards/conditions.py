@@ -51,6 +51,8 @@ def blind(view: View, params: GuardParameters) -> str:
         return "exposure is unknown"
     if not abs(view.clock_step_ns) <= params.max_clock_step_ms * NS_PER_MS:
         return "the wall clock stepped"
+    if not view.margin_use <= params.max_margin_danger:
+        return f"maintenance margin is {view.margin_use:.0%} of a pool's equity"
     return ""
 
 
@@ -60,6 +62,8 @@ def bound(view: View, mode: Mode, breached: BoolArray, params: GuardParameters) 
         return mode.name.lower().replace("_", "-")
     if not drawdown(view) <= params.max_drawdown:
         return "drawdown"
+    if not view.margin_use <= params.max_margin_use:
+        return f"maintenance margin is {view.margin_use:.0%} of a pool's equity"
     return "a limit is breached" if breached.any() else ""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from dea_daemon.domain.decisions import Licence, View
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
-from dea_daemon.domain.parameters import GuardParameters
+from dea_daemon.guards.limits import Caps
 
 
 def by_licence(view: View, lots: IntArray, licence: IntArray) -> IntArray:
@@ -31,34 +31,61 @@ def by_licence(view: View, lots: IntArray, licence: IntArray) -> IntArray:
     return out
 
 
-def to_instrument(view: View, lots: IntArray, params: GuardParameters) -> IntArray:
-    """|notional| of each contract within max_instrument_usd; an unpriced row stays where it is."""
+def to_instrument(view: View, lots: IntArray, caps: Caps) -> IntArray:
+    """|notional| of each contract within its limit; an unpriced row stays where it is."""
     with np.errstate(invalid="ignore"):
-        cap = np.floor(params.max_instrument_usd / view.notional_per_lot_usd)
+        cap = np.floor(caps.instrument / view.notional_per_lot_usd)
     known = np.isfinite(cap)
     cap = np.where(known, cap, 0.0).astype(np.int64)
     return np.where(known, np.clip(lots, -cap, cap), view.position_lots)
 
 
-def to_net(view: View, lots: IntArray, params: GuardParameters) -> IntArray:
-    """|dollar delta| of each underlying within max_net_usd. Where it is unknown, all stays as it is."""
+def to_net(view: View, lots: IntArray, caps: Caps) -> IntArray:
+    """|dollar delta| of each underlying within its limit: an option is not sold for its delta."""
+    return _to_factor(view, lots, view.delta_usd, view.delta_per_lot, caps.net, ~view.universe.option)
+
+
+def to_gamma(view: View, lots: IntArray, caps: Caps) -> IntArray:
+    """|gamma| of each underlying: no change adds to it beyond its limit."""
+    return _to_greek(view, lots, "gamma", caps.gamma)
+
+
+def to_vega(view: View, lots: IntArray, caps: Caps) -> IntArray:
+    """|vega| of each underlying, weighted to 30 days: likewise."""
+    return _to_greek(view, lots, "vega", caps.vega)
+
+
+def _to_greek(view: View, lots: IntArray, kind: str, cap: float) -> IntArray:
+    if cap == np.inf:
+        return lots
+    universe, first = view.universe, view.factors.first(kind)
+    per_lot = view.exposure_per_lot[first + universe.underlying, np.arange(len(universe))]
+    now = view.exposure_usd[first : first + len(universe.underlyings)]
+    return _to_factor(view, lots, now, per_lot, cap, np.zeros(len(universe), dtype=np.bool_))
+
+
+def _to_factor(
+    view: View, lots: IntArray, now: FloatArray, per_lot: FloatArray, cap: float, shrinkable: BoolArray
+) -> IntArray:
+    """One exposure of each underlying, `now` [U] and `per_lot` [N] USD, within `cap`. Changes that push into it are
+    undone; what is held shrinks where `shrinkable` [N]. Where it is unknown, all stays as it is."""
     out = lots.copy()
     universe = view.universe
     for u in range(len(universe.underlyings)):
         rows = np.flatnonzero((universe.underlying == u) & ((lots != 0) | (view.position_lots != 0)))
-        x, held = view.delta_per_lot[rows], view.position_lots[rows]
+        x, held = per_lot[rows], view.position_lots[rows]
         moved = out[rows] != held
-        wanted = float(view.delta_usd[u]) + float(x[moved] @ (out[rows] - held)[moved])
+        wanted = float(now[u]) + float(x[moved] @ (out[rows] - held)[moved])
         if not np.isfinite(wanted):
             out[rows] = held
-        elif abs(wanted) > params.max_net_usd:
-            excess = abs(wanted) - params.max_net_usd
-            out[rows] = _undo(held, out[rows], x, ~universe.option[rows], np.sign(wanted), excess)
+        elif not abs(wanted) <= cap:
+            excess = abs(wanted) - cap
+            out[rows] = _undo(held, out[rows], x, shrinkable[rows], np.sign(wanted), excess)
     return out
 
 
-def to_gross(view: View, lots: IntArray, params: GuardParameters) -> IntArray:
-    """Sum of |notional| within max_gross_usd."""
+def to_gross(view: View, lots: IntArray, caps: Caps) -> IntArray:
+    """Sum of |notional| within its limit."""
     rows = np.flatnonzero((lots != 0) | (view.position_lots != 0))
     notional = view.notional_per_lot_usd[rows]
     wanted, held = lots[rows], view.position_lots[rows]
@@ -66,14 +93,14 @@ def to_gross(view: View, lots: IntArray, params: GuardParameters) -> IntArray:
     out = lots.copy()
     if not np.isfinite(gross):
         out[rows] = held
-    elif gross > params.max_gross_usd:
+    elif gross > caps.gross:
         growth = np.maximum(np.abs(wanted) - np.abs(held), 0) * notional
-        excess = gross - params.max_gross_usd
+        excess = gross - caps.gross
         share = max(0.0, 1.0 - excess / growth.sum()) if growth.sum() > 0.0 else 0.0
         kept = np.where(growth > 0, held + _toward_zero(wanted - held, share), wanted)
         left = float(np.abs(kept) @ notional)
-        if left > params.max_gross_usd:
-            kept = _toward_zero(kept, params.max_gross_usd / left)
+        if left > caps.gross:
+            kept = _toward_zero(kept, caps.gross / left)
         out[rows] = kept
     return out
 

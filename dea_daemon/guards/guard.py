@@ -3,15 +3,17 @@
 import numpy as np
 
 from dea_daemon.domain.decisions import Clip, Licence, Permit, View
-from dea_daemon.domain.instruments import BoolArray, IntArray
+from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.parameters import GuardParameters
 from dea_daemon.guards import cuts
 from dea_daemon.guards.conditions import diverged, guessed, in_doubt, licences, propose
-from dea_daemon.guards.limits import exposed, uses
+from dea_daemon.guards.limits import Caps, caps, exposed, uses
 
 _CUTS = (
     ("instrument", cuts.to_instrument, "notional of one contract"),
     ("net", cuts.to_net, "dollar delta of one underlying"),
+    ("gamma", cuts.to_gamma, "gamma of one underlying"),
+    ("vega", cuts.to_vega, "vega of one underlying"),
     ("gross", cuts.to_gross, "sum of notionals"),
 )
 
@@ -21,15 +23,16 @@ def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
     off = diverged(view, params)
     doubted = in_doubt(view, off, params)
     mode, why = propose(view, doubted, params)
-    over_net = ~(np.abs(view.delta_usd) <= params.max_net_usd)
+    cap = caps(view, params)
+    over_net = ~(np.abs(view.delta_usd) <= cap.net)
     suspect = view.quarantined | off | doubted | view.greeks_off
-    licence, reason = licences(view, mode, _breached(view, over_net, params), suspect, params)
+    licence, reason = licences(view, mode, _breached(view, over_net, cap), suspect, params)
     clips: list[Clip] = []
     lots = cuts.by_licence(view, wanted_lots, licence)
     lots = np.where(_worsens_a_guess(view, lots), view.position_lots, lots)
     _tell(clips, view, "licence", wanted_lots, lots, reason or "stale, diverged, modelled, quarantined or expired")
     for limit, cut, because in _CUTS:
-        after = np.where(licence > Licence.NOTHING, cut(view, lots, params), view.position_lots)
+        after = np.where(licence > Licence.NOTHING, cut(view, lots, cap), view.position_lots)
         _tell(clips, view, limit, lots, after, because)
         lots = after
     return Permit(
@@ -51,13 +54,19 @@ def _worsens_a_guess(view: View, lots: IntArray) -> BoolArray:
     return guessed(view) & ~view.universe.option & ((lots - view.position_lots) * delta > 0.0)
 
 
-def _breached(view: View, over_net: BoolArray, params: GuardParameters) -> BoolArray:
+def _breached(view: View, over_net: BoolArray, cap: Caps) -> BoolArray:
     """Whether any limit is broken by what is held right now (orders aside): one flag a limit."""
     held = np.flatnonzero(view.position_lots)
     notional = np.abs(view.position_lots[held]) * view.notional_per_lot_usd[held]
-    over_instrument = ~(notional <= params.max_instrument_usd)
-    over_gross = np.array([not float(notional.sum()) <= params.max_gross_usd])
-    return np.concatenate((over_net, over_instrument, over_gross))
+    over_instrument = ~(notional <= cap.instrument)
+    over_gross = np.array([not float(notional.sum()) <= cap.gross])
+    greeks = [~(np.abs(_greek(view, kind)) <= most) for kind, most in (("gamma", cap.gamma), ("vega", cap.vega))]
+    return np.concatenate((over_net, *greeks, over_instrument, over_gross))
+
+
+def _greek(view: View, kind: str) -> FloatArray:
+    first = view.factors.first(kind)
+    return view.exposure_usd[first : first + len(view.universe.underlyings)]
 
 
 def _tell(clips: list[Clip], view: View, limit: str, before: IntArray, after: IntArray, why: str) -> None:

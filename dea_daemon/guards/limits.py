@@ -4,18 +4,45 @@ With p held, and up to B lots still to be bought and S to be sold, a subset of f
 p − S to p + B in a row. Every bound here is the exact maximum over all subsets:
 - instrument: max(|p − S|, |p + B|) · notional;
 - gross: the sum of those, as rows fill independently;
-- net: E is linear in fills, so its extremes are E + Σ (X⁺·B + X⁻·S) and E − Σ (X⁺·S + X⁻·B), where X⁺ and X⁻ are
-  the positive and negative parts of a lot's delta (a bought put lowers it).
+- net, gamma, vega: E is linear in fills, so its extremes are E + Σ (X⁺·B + X⁻·S) and E − Σ (X⁺·S + X⁻·B), where
+  X⁺ and X⁻ are the positive and negative parts of what a lot adds (a bought put lowers delta).
 Turnover and fees are bounded by everything working filling, at the taker fee.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from dea_daemon.domain.decisions import LimitUse, View
 from dea_daemon.domain.instruments import FloatArray, IntArray
 from dea_daemon.domain.parameters import GuardParameters
+
+
+class Caps(NamedTuple):
+    """The limits in force at this equity, USD; infinite where none is set, NaN where equity is not known."""
+
+    gross: float
+    net: float
+    instrument: float
+    gamma: float
+    vega: float
+
+
+def caps(view: View, params: GuardParameters) -> Caps:
+    """Absolute limits, or as many times equity as configured, whichever is less."""
+
+    def least(usd: float | None, leverage: float | None = None) -> float:
+        absolute = np.inf if usd is None else usd
+        return float(absolute if leverage is None else np.minimum(absolute, leverage * view.equity_usd))
+
+    return Caps(
+        gross=least(params.max_gross_usd, params.max_gross_leverage),
+        net=least(params.max_net_usd, params.max_net_leverage),
+        instrument=least(params.max_instrument_usd, params.max_instrument_leverage),
+        gamma=least(params.max_gamma_usd_1pct),
+        vega=least(params.max_vega_usd_1pt),
+    )
 
 
 @dataclass(slots=True)
@@ -41,14 +68,22 @@ class Exposed:
 
     def net_usd(self) -> tuple[FloatArray, FloatArray]:
         """(lowest, highest) dollar delta [U] any subset of fills can leave."""
-        view = self.view
-        return view.delta_usd - self._swing(self.sells, self.buys), view.delta_usd + self._swing(self.buys, self.sells)
+        return self._extremes(self.view.delta_usd, self.view.delta_per_lot)
 
-    def _swing(self, along: IntArray, against: IntArray) -> FloatArray:
+    def greek_usd(self, kind: str) -> tuple[FloatArray, FloatArray]:
+        """Likewise of the factors "gamma" or "vega" (weighted to 30 days)."""
+        view, first = self.view, self.view.factors.first(kind)
+        per_lot = view.exposure_per_lot[first + view.universe.underlying, np.arange(len(view.universe))]
+        return self._extremes(view.exposure_usd[first : first + len(view.universe.underlyings)], per_lot)
+
+    def _extremes(self, now: FloatArray, per_lot: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return now - self._swing(per_lot, self.sells, self.buys), now + self._swing(per_lot, self.buys, self.sells)
+
+    def _swing(self, per_lot: FloatArray, along: IntArray, against: IntArray) -> FloatArray:
         """[U] Σ (X⁺·along + X⁻·against); unpriced rows count only if they have lots."""
         universe = self.view.universe
         rows = np.flatnonzero(along + against)
-        x = self.view.delta_per_lot[rows]
+        x = per_lot[rows]
         swing = np.where(x < 0.0, -x * against[rows], x * along[rows])
         total = np.bincount(universe.underlying[rows], swing, len(universe.underlyings))
         return np.asarray(total, dtype=np.float64)
@@ -74,22 +109,28 @@ def exposed(view: View) -> Exposed:
 
 def uses(book: Exposed, params: GuardParameters) -> tuple[LimitUse, ...]:
     """How much of every limit is used, for the record and the screen."""
-    low, high = book.net_usd()
-    worst = np.maximum(np.abs(low), np.abs(high)).tolist()
+    view, cap = book.view, caps(book.view, params)
     per_row = book.instrument_usd()
-    lines = [
-        LimitUse("net", name, used, params.max_net_usd)
-        for name, used in zip(book.view.factors.names, worst, strict=False)  # the deltas are the first
-    ]
+    lines: list[LimitUse] = []
+    for limit, allowed, (low, high) in (
+        ("net", cap.net, book.net_usd()),
+        ("gamma", cap.gamma, book.greek_usd("gamma")),
+        ("vega", cap.vega, book.greek_usd("vega")),
+    ):
+        first = view.factors.first("delta" if limit == "net" else limit)
+        worst = np.maximum(np.abs(low), np.abs(high)).tolist()
+        if np.isfinite(allowed) or limit == "net":
+            names = view.factors.names[first : first + len(worst)]
+            lines += [LimitUse(limit, name, used, allowed) for name, used in zip(names, worst, strict=True)]
     lines += [
-        LimitUse("instrument", book.view.universe.instruments[i].name, float(per_row[i]), params.max_instrument_usd)
+        LimitUse("instrument", view.universe.instruments[i].name, float(per_row[i]), cap.instrument)
         for i in np.flatnonzero(per_row)
     ]
-    view = book.view
-    lines.append(LimitUse("gross", "book", float(per_row.sum()), params.max_gross_usd))
+    lines.append(LimitUse("gross", "book", float(per_row.sum()), cap.gross))
     lines.append(LimitUse("turnover", "hour", book.turnover_usd(), params.max_turnover_usd_per_hour))
     lines.append(LimitUse("fees", "hour", book.fees_usd(), params.max_fees_usd_per_hour))
     lines.append(LimitUse("orders", "minute", view.creates_last_minute, params.max_orders_per_minute))
+    lines.append(LimitUse("margin", "pool", view.margin_use, params.max_margin_use))
     lines.append(LimitUse("drawdown", "book", drawdown(view), params.max_drawdown))
     return tuple(lines)
 

@@ -23,6 +23,16 @@ def equity_usd(account: Account, market: Market, now_ns: int) -> float:
     return total if account.pools else float("nan")
 
 
+def margin_use(account: Account) -> float:
+    """The worst pool's maintenance margin over its equity: 0 without positions, infinite without equity."""
+    worst = 0.0
+    for pool in account.pools.values():
+        if pool.maintenance_margin != 0.0:  # NaN, too: a venue that does not say is no venue that asks for nothing
+            use = pool.maintenance_margin / pool.equity if pool.equity > 0.0 else float("inf")
+            worst = float(np.maximum(worst, use if pool.equity == pool.equity else float("nan")))
+    return worst
+
+
 def working_lots(account: Account, n: int) -> tuple[IntArray, IntArray]:
     """Buy and sell lots [N] that may still fill, all non-negative: ours, unknown ones, and foreign."""
     buys, sells = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
@@ -132,6 +142,7 @@ def build_view(
         exposure_usd=exposure,
         equity_usd=equity,
         peak_equity_usd=max(account.peak_equity_usd, equity) if equity == equity else account.peak_equity_usd,
+        margin_use=margin_use(account),
         turnover_hour_usd=account.turnover.total,
         fees_hour_usd=account.fees.total,
         creates_last_minute=int(account.creates.total),

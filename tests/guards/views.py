@@ -91,7 +91,7 @@ def view(
         settling=np.ones(n),
         delta_per_lot=x[universe.underlying, np.arange(n)], delivered_since_ms=(0,), relist=(),
         exposure_per_lot=x, exposure_base_usd=base_usd, exposure_usd=x[:, held] @ lots[held] + base_usd,
-        equity_usd=equity_usd, peak_equity_usd=equity_usd, turnover_hour_usd=0.0, fees_hour_usd=0.0,
+        equity_usd=equity_usd, peak_equity_usd=equity_usd, margin_use=0.0, turnover_hour_usd=0.0, fees_hour_usd=0.0,
         creates_last_minute=0, clock_step_ns=0, mode=Mode.NORMAL, armed=True, draining=False, ready=True,
         account_fresh=True, recording=True, outside=(), orders=(), epoch=1, sequence=0, trade_cursor_ms=0,
         account_asked_ns=(0,), account_agreed=(True,), traded_accounts=(0,), paused=np.zeros(n, dtype=bool),
