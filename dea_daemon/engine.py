@@ -113,6 +113,7 @@ def _decide(state: State, due: DecisionDue, params: Parameters, effects: Effects
     # Folded before it leaves: what is sent is in flight, and its worst case counts from here on.
     if not permit.doubted.any():  # a false price must not leave a peak nobody reached
         state.account.peak_equity_usd = view.peak_equity_usd
+        state.account.day, state.account.day_equity_usd = view.day, view.day_equity_usd
     state.memory.rebalancing = target.rebalancing
     state.account.set_mode(permit.mode, permit.mode_why, effects)
     creates = sum(isinstance(command, CreateOrder) for command in planned)

@@ -13,6 +13,8 @@ from dea_daemon.domain.events import (
     OperatorSpoke,
     OrderEvidence,
     ParametersReloaded,
+    PoolReport,
+    PoolUpdated,
     RecordFailed,
     VenueOrderState,
 )
@@ -331,3 +333,53 @@ def test_the_same_events_give_the_same_decisions_bit_for_bit():
     encode = msgspec.msgpack.encode
     assert [encode(d) for d in again] == [encode(d) for d in run.decisions]
     assert any(creates(d) for d in run.decisions) and any(cancels(d) for d in run.decisions)
+
+
+def losing(**started: object) -> Run:
+    """A run that may lose three percent of the day's first equity, and halts at five."""
+    return Run(parameters(guards={"max_daily_loss": 0.03, "halt_daily_loss": 0.05}), **started).settle()
+
+
+def worth(run: Run, usd: float) -> Mode:
+    """Its mode once the account is worth that."""
+    run.pools = {"USDC": usd}
+    run.report()
+    run.decide()
+    return run.state.account.mode
+
+
+def test_the_loss_of_a_day_counts_from_its_first_equity_and_anew_the_next_day():
+    run = losing()
+    assert worth(run, 500_000.0) is Mode.NORMAL
+    assert worth(run, 600_000.0) is Mode.NORMAL  # gains are not the measure
+    assert worth(run, 490_000.0) is Mode.NORMAL
+    assert worth(run, 480_000.0) is Mode.REDUCE_ONLY
+    speak(run, Operator.NORMAL)
+    run.report()
+    run.pass_time(1)
+    run.report()
+    assert worth(run, 480_000.0) is Mode.NORMAL  # accepted: what follows counts from here
+    run.pass_time(24 * 3_600_000)
+    run.settle()
+    assert worth(run, 470_000.0) is Mode.NORMAL
+    assert worth(run, 440_000.0) is Mode.HALTED
+
+
+def test_a_restart_does_not_forget_what_the_day_has_lost():
+    today = Run().now_ns // (86_400 * 10**9)
+    assert worth(losing(day=today, day_equity_usd=500_000.0), 470_000.0) is Mode.HALTED
+    assert worth(losing(day=today - 1, day_equity_usd=500_000.0), 470_000.0) is Mode.NORMAL
+
+
+def test_margin_in_use_is_the_worst_pools_and_unknown_is_no_licence():
+    def use(*pools: PoolReport) -> float:
+        run = Run().settle()
+        run.feed(*(PoolUpdated(run.now_ns, 0, pool) for pool in pools))
+        run.decide()
+        assert run.state.view is not None
+        return run.state.view.margin_use
+
+    nan = float("nan")
+    assert use(PoolReport("BTC", 2.0, 2.0, 0.5, 0.2), PoolReport("USDC", 100.0, 100.0, 60.0, 30.0)) == 0.3
+    assert use(PoolReport("BTC", -1.0, 0.0, 0.5, 0.2)) == float("inf")
+    assert use(PoolReport("BTC", 1.0, 1.0, nan, nan)) != use(PoolReport("BTC", 1.0, 1.0, nan, nan))  # NaN

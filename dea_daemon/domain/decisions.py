@@ -75,6 +75,8 @@ class View:
     exposure_usd: FloatArray
     equity_usd: float
     peak_equity_usd: float
+    day: int  # UTC, days since 1970
+    day_equity_usd: float  # the day's first; 0: not known yet
     margin_use: float  # the worst pool's maintenance margin over its equity; NaN where that is not known
     turnover_hour_usd: float
     fees_hour_usd: float

@@ -55,6 +55,8 @@ class RunStarted(Event, frozen=True, tag=True, array_like=True, gc=False):
     mode_why: str = ""
     mode_before: Mode = Mode.NORMAL
     currencies: tuple[str, ...] = ()  # held or settled in, and nobody's underlying
+    day: int = 0  # UTC, days since 1970, of the next
+    day_equity_usd: float = 0.0  # the day's first; 0: not known
     settled: tuple[tuple[int, str], ...] = ()  # account and contract of recent deliveries: each counts once
 
 

@@ -138,6 +138,8 @@ class GuardParameters(Section):
     option_collar: Positive = Field(0.25, description="the collar of an option, as a fraction of its mark")
     option_collar_vol: Positive = Field(0.10, description="or, where that is wider, in volatility")
     max_index_divergence: Fraction = Field(0.01, description="|mark/index - 1| beyond which nothing is increased")
+    max_daily_loss: Fraction | None = Field(None, description="equity this far below the UTC day's first: reduce-only")
+    halt_daily_loss: Fraction | None = Field(None, description="this far below: halted")
     max_drawdown: Fraction = Field(0.5, description="equity this far below its peak: reduce-only until reset")
     max_clock_step_ms: int = Field(500, gt=0, description="wall clock against monotonic clock in one tick")
 

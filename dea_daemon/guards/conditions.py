@@ -7,7 +7,7 @@ from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MS
 from dea_daemon.domain.parameters import GuardParameters
-from dea_daemon.guards.limits import drawdown
+from dea_daemon.guards.limits import daily_loss, drawdown
 
 BASIS_ROOM = 25.0  # a future of a year may be off its index by so many times max_index_divergence
 YEAR_NS = DAYS_PER_YEAR * NS_PER_DAY
@@ -16,9 +16,14 @@ YEAR_NS = DAYS_PER_YEAR * NS_PER_DAY
 def propose(view: View, doubted: BoolArray, params: GuardParameters) -> tuple[Mode, str]:
     """The mode the guards want, with its reason. Only an operator leads back towards normal, so prices that
     contradict each other prove no loss."""
-    lost = drawdown(view)
+    lost, today = drawdown(view), daily_loss(view)
     if doubted.any():
         return view.mode, ""
+    halt_at, reduce_at = params.halt_daily_loss, params.max_daily_loss
+    if halt_at is not None and view.ready and view.mode is not Mode.HALTED and today > halt_at:
+        return Mode.HALTED, f"loss of the day {today:.1%} beyond {halt_at:.1%}"
+    if reduce_at is not None and view.mode < Mode.REDUCE_ONLY and view.ready and today > reduce_at:
+        return Mode.REDUCE_ONLY, f"loss of the day {today:.1%} beyond {reduce_at:.1%}"
     if view.mode < Mode.REDUCE_ONLY and view.ready and lost > params.max_drawdown:
         return Mode.REDUCE_ONLY, f"drawdown {lost:.1%} beyond {params.max_drawdown:.1%}"
     return view.mode, ""

@@ -131,8 +131,15 @@ def uses(book: Exposed, params: GuardParameters) -> tuple[LimitUse, ...]:
     lines.append(LimitUse("fees", "hour", book.fees_usd(), params.max_fees_usd_per_hour))
     lines.append(LimitUse("orders", "minute", view.creates_last_minute, params.max_orders_per_minute))
     lines.append(LimitUse("margin", "pool", view.margin_use, params.max_margin_use))
+    if (most := params.max_daily_loss or params.halt_daily_loss) is not None:
+        lines.append(LimitUse("daily_loss", "book", daily_loss(view), most))
     lines.append(LimitUse("drawdown", "book", drawdown(view), params.max_drawdown))
     return tuple(lines)
+
+
+def daily_loss(view: View) -> float:
+    """Fraction of the day's first equity lost; 0 before there is one, NaN where equity is unknown."""
+    return 1.0 - view.equity_usd / view.day_equity_usd if view.day_equity_usd > 0.0 else 0.0
 
 
 def drawdown(view: View) -> float:

@@ -289,7 +289,7 @@ def _set_mode(db: "sqlite3.Connection", wanted: Mode, why: str) -> Mode:
     elif wanted is Mode.NORMAL and past[0] is Mode.PAUSED:
         mode = next((one for one in past if one is not Mode.PAUSED), Mode.NORMAL)
     elif wanted is Mode.NORMAL:  # what was lost is accepted: drawdown counts from the next equity, as with --resume
-        db.execute("DELETE FROM meta WHERE key = 'peak_equity_usd'")
+        db.execute("DELETE FROM meta WHERE key IN ('peak_equity_usd', 'day_equity_usd')")
     if mode is not past[0]:
         text = why[:500].encode("utf-8", "replace").decode()
         db.execute("INSERT INTO modes (ts_ns, mode, why) VALUES (?, ?, ?)", (time.time_ns(), int(mode), text))

@@ -57,6 +57,8 @@ class Batch:
     decisions: list[DecisionRecord] = field(default_factory=list)
     modes: list[tuple[Mode, str]] = field(default_factory=list)  # each change, and why
     peak_equity_usd: float = 0.0  # 0: unchanged
+    day: int = 0  # UTC, days since 1970, and its first equity; 0: unchanged
+    day_equity_usd: float = 0.0
     parameters: str = ""  # JSON, after a reload
     checkpoints: dict[str, bytes] = field(default_factory=dict)
     adopted: dict[int, AccountReported] = field(default_factory=dict)  # by account: positions taken over as reported
@@ -69,7 +71,8 @@ class Batch:
         for name in self.__slots__:
             if isinstance(value := getattr(self, name), list | dict):
                 value.clear()
-        self.peak_equity_usd, self.parameters, self.closing = 0.0, "", False
+        self.peak_equity_usd, self.day, self.day_equity_usd = 0.0, 0, 0.0
+        self.parameters, self.closing = "", False
 
 
 class Ledger:
@@ -187,6 +190,9 @@ class Ledger:
                 if 0.0 < batch.peak_equity_usd < math.inf:
                     peak = float(batch.peak_equity_usd)
                     db.execute("INSERT OR REPLACE INTO meta VALUES ('peak_equity_usd', ?)", (peak,))
+                if 0.0 < batch.day_equity_usd < math.inf:
+                    first = (("day", batch.day), ("day_equity_usd", float(batch.day_equity_usd)))
+                    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", first)
                 if batch.parameters:
                     self._put_parameters(batch.parameters, now_ns)
                 db.executemany(

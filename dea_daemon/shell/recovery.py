@@ -38,6 +38,8 @@ class Recovered:
     mode_why: str
     mode_before: Mode
     peak_equity_usd: float
+    day: int
+    day_equity_usd: float
     hour_turnover_usd: float
     hour_fees_usd: float
     minute_creates: int
@@ -65,6 +67,7 @@ def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovere
         else:
             restored.append(order)
     peak = db.execute("SELECT value FROM meta WHERE key = 'peak_equity_usd'").fetchone()
+    day = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('day', 'day_equity_usd')").fetchall())
     mode = db.execute("SELECT mode, why FROM modes ORDER BY id DESC LIMIT 1").fetchone()
     paused = (int(Mode.PAUSED),)
     before = db.execute("SELECT mode FROM modes WHERE mode != ? ORDER BY id DESC LIMIT 1", paused).fetchone()
@@ -77,6 +80,8 @@ def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovere
         mode_why=mode[1] if mode else "",
         mode_before=Mode(before[0]) if before else Mode.NORMAL,
         peak_equity_usd=peak[0] if peak else 0.0,
+        day=int(day.get("day", 0)),
+        day_equity_usd=float(day.get("day_equity_usd", 0.0)),
         hour_turnover_usd=hour_turnover_usd,
         hour_fees_usd=hour_fees_usd,
         minute_creates=_last_minute(db, now_ns),

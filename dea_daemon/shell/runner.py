@@ -184,6 +184,7 @@ class Runner:
             batch.pools |= account.pools
             batch.marks |= self._option_marks()
             batch.peak_equity_usd = account.peak_equity_usd
+            batch.day, batch.day_equity_usd = account.day, account.day_equity_usd
         try:
             if self._ledger is not None:
                 self._ledger.write(batch, self.state.market.universe, self._clock.now_ns())

@@ -104,6 +104,7 @@ class Account:
         self.draining = False
         self.recording = True
         self.peak_equity_usd = started.peak_equity_usd
+        self.day, self.day_equity_usd = started.day, started.day_equity_usd
         self.epoch, self.sequence = started.epoch, 0
         self.trade_cursor_ms = started.trade_cursor_ms
         # which accounts the daemon trades in, and what it last heard of them
@@ -522,7 +523,7 @@ class Account:
     def _reset(self) -> None:
         """The operator takes the present for right: positions as the venue says, quarantines lifted."""
         self.quarantined[:] = False
-        self.peak_equity_usd = 0.0
+        self.peak_equity_usd = self.day_equity_usd = 0.0
         for account in self.traded:
             self.adopted[account] = self.agreed[account] = False
 

@@ -6,7 +6,7 @@ from dea_daemon.domain.decisions import View
 from dea_daemon.domain.events import DecisionDue
 from dea_daemon.domain.factors import FactorIndex
 from dea_daemon.domain.instruments import FloatArray, IntArray
-from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
+from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_MS, NS_PER_S
 from dea_daemon.pricing.exposure import Marks, account_exposure, delta_per_lot, notional_per_lot
 from dea_daemon.state.account import Account
 from dea_daemon.state.effects import Effects
@@ -107,6 +107,8 @@ def build_view(
     marks = _marks(market, valued, spot, now_ns)
     matrix, base, exposure = _exposure(account, market, factors, marks, prices, now_ns)
     market.options.tell(universe, valued, np.flatnonzero(account.position_lots), effects)
+    day = due.utc_ns // NS_PER_DAY
+    first_of_day = account.day_equity_usd if day == account.day else 0.0
     every_ns = account.params.state.relist_every_s * NS_PER_S
     buys, sells = working_lots(account, len(universe))
     equity = equity_usd(account, market, now_ns)
@@ -142,6 +144,8 @@ def build_view(
         exposure_usd=exposure,
         equity_usd=equity,
         peak_equity_usd=max(account.peak_equity_usd, equity) if equity == equity else account.peak_equity_usd,
+        day=day,
+        day_equity_usd=first_of_day if first_of_day > 0.0 else max(equity, 0.0) if equity == equity else 0.0,
         margin_use=margin_use(account),
         turnover_hour_usd=account.turnover.total,
         fees_hour_usd=account.fees.total,

@@ -178,6 +178,8 @@ def _started(settings: Settings, venues: Venues, ledger: Ledger, clock: Clock, r
         mode_why=past.mode_why,
         mode_before=past.mode_before,
         peak_equity_usd=past.peak_equity_usd,
+        day=past.day,
+        day_equity_usd=past.day_equity_usd,
         hour_turnover_usd=past.hour_turnover_usd,
         hour_fees_usd=past.hour_fees_usd,
         minute_creates=past.minute_creates,

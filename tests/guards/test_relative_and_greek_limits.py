@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from dea_daemon.domain.decisions import Licence, View
+from dea_daemon.domain.modes import Mode
 from dea_daemon.guards.conditions import licences
 from dea_daemon.guards.guard import guard
 from dea_daemon.guards.limits import caps, exposed, uses
@@ -15,7 +16,7 @@ from tests.guards.test_options_guards import admitted, bases, held, order, order
 from tests.guards.views import COIN_CALL
 from tests.house import BTC_PERP, parameters
 
-WIDE = {"max_gross_usd": 1e9, "max_net_usd": 1e9, "max_instrument_usd": 1e9, "max_order_usd": 1e9}
+WIDE: dict[str, object] = {"max_gross_usd": 1e9, "max_net_usd": 1e9, "max_instrument_usd": 1e9, "max_order_usd": 1e9}
 
 
 def limits(**changes: float):
@@ -111,3 +112,26 @@ def test_margin_in_use_takes_away_one_liberty_after_the_other(use, licence):
     found, why = licences(v, v.mode, none, none, limits())
     assert found[BTC_PERP] == licence
     assert licence is Licence.ANYTHING or "margin" in why
+
+
+@pytest.mark.parametrize(
+    ("equity_usd", "mode"),
+    [(0.98e6, Mode.NORMAL), (0.96e6, Mode.REDUCE_ONLY), (0.94e6, Mode.HALTED), (1.1e6, Mode.NORMAL)],
+)
+def test_a_days_loss_leads_to_reduce_only_and_then_to_a_halt(equity_usd, mode):
+    params = limits(max_daily_loss=0.03, halt_daily_loss=0.05)
+    v = view(equity_usd=equity_usd, day_equity_usd=1e6)
+    permit = guard(v, v.position_lots, params)
+    assert permit.mode is mode
+    assert mode is Mode.NORMAL or "loss of the day" in permit.mode_why
+    assert ("daily_loss" in {use.limit for use in permit.uses}) and guard(
+        v, v.position_lots, limits()
+    ).mode is Mode.NORMAL
+
+
+def test_a_halt_for_a_days_loss_comes_from_reduce_only_too_and_nothing_leads_back():
+    params = limits(max_daily_loss=0.03, halt_daily_loss=0.05)
+    v = view(equity_usd=0.94e6, day_equity_usd=1e6, mode=Mode.REDUCE_ONLY)
+    assert guard(v, v.position_lots, params).mode is Mode.HALTED
+    v = view(equity_usd=1e6, day_equity_usd=1e6, mode=Mode.HALTED)
+    assert guard(v, v.position_lots, params).mode is Mode.HALTED

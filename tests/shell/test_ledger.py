@@ -202,6 +202,8 @@ def test_mode_peak_and_checkpoint_survive(ledger):
         Batch(
             modes=[(Mode.HALTED, "drawdown"), (Mode.REDUCE_ONLY, "operator")],
             peak_equity_usd=123.5,
+            day=20_000,
+            day_equity_usd=99.5,
             checkpoints={"forecast": b"\x00\x01"},
         ),
         UNIVERSE,
@@ -210,6 +212,7 @@ def test_mode_peak_and_checkpoint_survive(ledger):
     again = reopened(ledger)
     recovered = again.recover(UNIVERSE, NOW)
     assert (recovered.mode, recovered.peak_equity_usd) == (Mode.REDUCE_ONLY, 123.5)
+    assert (recovered.day, recovered.day_equity_usd) == (20_000, 99.5)
     assert (again.checkpoint("forecast"), again.checkpoint("other")) == (b"\x00\x01", None)
     again.close()
 

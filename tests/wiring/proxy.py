@@ -27,6 +27,7 @@ class Cut(StrEnum):
 
     NONE = "none"
     HANG = "hang"  # connections stay open, nothing passes either way
+    STRAY = "stray"  # what the connections there are carry to the venue waits; new ones are not concerned
     MUTE_UP = "mute_up"  # half-open: the venue speaks and hears nothing
     MUTE_DOWN = "mute_down"  # half-open: the venue hears, and its answers do not arrive
     DROP = "drop"  # every connection is reset, new ones as soon as they are made
@@ -51,6 +52,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._stray: set[asyncio.StreamWriter] = set()  # those towards the venue that were there when it began
         self._healed = asyncio.Event()
         self._now = Cut.NONE
         self.port = 0
@@ -109,6 +111,7 @@ class Proxy:
     def _begin(self, how: Cut) -> None:
         self._now = how
         self._healed.clear()
+        self._stray = set(self._writers) if how is Cut.STRAY else set()
         if how is Cut.REFUSE:
             self._stop_listening()
         if how in (Cut.DROP, Cut.REFUSE):
@@ -117,6 +120,7 @@ class Proxy:
 
     async def _heal(self) -> None:
         self._now = Cut.NONE
+        self._stray.clear()
         self._healed.set()
         if self._server is None:
             await self._listen()
@@ -162,8 +166,9 @@ class Proxy:
             if not data:
                 raise EOFError
             now = self._now
-            self.struck += now is not Cut.NONE
-            if now in _HELD[up]:
+            stray = up and writer in self._stray
+            self.struck += stray or now not in (Cut.NONE, Cut.STRAY)
+            if stray or now in _HELD[up]:
                 await self._healed.wait()
             elif now is Cut.DELAY:
                 await asyncio.sleep(DELAY_S)

@@ -1,10 +1,11 @@
 """Real processes and real sockets under attack, from a seed; the venue's own log is the witness.
 
 The daemon is killed at any moment and started again, as a supervisor does. The wire between it and the venue is cut
-in every way `Cut` knows, and the venue itself stops for a while. The target of BTC is within a hair of the limit and
-that of ETH beyond it, so there is always an order that only the limit holds back.
+in every way `Cut` knows, and the venue itself stops for a while. Targets change with every life of the daemon, to and
+from the limit on net exposure: an order too many, or one forgotten, exceeds it.
 """
 
+import json
 import random
 import signal
 import time
@@ -18,23 +19,22 @@ import pytest
 from tests.wiring.processes import Daemon, Venue, config, ledger_fills, wait_for
 from tests.wiring.proxy import Cut, Proxy
 
-MAX_NET_USD, MAX_GROSS_USD, MAX_INSTRUMENT_USD, MAX_ORDER_USD = 400_000.0, 500_000.0, 250_000.0, 30_000.0
+MAX_NET_USD, MAX_GROSS_USD, MAX_INSTRUMENT_USD, MAX_ORDER_USD = 400_000.0, 500_000.0, 150_000.0, 40_000.0
 DEPOSITS = {"BTC": 5.0, "ETH": 50.0}  # of the simulated account, in coin
 MARK_TOLERANCE = 0.005  # limits are measured at marks, the witness knows only prices of fills
 DRAIN_S = 45.0
 INVERSE = ("BTC-PERPETUAL", "ETH-PERPETUAL")  # amounts in USD; those of the others are coins
 FROZEN = "frozen venue"  # its process stops: connections stay, and it answers late
+KILL, EARLY_KILL = "kill", "kill while it starts"  # after an order; before it has recovered from the last
 CUTS: tuple[str, ...] = (*(how for how in Cut if how is not Cut.NONE), FROZEN)
 CHANGES = {
     "instruments": "[BTC-PERPETUAL, BTC_USDC-PERPETUAL, ETH-PERPETUAL, ETH_USDC-PERPETUAL]",
     # Tight bands in a wild market: there is always something to do, and something in flight.
-    "delta_usd": "399_000",
-    "annual_vol": "0.4",
     "band_usd": "400",
     "band": "0.01",
     "min_band_usd": "300",
     "cross_after_ms": "400",
-    "slice_usd": "20_000",
+    "slice_usd": "30_000",
     "max_net_usd": str(MAX_NET_USD),
     "max_gross_usd": str(MAX_GROSS_USD),
     "max_instrument_usd": str(MAX_INSTRUMENT_USD),
@@ -48,7 +48,11 @@ CHANGES = {
     "unknown_after_ms": "1_500",
     "query_every_ms": "300",
     "reconcile_every_ms": "2_000",
+    # An order may arrive this late: long after a new daemon has begun.
+    "valid_for_ms": "4_000",
 }
+# BTC within a hair of its limit and ETH held back by it; or both some slices below.
+TARGETS = ({"delta_usd": "399_000", "annual_vol": "0.4"}, {"delta_usd": "310_000", "annual_vol": "0.18"})
 
 
 # --- what the witness says ------------------------------------------------------------------------------------
@@ -71,7 +75,7 @@ class Watched:
         self.coins = dict(DEPOSITS)
         self.position: dict[str, float] = defaultdict(float)
         self.price: dict[str, float] = {}
-        self.highest: Counter[str] = Counter()  # share of each limit in use after a fill that added to it
+        self.highest: dict[str, float] = defaultdict(float)  # share of each limit in use after a fill that added to it
         self.over: list[str] = []
         for record in venue.records("order.filled"):
             self.fill(record)
@@ -126,6 +130,12 @@ def assert_no_fill_lost(venue: Venue, state: Path) -> None:
     assert at_venue and at_venue == ours, {"lost": at_venue - ours, "invented": ours - at_venue}
 
 
+def assert_nothing_lived_that_was_proved_absent(venue: Venue, output: Path) -> None:
+    told = [json.loads(line) for line in output.read_text().splitlines() if '"order.proved_absent"' in line]
+    absent = {line["client_order_id"] for line in told}
+    assert not absent & {record["label"] for record in venue.records("order.accepted")}
+
+
 def assert_nothing_left(venue: Venue) -> None:
     ended = {r["order_id"] for r in venue.records("order.cancelled")}
     left = {r["order_id"]: r["amount"] for r in venue.records("order.accepted") if r["order_id"] not in ended}
@@ -157,12 +167,15 @@ class Attack:
     def __init__(self, folder: Path, venue: Venue, proxy: Proxy, rng: random.Random) -> None:
         self.venue, self.proxy, self.rng = venue, proxy, rng
         self.state = folder / "state"
-        self.path = config(folder, **CHANGES)
+        self.folder = folder
+        self.lives = 0
         self.struck: Counter[str] = Counter()  # by kind, how many cuts met traffic
         self.daemon = self.start()
 
     def start(self) -> Daemon:
-        return Daemon(self.path, self.venue, self.state, **self.proxy.environ)
+        path = config(self.folder, **CHANGES, **TARGETS[self.lives % 2])
+        self.lives += 1
+        return Daemon(path, self.venue, self.state, **self.proxy.environ)
 
     def accepted(self) -> int:
         return len(self.venue.records("order.accepted"))
@@ -193,10 +206,14 @@ class Attack:
             self.venue.process.send_signal(signal.SIGCONT)
         else:
             with self.proxy.cut(Cut(how)):
-                time.sleep(seconds)
+                early = self.rng.uniform(0.0, seconds) if how == Cut.STRAY and kill else 0.0
+                time.sleep(seconds - early)
                 if kill:
                     self.daemon.kill()
-        if kill:
+                if early:  # the next one finds a way to the venue while what this one sent is still out
+                    self.daemon = self.start()
+                    time.sleep(early)
+        if self.daemon.process.poll() is not None and kill:
             self.daemon = self.start()
         self.struck[how] += self.proxy.struck > before or how == FROZEN
 
@@ -205,8 +222,8 @@ def attacks(rng: random.Random, kills: int, cuts: int) -> list[tuple[str, float,
     """What to do, in what order: (kind, seconds, whether the daemon dies of it)."""
     kinds = [*CUTS] * (cuts // len(CUTS)) + rng.sample(CUTS, cuts % len(CUTS))
     deadly = rng.sample(range(cuts), min(cuts // 4, kills))
-    todo = [(how, rng.choice((0.3, 1.0, 3.0, 6.0)), n in deadly) for n, how in enumerate(kinds)]
-    todo += [("kill", 0.0, True)] * (kills - len(deadly))
+    todo = [(how, rng.choice((0.3, 1.0, 2.0, 3.0, 6.0)), n in deadly) for n, how in enumerate(kinds)]
+    todo += [(KILL if n % 4 else EARLY_KILL, 0.0, True) for n in range(kills - len(deadly))]
     rng.shuffle(todo)
     return todo
 
@@ -220,8 +237,11 @@ def trade_through(folder: Path, seed: int, kills: int, cuts: int, tell: Callable
             try:
                 after = "the start"
                 for how, seconds, kill in attacks(rng, kills, cuts):
-                    attack.trading(after)
-                    if how == "kill":
+                    if how == EARLY_KILL:
+                        time.sleep(rng.uniform(0.0, 2.5))
+                    else:
+                        attack.trading(after)
+                    if how in (KILL, EARLY_KILL):
                         attack.kill()
                     else:
                         attack.cut(how, seconds, kill=kill)
@@ -234,14 +254,16 @@ def trade_through(folder: Path, seed: int, kills: int, cuts: int, tell: Callable
         watched = assert_never_more_than_allowed(venue)
         assert_one_order_a_label(venue)
         assert_no_fill_lost(venue, attack.state)
+        assert_nothing_lived_that_was_proved_absent(venue, attack.daemon.output)
         assert_nothing_left(venue)
         finished = attack.daemon.finished()
         assert finished["reconciled"] and finished["open_orders"] == 0
         assert sum(attack.struck.values()) == cuts, f"cuts that met no traffic: {attack.struck}"
         tell("orders", attack.accepted())
         tell("fills", len(venue.records("order.filled")))
+        tell("lives", attack.lives)
         tell("highest share of each limit", dict(watched.highest))
-        tell("cuts", dict(attack.struck))
+        tell("cuts", {str(how): times for how, times in attack.struck.items()})
     finally:
         venue.process.send_signal(signal.SIGCONT)
         venue.process.kill()
