@@ -1,5 +1,7 @@
 """The engine from outside: events in, decisions out."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -335,7 +337,7 @@ def test_the_same_events_give_the_same_decisions_bit_for_bit():
     assert any(creates(d) for d in run.decisions) and any(cancels(d) for d in run.decisions)
 
 
-def losing(**started: object) -> Run:
+def losing(**started: Any) -> Run:
     """A run that may lose three percent of the day's first equity, and halts at five."""
     return Run(parameters(guards={"max_daily_loss": 0.03, "halt_daily_loss": 0.05}), **started).settle()
 

@@ -127,6 +127,9 @@ class GuardParameters(Section):
         None, description="|change of one underlying's delta| for a move of 1 %"
     )
     max_vega_usd_1pt: Positive | None = Field(None, description="|vega| of one underlying, weighted to 30 days")
+    max_scenario_loss: Positive | None = Field(
+        None, description="loss over equity in the worst of the scenarios: 16 % moves, volatility up and down"
+    )
     max_margin_use: Fraction = Field(
         0.6, description="maintenance margin of one pool over its equity: beyond, exposure only shrinks"
     )

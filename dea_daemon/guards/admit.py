@@ -159,7 +159,7 @@ def _unlicensed(permit: Permit, book: Exposed, order: CreateOrder) -> Clip | Non
 
 
 def _over_exposed(permit: Permit, book: Exposed, order: CreateOrder, params: GuardParameters) -> Clip | None:
-    """Net, vega, gamma, instrument, gross in order of priority: none newly exceeded, no breach worsened.
+    """Scenario, net, vega, gamma, instrument, gross in order of priority: none newly exceeded, no breach worsened.
 
     An order that reduces a breach is not refused by a limit of lower priority.
     """
@@ -174,7 +174,11 @@ def _over_exposed(permit: Permit, book: Exposed, order: CreateOrder, params: Gua
             (kind, book.greek_usd(kind), after.greek_usd(kind), most, shrinks_position)
             for kind, most in (("vega", cap.vega), ("gamma", cap.gamma))
         ]
-    measured = [
+    measured = []
+    if cap.scenario != np.inf:
+        before, wanted = book.scenario_loss_usd(), after.scenario_loss_usd()
+        measured.append(("scenario", before, wanted, cap.scenario, shrinks_position))
+    measured += [
         (limit, before, wanted, allowed, reduces)
         for limit, (low0, high0), (low1, high1), allowed, reduces in linear
         for before, wanted in ((high0[k], high1[k]), (-low0[k], -low1[k]))

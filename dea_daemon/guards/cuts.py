@@ -9,6 +9,7 @@ import numpy as np
 from dea_daemon.domain.decisions import Licence, View
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.guards.limits import Caps
+from dea_daemon.guards.scenarios import worst_loss_usd
 
 
 def by_licence(view: View, lots: IntArray, licence: IntArray) -> IntArray:
@@ -82,6 +83,18 @@ def _to_factor(
             excess = abs(wanted) - cap
             out[rows] = _undo(held, out[rows], x, shrinkable[rows], np.sign(wanted), excess)
     return out
+
+
+def to_scenario(view: View, lots: IntArray, caps: Caps) -> IntArray:
+    """The loss in the worst scenario within its limit: what would be beyond it, and worse than now, keeps only the
+    changes that shrink positions."""
+    if caps.scenario == np.inf:
+        return lots
+    held, none = view.position_lots, np.zeros_like(lots)
+    now, then = worst_loss_usd(view, held, none, none), worst_loss_usd(view, lots, none, none)
+    if then <= caps.scenario or then <= now:
+        return lots
+    return np.clip(lots, np.minimum(held, 0), np.maximum(held, 0))
 
 
 def to_gross(view: View, lots: IntArray, caps: Caps) -> IntArray:

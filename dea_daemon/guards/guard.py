@@ -8,9 +8,11 @@ from dea_daemon.domain.parameters import GuardParameters
 from dea_daemon.guards import cuts
 from dea_daemon.guards.conditions import diverged, guessed, in_doubt, licences, propose
 from dea_daemon.guards.limits import Caps, caps, exposed, uses
+from dea_daemon.guards.scenarios import worst_loss_usd
 
 _CUTS = (
     ("instrument", cuts.to_instrument, "notional of one contract"),
+    ("scenario", cuts.to_scenario, "loss in the worst scenario"),
     ("net", cuts.to_net, "dollar delta of one underlying"),
     ("gamma", cuts.to_gamma, "gamma of one underlying"),
     ("vega", cuts.to_vega, "vega of one underlying"),
@@ -61,7 +63,10 @@ def _breached(view: View, over_net: BoolArray, cap: Caps) -> BoolArray:
     over_instrument = ~(notional <= cap.instrument)
     over_gross = np.array([not float(notional.sum()) <= cap.gross])
     greeks = [~(np.abs(_greek(view, kind)) <= most) for kind, most in (("gamma", cap.gamma), ("vega", cap.vega))]
-    return np.concatenate((over_net, *greeks, over_instrument, over_gross))
+    none = np.zeros_like(view.position_lots)
+    loss = worst_loss_usd(view, view.position_lots, none, none) if cap.scenario != np.inf else 0.0
+    over_scenario = np.array([not loss <= cap.scenario])
+    return np.concatenate((over_scenario, over_net, *greeks, over_instrument, over_gross))
 
 
 def _greek(view: View, kind: str) -> FloatArray:

@@ -17,6 +17,7 @@ import numpy as np
 from dea_daemon.domain.decisions import LimitUse, View
 from dea_daemon.domain.instruments import FloatArray, IntArray
 from dea_daemon.domain.parameters import GuardParameters
+from dea_daemon.guards.scenarios import worst_loss_usd
 
 
 class Caps(NamedTuple):
@@ -27,6 +28,7 @@ class Caps(NamedTuple):
     instrument: float
     gamma: float
     vega: float
+    scenario: float
 
 
 def caps(view: View, params: GuardParameters) -> Caps:
@@ -42,6 +44,7 @@ def caps(view: View, params: GuardParameters) -> Caps:
         instrument=least(params.max_instrument_usd, params.max_instrument_leverage),
         gamma=least(params.max_gamma_usd_1pct),
         vega=least(params.max_vega_usd_1pt),
+        scenario=least(None, params.max_scenario_loss),
     )
 
 
@@ -88,6 +91,10 @@ class Exposed:
         total = np.bincount(universe.underlying[rows], swing, len(universe.underlyings))
         return np.asarray(total, dtype=np.float64)
 
+    def scenario_loss_usd(self) -> float:
+        """The most the book may lose in one of the scenarios, whatever of what works fills."""
+        return worst_loss_usd(self.view, self.view.position_lots, self.buys, self.sells)
+
     def working_usd(self) -> FloatArray:
         """[N] notional of everything in flight, both sides."""
         lots = self.buys + self.sells
@@ -130,6 +137,8 @@ def uses(book: Exposed, params: GuardParameters) -> tuple[LimitUse, ...]:
     lines.append(LimitUse("turnover", "hour", book.turnover_usd(), params.max_turnover_usd_per_hour))
     lines.append(LimitUse("fees", "hour", book.fees_usd(), params.max_fees_usd_per_hour))
     lines.append(LimitUse("orders", "minute", view.creates_last_minute, params.max_orders_per_minute))
+    if np.isfinite(cap.scenario) or params.max_scenario_loss is not None:
+        lines.append(LimitUse("scenario", "book", book.scenario_loss_usd(), cap.scenario))
     lines.append(LimitUse("margin", "pool", view.margin_use, params.max_margin_use))
     if (most := params.max_daily_loss or params.halt_daily_loss) is not None:
         lines.append(LimitUse("daily_loss", "book", daily_loss(view), most))

@@ -1,0 +1,64 @@
+"""What a book would lose at once: revalued on a grid of moves of each underlying and of its volatility.
+
+The underlyings move each to its own worst point, so the sum bounds every joint move within the grid.
+Source of the grid: Deribit, standard portfolio margin: ±16 % in nine steps, volatility up σ (1 + .5 (30/d)^p), as it
+is, and down σ (1 − .25 (30/d)^p), p = .30 below 30 days and .13 above.
+"""
+
+import numpy as np
+
+from dea_daemon.domain.decisions import View
+from dea_daemon.domain.instruments import FloatArray, IntArray
+from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY
+from dea_daemon.pricing import black
+from dea_daemon.pricing.exposure import term_weight
+
+MOVES = np.linspace(-0.16, 0.16, 9)
+VOLS = np.array([0.5, 0.0, -0.25])
+_MOVE = np.repeat(MOVES, len(VOLS))  # [S]
+_VOL = np.tile(VOLS, len(MOVES))
+_LEAST_YEARS = 0.5 / 24 / DAYS_PER_YEAR  # an option's last half hour is settled by an average
+
+
+def worst_loss_usd(view: View, lots: IntArray, buys: IntArray, sells: IntArray) -> float:
+    """The most that `lots` [N] and any subset of working `buys` and `sells` [N] would lose, USD ≥ 0; NaN where what is
+    held or working cannot be valued."""
+    universe = view.universe
+    rows = np.flatnonzero((lots != 0) | (buys != 0) | (sells != 0))
+    gain = gain_per_lot(view, rows)
+    fills = np.minimum(gain * buys[rows], 0.0) + np.minimum(-gain * sells[rows], 0.0)
+    each = gain * lots[rows] + fills
+    total = 0.0
+    for u in range(len(universe.underlyings)):
+        of = universe.underlying[rows] == u
+        outcome = _MOVE * view.exposure_base_usd[u] + each[:, of].sum(axis=1)
+        total += float(np.maximum(-outcome.min(), 0.0))
+    return total
+
+
+def gain_per_lot(view: View, rows: IntArray) -> FloatArray:
+    """Profit [S, M] USD of one lot of each of `rows` [M], beyond what the coins of e0 make by the move themselves."""
+    universe = view.universe
+    move = _MOVE[:, None] * view.settling[rows]
+    gain: FloatArray = move * view.delta_per_lot[rows]
+    at = np.flatnonzero(universe.option[rows] & (universe.expiry_ns[rows] > view.utc_ns))
+    if len(at):
+        gain[:, at] = _options(view, rows[at], move[:, at])
+    # Black deltas stand beside e0 without the options' worth in coin: its move belongs to them then.
+    own = view.exposure_per_lot[universe.underlying[rows], rows] - view.delta_per_lot[rows]
+    return np.asarray(gain + _MOVE[:, None] * np.where(universe.option[rows], own, 0.0), dtype=np.float64)
+
+
+def _options(view: View, rows: IntArray, move: FloatArray) -> FloatArray:
+    """Revalued [S, M]: the forward moves with the index, the volatility by the grid."""
+    universe = view.universe
+    days = (universe.expiry_ns[rows] - view.utc_ns) / NS_PER_DAY
+    years = np.maximum(days / DAYS_PER_YEAR, _LEAST_YEARS)
+    forward, strike, call = view.forward_price[rows], universe.strike[rows], universe.call[rows]
+    shocked = view.iv[rows] * (1.0 + _VOL[:, None] * term_weight(days))
+    now = black.price(forward, strike, years, view.iv[rows], call)
+    then = black.price(forward * (1.0 + move), strike, years, np.maximum(shocked, 0.01), call)
+    spot = view.underlying_price[universe.underlying[rows]]
+    in_coin = spot * (1.0 + move) * (then / (forward * (1.0 + move)) - now / forward)
+    gain = np.where(universe.coin_quoted[rows], in_coin, then - now)
+    return np.asarray(universe.lot_value[rows] * gain, dtype=np.float64)
