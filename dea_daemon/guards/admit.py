@@ -13,7 +13,7 @@ from dea_daemon.domain.instruments import Side
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.orders import Order
 from dea_daemon.domain.parameters import GuardParameters
-from dea_daemon.guards.limits import Exposed, caps, exposed
+from dea_daemon.guards.limits import Caps, Exposed, caps, exposed
 
 Planned = Outgoing | CreateOrder
 
@@ -22,7 +22,7 @@ def admit(
     permit: Permit, commands: Sequence[Planned], params: GuardParameters
 ) -> tuple[tuple[Outgoing, ...], tuple[Clip, ...]]:
     """Approve or refuse each create; everything else adds no risk and passes. Returns what may leave, and refusals."""
-    book = exposed(permit.view)
+    book, cap = exposed(permit.view), caps(permit.view, params)
     approved: list[CreateOrder] = []
     out: list[Outgoing] = []
     refusals: list[Clip] = []
@@ -30,7 +30,7 @@ def admit(
         if not isinstance(command, CreateOrder):
             out.append(command)
             continue
-        refusal = _refuse(permit, book, command, approved, params)
+        refusal = _refuse(permit, book, command, approved, params, cap)
         if refusal is None:
             (book.buys if command.side is Side.BUY else book.sells)[command.row] += command.lots
             approved.append(command)
@@ -41,7 +41,7 @@ def admit(
 
 
 def _refuse(
-    permit: Permit, book: Exposed, order: CreateOrder, approved: list[CreateOrder], params: GuardParameters
+    permit: Permit, book: Exposed, order: CreateOrder, approved: list[CreateOrder], params: GuardParameters, cap: Caps
 ) -> Clip | None:
     """The first reason against an order: validity, collar, rate, then exposure by priority."""
     return (
@@ -49,7 +49,7 @@ def _refuse(
         or _beyond_collar(permit, order, params)
         or _too_much(permit, book, order, len(approved), params)
         or _unlicensed(permit, book, order)
-        or _over_exposed(permit, book, order, params)
+        or _over_exposed(permit, book, order, cap)
     )
 
 
@@ -158,7 +158,7 @@ def _unlicensed(permit: Permit, book: Exposed, order: CreateOrder) -> Clip | Non
     return _clip(permit, order, "reduce_only", float(order.lots), 0.0, "only reducing orders now")
 
 
-def _over_exposed(permit: Permit, book: Exposed, order: CreateOrder, params: GuardParameters) -> Clip | None:
+def _over_exposed(permit: Permit, book: Exposed, order: CreateOrder, cap: Caps) -> Clip | None:
     """Scenario, net, vega, gamma, instrument, gross in order of priority: none newly exceeded, no breach worsened.
 
     An order that reduces a breach is not refused by a limit of lower priority.
@@ -167,7 +167,6 @@ def _over_exposed(permit: Permit, book: Exposed, order: CreateOrder, params: Gua
     i, k = order.row, int(view.universe.underlying[order.row])
     after = Exposed(view, book.buys.copy(), book.sells.copy())
     (after.buys if order.side is Side.BUY else after.sells)[i] += order.lots
-    cap = caps(view, params)
     linear = [("net", book.net_usd(), after.net_usd(), cap.net, shrinks_exposure)]
     if view.universe.option[i]:  # nothing else has any
         linear += [
@@ -176,7 +175,7 @@ def _over_exposed(permit: Permit, book: Exposed, order: CreateOrder, params: Gua
         ]
     measured = []
     if cap.scenario != np.inf:
-        before, wanted = book.scenario_loss_usd(), after.scenario_loss_usd()
+        before, wanted = book.scenario_loss_usd(cap.grid), after.scenario_loss_usd(cap.grid)
         measured.append(("scenario", before, wanted, cap.scenario, shrinks_position))
     measured += [
         (limit, before, wanted, allowed, reduces)

@@ -9,7 +9,6 @@ import numpy as np
 from dea_daemon.domain.decisions import Licence, View
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.guards.limits import Caps
-from dea_daemon.guards.scenarios import worst_loss_usd
 
 
 def by_licence(view: View, lots: IntArray, licence: IntArray) -> IntArray:
@@ -88,10 +87,10 @@ def _to_factor(
 def to_scenario(view: View, lots: IntArray, caps: Caps) -> IntArray:
     """The loss in the worst scenario within its limit: what would be beyond it, and worse than now, keeps only the
     changes that shrink positions."""
-    if caps.scenario == np.inf:
+    if caps.scenario == np.inf or (lots == view.position_lots).all():
         return lots
-    held, none = view.position_lots, np.zeros_like(lots)
-    now, then = worst_loss_usd(view, held, none, none), worst_loss_usd(view, lots, none, none)
+    held = view.position_lots
+    now, then = caps.grid.worst_loss_usd(held), caps.grid.worst_loss_usd(lots)
     if then <= caps.scenario or then <= now:
         return lots
     return np.clip(lots, np.minimum(held, 0), np.maximum(held, 0))

@@ -8,7 +8,6 @@ from dea_daemon.domain.parameters import GuardParameters
 from dea_daemon.guards import cuts
 from dea_daemon.guards.conditions import diverged, guessed, in_doubt, licences, propose
 from dea_daemon.guards.limits import Caps, caps, exposed, uses
-from dea_daemon.guards.scenarios import worst_loss_usd
 
 _CUTS = (
     ("instrument", cuts.to_instrument, "notional of one contract"),
@@ -46,7 +45,7 @@ def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
         mode=mode,
         mode_why=why,
         clips=tuple(clips),
-        uses=uses(exposed(view), params),
+        uses=uses(exposed(view), params, cap),
     )
 
 
@@ -63,8 +62,7 @@ def _breached(view: View, over_net: BoolArray, cap: Caps) -> BoolArray:
     over_instrument = ~(notional <= cap.instrument)
     over_gross = np.array([not float(notional.sum()) <= cap.gross])
     greeks = [~(np.abs(_greek(view, kind)) <= most) for kind, most in (("gamma", cap.gamma), ("vega", cap.vega))]
-    none = np.zeros_like(view.position_lots)
-    loss = worst_loss_usd(view, view.position_lots, none, none) if cap.scenario != np.inf else 0.0
+    loss = cap.grid.worst_loss_usd(view.position_lots) if cap.scenario != np.inf else 0.0
     over_scenario = np.array([not loss <= cap.scenario])
     return np.concatenate((over_scenario, over_net, *greeks, over_instrument, over_gross))
 

@@ -17,7 +17,7 @@ import numpy as np
 from dea_daemon.domain.decisions import LimitUse, View
 from dea_daemon.domain.instruments import FloatArray, IntArray
 from dea_daemon.domain.parameters import GuardParameters
-from dea_daemon.guards.scenarios import worst_loss_usd
+from dea_daemon.guards.scenarios import Grid
 
 
 class Caps(NamedTuple):
@@ -29,6 +29,7 @@ class Caps(NamedTuple):
     gamma: float
     vega: float
     scenario: float
+    grid: Grid
 
 
 def caps(view: View, params: GuardParameters) -> Caps:
@@ -45,6 +46,7 @@ def caps(view: View, params: GuardParameters) -> Caps:
         gamma=least(params.max_gamma_usd_1pct),
         vega=least(params.max_vega_usd_1pt),
         scenario=least(None, params.max_scenario_loss),
+        grid=Grid(view),
     )
 
 
@@ -91,9 +93,9 @@ class Exposed:
         total = np.bincount(universe.underlying[rows], swing, len(universe.underlyings))
         return np.asarray(total, dtype=np.float64)
 
-    def scenario_loss_usd(self) -> float:
+    def scenario_loss_usd(self, grid: Grid) -> float:
         """The most the book may lose in one of the scenarios, whatever of what works fills."""
-        return worst_loss_usd(self.view, self.view.position_lots, self.buys, self.sells)
+        return grid.worst_loss_usd(self.view.position_lots, self.buys, self.sells)
 
     def working_usd(self) -> FloatArray:
         """[N] notional of everything in flight, both sides."""
@@ -114,9 +116,10 @@ def exposed(view: View) -> Exposed:
     return Exposed(view, view.working_buy_lots.copy(), view.working_sell_lots.copy())
 
 
-def uses(book: Exposed, params: GuardParameters) -> tuple[LimitUse, ...]:
-    """How much of every limit is used, for the record and the screen."""
-    view, cap = book.view, caps(book.view, params)
+def uses(book: Exposed, params: GuardParameters, cap: Caps | None = None) -> tuple[LimitUse, ...]:
+    """How much of every limit is used, for the record and the screen; `cap` where it is known already."""
+    view = book.view
+    cap = caps(view, params) if cap is None else cap
     per_row = book.instrument_usd()
     lines: list[LimitUse] = []
     for limit, allowed, (low, high) in (
@@ -138,7 +141,7 @@ def uses(book: Exposed, params: GuardParameters) -> tuple[LimitUse, ...]:
     lines.append(LimitUse("fees", "hour", book.fees_usd(), params.max_fees_usd_per_hour))
     lines.append(LimitUse("orders", "minute", view.creates_last_minute, params.max_orders_per_minute))
     if np.isfinite(cap.scenario) or params.max_scenario_loss is not None:
-        lines.append(LimitUse("scenario", "book", book.scenario_loss_usd(), cap.scenario))
+        lines.append(LimitUse("scenario", "book", book.scenario_loss_usd(cap.grid), cap.scenario))
     lines.append(LimitUse("margin", "pool", view.margin_use, params.max_margin_use))
     if (most := params.max_daily_loss or params.halt_daily_loss) is not None:
         lines.append(LimitUse("daily_loss", "book", daily_loss(view), most))

@@ -20,20 +20,37 @@ _VOL = np.tile(VOLS, len(MOVES))
 _LEAST_YEARS = 0.5 / 24 / DAYS_PER_YEAR  # an option's last half hour is settled by an average
 
 
-def worst_loss_usd(view: View, lots: IntArray, buys: IntArray, sells: IntArray) -> float:
-    """The most that `lots` [N] and any subset of working `buys` and `sells` [N] would lose, USD ≥ 0; NaN where what is
-    held or working cannot be valued."""
-    universe = view.universe
-    rows = np.flatnonzero((lots != 0) | (buys != 0) | (sells != 0))
-    gain = gain_per_lot(view, rows)
-    fills = np.minimum(gain * buys[rows], 0.0) + np.minimum(-gain * sells[rows], 0.0)
-    each = gain * lots[rows] + fills
-    total = 0.0
-    for u in range(len(universe.underlyings)):
-        of = universe.underlying[rows] == u
-        outcome = _MOVE * view.exposure_base_usd[u] + each[:, of].sum(axis=1)
-        total += float(np.maximum(-outcome.min(), 0.0))
-    return total
+class Grid:
+    """One view revalued, once for the rows that matter: those held or working, and others as they are asked for."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._known = np.zeros(len(view.universe), dtype=np.bool_)
+        self._gain = np.zeros((len(_MOVE), len(view.universe)))
+
+    def worst_loss_usd(self, lots: IntArray, buys: IntArray | None = None, sells: IntArray | None = None) -> float:
+        """The most that `lots` [N] and any subset of working `buys` and `sells` [N] would lose, USD ≥ 0; NaN where
+        what is held or working cannot be valued."""
+        universe, nothing = self._view.universe, np.zeros_like(lots)
+        buys, sells = nothing if buys is None else buys, nothing if sells is None else sells
+        rows = np.flatnonzero((lots != 0) | (buys != 0) | (sells != 0))
+        gain = self._of(rows)
+        outcome = gain * lots[rows]
+        if buys.any() or sells.any():
+            outcome += np.minimum(gain * buys[rows], 0.0) + np.minimum(-gain * sells[rows], 0.0)
+        total = 0.0
+        for u in range(len(universe.underlyings)):
+            of = universe.underlying[rows] == u
+            worst = (_MOVE * self._view.exposure_base_usd[u] + outcome[:, of].sum(axis=1)).min()
+            total += float(np.maximum(-worst, 0.0))
+        return total
+
+    def _of(self, rows: IntArray) -> FloatArray:
+        new = rows[~self._known[rows]]
+        if len(new):
+            self._gain[:, new] = gain_per_lot(self._view, new)
+            self._known[new] = True
+        return self._gain[:, rows]
 
 
 def gain_per_lot(view: View, rows: IntArray) -> FloatArray:

@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from vollib.black import undiscounted_black  # type: ignore[import-untyped]
@@ -11,7 +10,7 @@ from vollib.black import undiscounted_black  # type: ignore[import-untyped]
 from dea_daemon.domain.decisions import Licence, View
 from dea_daemon.guards.guard import guard
 from dea_daemon.guards.limits import exposed, uses
-from dea_daemon.guards.scenarios import MOVES, VOLS, worst_loss_usd
+from dea_daemon.guards.scenarios import MOVES, VOLS, Grid
 from tests.guards.test_options_guards import admitted, bases, held, order, orders_in, positions, view, working
 from tests.guards.test_relative_and_greek_limits import limits
 from tests.guards.views import COIN_CALL, COIN_PUT, SPOT, USDC_CALL, USDC_PUT, VOL, WITH_OPTIONS, YEARS
@@ -54,8 +53,7 @@ def loss_by_hand(lots, base) -> float:
 @settings(max_examples=60, deadline=None)
 def test_the_loss_is_that_of_the_account_revalued_by_its_contracts_terms(position, base):
     v = view(position, base=base)
-    none = np.zeros(len(ROWS), dtype=np.int64)
-    found = worst_loss_usd(v, v.position_lots, none, none)
+    found = Grid(v).worst_loss_usd(v.position_lots)
     assert found == pytest.approx(loss_by_hand(v.position_lots, base), rel=1e-6, abs=0.5)
 
 
@@ -65,21 +63,19 @@ def test_the_loss_is_that_of_the_account_revalued_by_its_contracts_terms(positio
 )
 def test_each_kind_of_position_has_a_worst_case(book, gains_by):
     v = view(held(**book))
-    none = np.zeros(len(ROWS), dtype=np.int64)
-    assert worst_loss_usd(v, v.position_lots, none, none) > 0.0, gains_by
+    assert Grid(v).worst_loss_usd(v.position_lots) > 0.0, gains_by
 
 
 @given(positions, bases, orders_in(most=4))
 @settings(max_examples=25, deadline=None)
 def test_no_subset_of_working_orders_loses_more_than_the_worst_that_is_told(position, base, orders):
     v = view(position, base=base)
-    none = np.zeros(len(ROWS), dtype=np.int64)
-    told = working(v, orders).scenario_loss_usd()
+    told = working(v, orders).scenario_loss_usd(Grid(v))
     for chosen in itertools.product((0, 1), repeat=len(orders)):
         lots = v.position_lots.copy()
         for take, o in zip(chosen, orders, strict=True):
             lots[o.row] += take * o.side.sign * o.lots
-        assert worst_loss_usd(v, lots, none, none) <= told + 1e-6
+        assert Grid(v).worst_loss_usd(lots) <= told + 1e-6
 
 
 @given(positions, bases, orders_in(most=4))
@@ -87,14 +83,13 @@ def test_no_subset_of_working_orders_loses_more_than_the_worst_that_is_told(posi
 def test_no_subset_of_admitted_orders_exceeds_the_limit_or_worsens_a_breach(position, base, orders):
     v = view(position, base=base, equity_usd=1e6)
     params = limits(max_scenario_loss=0.05)
-    none = np.zeros(len(ROWS), dtype=np.int64)
-    now = worst_loss_usd(v, v.position_lots, none, none)
+    now = Grid(v).worst_loss_usd(v.position_lots)
     let, _ = admitted(v, orders, params)
     for chosen in itertools.product((0, 1), repeat=len(let)):
         lots = v.position_lots.copy()
         for take, o in zip(chosen, let, strict=True):
             lots[o.row] += take * o.side.sign * o.lots
-        assert worst_loss_usd(v, lots, none, none) <= max(50_000.0, now) + 1e-6
+        assert Grid(v).worst_loss_usd(lots) <= max(50_000.0, now) + 1e-6
 
 
 def test_a_book_beyond_its_scenario_limit_may_only_reduce_and_says_how_far_it_is():

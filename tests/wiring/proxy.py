@@ -20,6 +20,7 @@ from tests.wiring.processes import Venue
 HOST = "127.0.0.1"
 CHUNK = 65_536
 DELAY_S = 0.4
+LINGER_S = 0.3  # the venue's server drops a request whose client hangs up at once, and a real one would have taken it
 
 
 class Cut(StrEnum):
@@ -164,6 +165,7 @@ class Proxy:
         while True:
             data = await reader.read(CHUNK)
             if not data:
+                await asyncio.sleep(LINGER_S if up else 0.0)
                 raise EOFError
             now = self._now
             stray = up and writer in self._stray
