@@ -60,6 +60,11 @@ def _mend(iv: FloatArray, settled: npt.NDArray[np.bool_], x: FloatArray, value: 
         iv[rough] = _bracketed(x[rough], value[rough]) / np.sqrt(tau[rough])
 
 
+def prepare() -> None:
+    """Make the table now: it takes some 50 ms, which the first call in a decision would lack."""
+    _table()
+
+
 def iv_uncertainty(tick_usd: Floats, vega: Floats) -> FloatArray:
     """How far half a tick moves the implied volatility: ½ tick/ν, σ units. A coin tick is tick · F in USD."""
     with np.errstate(all="ignore"):

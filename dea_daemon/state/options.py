@@ -18,7 +18,7 @@ from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MS, NS_P
 from dea_daemon.domain.parameters import PricingParameters
 from dea_daemon.pricing import black
 from dea_daemon.pricing.forwards import Layout, forwards, layout
-from dea_daemon.pricing.implied import implied_volatility
+from dea_daemon.pricing.implied import implied_volatility, prepare
 from dea_daemon.state.effects import Effects
 from dea_daemon.state.windows import NEVER, lengthened
 
@@ -55,6 +55,7 @@ class OptionMarket:
     """One place per universe row; NaN where the venue has not spoken. `fold` and `value` write."""
 
     def __init__(self) -> None:
+        prepare()
         self.mark_iv, self.bid_iv, self.ask_iv, self.forward = (np.zeros(0) for _ in range(4))
         self.delta, self.vega, self.last_iv = (np.zeros(0) for _ in range(3))
         self.told_ns: IntArray = np.zeros(0, dtype=np.int64)
