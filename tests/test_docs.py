@@ -64,3 +64,9 @@ def test_the_wheel_carries_the_shipped_configurations(tmp_path):
         names = set(wheel.namelist())
     assert {f"dea_daemon/config/{file.name}" for file in ROOT.glob("config/*.yaml")} <= names
     assert not [name for name in names if name.startswith(("tests/", "config/", "docs/"))]
+
+
+def test_every_test_the_reliability_page_names_exists():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "reliability.md").read_text()))
+    there = {name for file in ROOT.glob("tests/**/*.py") for name in re.findall(r"def (test_\w+)", file.read_text())}
+    assert named and named <= there, named - there

@@ -1,6 +1,6 @@
 """Histories with an option book: an expiry, listings, and what venues tell of options, told wrongly.
 
-A failing seed prints how to live through it again; `python -m tests.simulation SEED --options` tells its whole story.
+A failing seed prints how to live through it again; `--story` there tells all that happened.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,10 @@ from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.simvenue.words import Settled
 from dea_daemon.wiring.paper import ACCOUNT
-from tests.simulation.chain import EXPIRY_S, Fate, OptionChances
-from tests.simulation.world import START_NS, World
+from dea_daemon.wiring.simulate.chain import EXPIRY_S, Fate
+from dea_daemon.wiring.simulate.faults import BY_NAME
+from dea_daemon.wiring.simulate.run import Plan
+from dea_daemon.wiring.simulate.world import START_NS, World
 
 
 def live(seed: int, seconds: float, **options: object) -> World:
@@ -28,8 +30,7 @@ def live(seed: int, seconds: float, **options: object) -> World:
         world.run(seconds)
         world.settle()
     except BaseException as error:
-        storm = options.get("storm", 1.0)
-        error.add_note(f"again: python -m tests.simulation {seed} --seconds {seconds:g} --storm {storm:g} --options")
+        error.add_note(Plan(seed, tuple(BY_NAME), seconds, world.storm, True).command())
         raise
     return world
 
@@ -71,7 +72,7 @@ def agrees(world: World) -> bool:
 def deliver(world: World, *, recorded_s: float, shown_s: float) -> None:
     """Deliveries are written down so long after, and the positions show so long in reports."""
 
-    def ended(s: Settled, now_ns: int, chances: OptionChances) -> None:
+    def ended(s: Settled, now_ns: int) -> None:
         recorded_ns, shown_ns = (now_ns + int(seconds * NS_PER_S) for seconds in (recorded_s, shown_s))
         world.venue.deliveries.fates[s.instrument] = Fate(s.lots, recorded_ns, shown_ns, s.lots)
 
@@ -120,7 +121,7 @@ def test_the_delta_it_holds_is_the_venues_own_to_a_thousandth_of_the_options_not
 def test_nonsense_does_happen():
     """Guards the guards: a world in which nothing goes wrong proves nothing."""
     world = World(101, options=True, storm=2.0)
-    world.run(25.0)
+    world.run(40.0)
     told = "\n".join(world.log)
     assert world.venue.tickers.spells > 2
     assert world.ledger.settled

@@ -5,9 +5,11 @@ in every way `Cut` knows, and the venue itself stops for a while. Targets change
 to and from the limit on net exposure: an order too many, or one forgotten, exceeds it.
 """
 
+import contextlib
 import json
 import random
 import signal
+import sqlite3
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -136,6 +138,14 @@ def assert_nothing_lived_that_was_proved_absent(venue: Venue, output: Path) -> N
     assert not absent & {record["label"] for record in venue.records("order.accepted")}
 
 
+def assert_every_intent_ended(state: Path) -> None:
+    """Of each order that was ever written down it is known how it ended: no life forgot what another sent."""
+    with contextlib.closing(sqlite3.connect(state / "ledger.sqlite")) as db:
+        query = """SELECT client_order_id, state FROM intents LEFT JOIN order_states USING (client_order_id)
+                   WHERE NOT coalesce(settled, 0)"""
+        assert db.execute(query).fetchall() == []
+
+
 def assert_nothing_left(venue: Venue) -> None:
     ended = {r["order_id"] for r in venue.records("order.cancelled")}
     left = {r["order_id"]: r["amount"] for r in venue.records("order.accepted") if r["order_id"] not in ended}
@@ -195,29 +205,38 @@ class Attack:
     def tail(self) -> str:
         return self.daemon.output.read_text()[-3_000:]
 
-    def kill(self) -> None:
+    def end(self) -> None:
+        assert self.daemon.process.poll() is None, f"it ended by itself: {self.tail()}"
         self.daemon.kill()
+
+    def kill(self) -> None:
+        self.end()
         self.daemon = self.start()
+
+    def kill_astray(self) -> None:
+        """The next life finds a way to the venue while what this one sent is still out."""
+        time.sleep(self.rng.uniform(0.1, 0.8))
+        self.kill()
+        time.sleep(3.0)
 
     def cut(self, how: str, seconds: float, *, kill: bool) -> None:
         """Cut the wire, or stop the venue, for so long; the daemon may be killed meanwhile."""
-        before = self.proxy.struck
+        before, astray = self.proxy.struck, kill and how == Cut.STRAY
         if how == FROZEN:
             self.venue.process.send_signal(signal.SIGSTOP)
             time.sleep(seconds)
             if kill:
-                self.daemon.kill()
+                self.end()
             self.venue.process.send_signal(signal.SIGCONT)
         else:
             with self.proxy.cut(Cut(how)):
-                early = self.rng.uniform(0.0, seconds) if how == Cut.STRAY and kill else 0.0
-                time.sleep(seconds - early)
-                if kill:
-                    self.daemon.kill()
-                if early:  # the next one finds a way to the venue while what this one sent is still out
-                    self.daemon = self.start()
-                    time.sleep(early)
-        if self.daemon.process.poll() is not None and kill:
+                if astray:
+                    self.kill_astray()
+                else:
+                    time.sleep(seconds)
+                    if kill:
+                        self.end()
+        if kill and not astray:
             self.daemon = self.start()
         self.struck[how] += self.proxy.struck > before or how == FROZEN
 
@@ -257,11 +276,12 @@ def trade_through(folder: Path, seed: int, kills: int, cuts: int, tell: Callable
                 wait_for(lambda: at_rest(attack.daemon), 60, f"rest; {attack.tail()}")
                 assert attack.daemon.stop(DRAIN_S) == 0, attack.tail()
             finally:
-                attack.daemon.process.kill()
+                attack.daemon.kill()
         watched = assert_never_more_than_allowed(venue)
         assert_one_order_a_label(venue)
         assert_no_fill_lost(venue, attack.state)
         assert_nothing_lived_that_was_proved_absent(venue, attack.daemon.output)
+        assert_every_intent_ended(attack.state)
         assert_nothing_left(venue)
         finished = attack.daemon.finished()
         assert finished["reconciled"] and finished["open_orders"] == 0

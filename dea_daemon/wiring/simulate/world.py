@@ -6,6 +6,8 @@ anything is sent.
 """
 
 import random
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -19,30 +21,31 @@ from dea_daemon.domain.events import (
     InstrumentsListed,
     Operator,
     OperatorSpoke,
+    ParametersReloaded,
     RecordFailed,
     RecordRestored,
     RunStarted,
 )
-from dea_daemon.domain.instruments import AccountKey, Instrument, Side, Universe
+from dea_daemon.domain.instruments import AccountKey, Instrument, Universe
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
 from dea_daemon.domain.orders import TERMINAL, Order, OrderState
 from dea_daemon.domain.parameters import Parameters
-from dea_daemon.engine import begin, step
+from dea_daemon.engine import begin, reload, step
 from dea_daemon.simvenue import scenarios
 from dea_daemon.simvenue.exchange import Exchange
 from dea_daemon.wiring.paper import ACCOUNT
-from tests.simulation import chain
-from tests.simulation.oracle import Oracle
-from tests.simulation.venue import Chances, FaultyVenue
+from dea_daemon.wiring.simulate import chain
+from dea_daemon.wiring.simulate.coverage import NONE, Pair
+from dea_daemon.wiring.simulate.ending import settled
+from dea_daemon.wiring.simulate.faults import BY_NAME, Faults
+from dea_daemon.wiring.simulate.mishaps import Mishaps
+from dea_daemon.wiring.simulate.oracle import Oracle, promise
+from dea_daemon.wiring.simulate.venue import STRANGER, FaultyVenue
 
 START_NS = 1_790_000_000 * NS_PER_S
 GRID_NS = 100 * NS_PER_MS
 SCENARIOS = ("default", "default", "volatile", "volatile", "crash", "expiry", "funding")
-OPERATORS = (
-    Operator.HALT, Operator.REDUCE_ONLY, Operator.NORMAL, Operator.NORMAL, Operator.FLATTEN, Operator.DRAIN,
-    Operator.DISARM, Operator.ARM, Operator.PAUSE,
-)  # fmt: skip
 
 
 @dataclass
@@ -73,12 +76,19 @@ class World:
     """One history. `now_ns` is true time, the venue's, and the receipt clock; the wall clock may step off it."""
 
     def __init__(
-        self, seed: int, *, storm: float = 1.0, scenario: str = "", options: bool = False, **sections: object
+        self,
+        seed: int,
+        *,
+        storm: float = 1.0,
+        scenario: str = "",
+        options: bool = False,
+        faults: Iterable[str] = tuple(BY_NAME),
+        **sections: object,
     ) -> None:
-        """`storm` multiplies every chance of a fault; 0 is a venue without any. With `options` the account holds
-        some, and their nearest expiry ends while the history lasts."""
+        """`storm` multiplies the rates of the faults named; 0 is a venue without any. With `options` the account
+        holds some, and their nearest expiry ends while the history lasts."""
         self.seed, self.storm = seed, storm
-        self.rng, self.dice = random.Random(seed), random.Random(f"options {seed}")
+        self.rng = random.Random(seed)  # noqa: S311 of the scene and the parameters
         self.now_ns = START_NS
         if options:
             scene = chain.scene(scenario or self.rng.choice(chain.SCENES))
@@ -86,25 +96,30 @@ class World:
             scene = replace(scenarios.load(scenario or self.rng.choice(SCENARIOS)), options=False)
         self.exchange = Exchange(scene, seed, START_NS)
         self.exchange.open_account(ACCOUNT, dict(scene.deposits))
-        chain.trade_book(self.exchange, self.dice)
+        self.exchange.open_account(STRANGER, dict.fromkeys(self.exchange.currencies(), 1000000000.0))
+        chain.trade_book(self.exchange, random.Random(f"book {seed}"))  # noqa: S311
         self.exchange.events()  # that was before we came
         instruments = tuple(self.exchange.instruments.values())
         self.universe = Universe((AccountKey("deribit", ACCOUNT),), tuple((0, i) for i in instruments))
-        chances = (Chances().times(storm), chain.OptionChances().times(storm))
-        self.venue = FaultyVenue(self.exchange, self.universe, self.rng, chances[0], self.dice, chances[1])
+        self.faults = Faults(seed, faults, storm)
+        self.faults.witness = self.injected
+        self.met: Counter[Pair] = Counter()
+        self.struck: Counter[str] = Counter()
+        self.steps = 0
+        self.venue = FaultyVenue(self.exchange, self.universe, self.faults)
         self.venue.open_heartbeat(self.now_ns)
-        self.faulty = storm > 0.0
+        self.mishaps = Mishaps(self)
         self.sections = {"pricing": {"settlement_window_s": scene.settlement_window_s}} | sections
         if options:
             self.sections.setdefault("guards", {"max_gross_usd": 2_000_000})
         self.ledger = Ledger()
-        self.oracle = Oracle(self)
         self.ledger_broken = False
-        self.down_until_ns = 0
+        self.down_until_ns = self.blocked_until_ns = 0
         self.runs = self.crashes = 0
         self.log: list[str] = []
-        self._plans: list[tuple[int, str]] = []
+        self._backlog: list[AnyEvent] = []
         self._grid_ns = START_NS
+        self.oracle = Oracle(self)
         self.start()
 
     # --- a run -----------------------------------------------------------------------------------
@@ -140,15 +155,22 @@ class World:
         self._tick_ns = self.now_ns
         self._last_tick_ns = 0
         self._wake: tuple[int, str] | None = None
-        self.venue.open_public(self.now_ns)
-        self.venue.open_private(self.now_ns)
+        if self.now_ns >= self.venue.away_until_ns:  # else its streams open when it is back
+            self.venue.open_public(self.now_ns)
+            self.venue.open_private(self.now_ns)
 
     def crash(self) -> None:
         """The process dies between two instructions; another starts a while later."""
         self.crashes += 1
         self.tell("crash")
         self.venue.forget_us()
-        self.down_until_ns = self.now_ns + int(self.rng.choice((0.2, 2.0, 20.0)) * NS_PER_S)
+        self.blocked_until_ns = 0
+        self._backlog.clear()
+        self.down_until_ns = self.now_ns + int(self.faults.dice("crash").choice((0.2, 2.0, 20.0)) * NS_PER_S)
+
+    def block(self, ns: int) -> None:
+        """The process stands still: what arrives waits, and is read after."""
+        self.blocked_until_ns = self.now_ns + ns
 
     @property
     def utc_ns(self) -> int:
@@ -164,17 +186,23 @@ class World:
         """Live through so much time, faults as they come."""
         until_ns = self.now_ns + int(seconds * NS_PER_S)
         while True:
-            due = [self._grid_ns, self.venue.next_ns() or until_ns, *(at for at, _ in self._plans)]
-            if self.up:
-                due += [self._tick_ns] + ([self._wake[0]] if self._wake else [])
-            elif self.down_until_ns:
-                due.append(self.down_until_ns)
-            now_ns = min(due)
+            now_ns = min(self._due(until_ns))
             if now_ns > until_ns:
                 self.now_ns = until_ns
                 return
             self.now_ns = max(now_ns, self.now_ns)
             self._live()
+
+    def _due(self, until_ns: int) -> list[int]:
+        """When something happens next."""
+        due = [self._grid_ns, self.venue.next_ns() or until_ns, *self.mishaps.due()]
+        if not self.up:
+            due.append(self.down_until_ns)
+        elif self.blocked_until_ns:
+            due.append(self.blocked_until_ns)
+        else:
+            due += [self._tick_ns] + ([self._wake[0]] if self._wake else [])
+        return due
 
     def _live(self) -> None:
         """Everything due now: the market, what arrives, what was planned, then our own tick."""
@@ -184,27 +212,43 @@ class World:
             self.exchange.advance(now_ns)
             self.venue.drain(now_ns)
             self.oracle.look()
-            if self.faulty:
-                self._strike()
+            self.mishaps.strike()
         for event in self.venue.run_until(now_ns):
-            if self.up:
-                self.fold(event)
-        for plan in [p for p in self._plans if p[0] <= now_ns]:
-            self._plans.remove(plan)
-            self._carry_out(plan[1])
+            self.receive(event)
+        self.mishaps.carry_out()
         if self.down_until_ns and self.down_until_ns <= now_ns:
             self.down_until_ns = 0
             self.start()
-        if self.up and (self._tick_ns <= now_ns or (self._wake and self._wake[0] <= now_ns)):
+        if self.blocked_until_ns and self.blocked_until_ns <= now_ns:
+            self.go_on()
+        ready = self.up and not self.blocked_until_ns
+        if ready and (self._tick_ns <= now_ns or (self._wake and self._wake[0] <= now_ns)):
             cause = self._wake[1] if self._wake else "timer"
             self._wake, self._last_tick_ns = None, now_ns
             self._tick_ns = now_ns + self.params.decide_every_ms * NS_PER_MS
             self.fold(DecisionDue(now_ns, self.utc_ns, cause))
 
+    def go_on(self) -> None:
+        """A process that stood still reads what waited."""
+        self.blocked_until_ns = 0
+        waited, self._backlog = self._backlog, []
+        for event in waited:
+            self.receive(msgspec.structs.replace(event, ts_recv_ns=self.now_ns))
+
+    def receive(self, event: AnyEvent) -> None:
+        """An event reaches the process, if there is one, and as soon as it reads."""
+        if self.up and self.blocked_until_ns:
+            self._backlog.append(event)
+        elif self.up:
+            self.fold(event)
+
     def fold(self, event: AnyEvent) -> None:
         """One step, as the runner takes it: step, commit, send."""
         if isinstance(event, InstrumentsListed):
             event = msgspec.structs.replace(event, instruments=self.take(event.instruments))
+        if isinstance(event, ParametersReloaded):
+            self.params = reload(self.state, event)
+        self.steps += 1
         self.oracle.before(event)
         decision = step(self.state, event, self.params)
         self.tell_decision(event, decision)
@@ -212,11 +256,15 @@ class World:
         commands = decision.commands
         if isinstance(event, DecisionDue) and not self._commit(decision):
             commands = tuple(c for c in commands if not isinstance(c, Approved))
-        if self.faulty and self.rng.random() < 0.0001 * self.storm:
-            self.crash()  # after the commit, before the send
+        if self.faults.strikes("crash-unsent"):
+            self.crash()
             return
         for command in commands:
             self.venue.send(command, self.now_ns)
+        if any(
+            isinstance(c, Approved) and self.faults.strikes("halt-unsent", c.order.client_order_id) for c in commands
+        ):
+            self.mishaps.halt()
         if not isinstance(event, DecisionDue) and decision.wake and self._wake is None:
             rate_ns = self.params.decide_at_most_every_ms * NS_PER_MS
             self._wake = (max(self.now_ns, self._last_tick_ns + rate_ns), decision.wake)
@@ -250,7 +298,7 @@ class World:
         account.new_fills.clear()
         for settlement, proof in account.deliveries.new:
             ended = (settlement.account, self.universe.instruments[settlement.row].name)
-            assert ended not in self.ledger.settled, f"{ended[1]} was settled twice"
+            promise(ended not in self.ledger.settled, f"{ended[1]} was settled twice")
             self.ledger.settled[ended] = proof
         account.deliveries.new.clear()
         self.ledger.mode, self.ledger.peak_equity_usd = account.mode, account.peak_equity_usd
@@ -258,91 +306,18 @@ class World:
             self.fold(RecordRestored(self.now_ns))
         return True
 
-    # --- faults ----------------------------------------------------------------------------------
-
-    def _strike(self) -> None:
-        """Ten times a second: does something happen to the world?"""
-        for chance, what in (
-            (0.002, "crash"), (0.004, "public"), (0.004, "private"), (0.003, "ledger"), (0.002, "clock"),
-            (0.006, "operator"), (0.008, "by hand"), (0.004, "rest by hand"), (0.003, "cancel by hand"),
-        ):  # fmt: skip
-            if self.rng.random() < chance * self.storm:
-                self._happen(what)
-
-    def _happen(self, what: str) -> None:
-        now_ns, rng = self.now_ns, self.rng
-        match what:
-            case "crash" if self.up:
-                self.crash()
-            case "public" | "private" if self.up and getattr(self.venue, f"{what}_open"):
-                self.venue.close(now_ns, private=what == "private")
-                self._plan(rng.uniform(0.2, 10.0), f"open {what}")
-                self.tell(f"{what} feed closed")
-            case "ledger":
-                self.ledger_broken = True
-                self._plan(rng.uniform(0.3, 5.0), "mend ledger")
-                self.tell("ledger breaks")
-            case "clock":
-                self.venue.utc_offset_ns = rng.choice((0, 0, -10, 10)) * NS_PER_S
-                self.tell(f"wall clock {self.venue.utc_offset_ns // NS_PER_S:+d} s")
-            case "operator" if self.up:
-                command = rng.choice(OPERATORS)
-                self.operator(command)
-                if command is Operator.DRAIN:
-                    self._plan(rng.uniform(1.0, 5.0), "restart")
-                elif command is not Operator.NORMAL:
-                    self._plan(rng.uniform(2.0, 10.0), "normal")
-            case "by hand" | "rest by hand":
-                row, side = rng.randrange(len(self.universe)), rng.choice((Side.BUY, Side.SELL))
-                lots = self.lots_worth(row, rng.uniform(1_000, 30_000))
-                self.tell(f"{what}: {side} {lots} of {self.universe.instruments[row].name}")
-                self.venue.trade_by_hand(row, side, lots, rests="rest" in what, now_ns=now_ns)
-            case "cancel by hand":
-                self.venue.cancel_by_hand(now_ns)
-
-    def _plan(self, seconds: float, what: str) -> None:
-        self._plans.append((self.now_ns + int(seconds * NS_PER_S), what))
-
-    def _carry_out(self, what: str) -> None:
-        match what:
-            case "open public" if self.up and not self.venue.public_open:
-                self.venue.open_public(self.now_ns)
-            case "open private" if self.up and not self.venue.private_open:
-                self.venue.open_private(self.now_ns)
-            case "mend ledger":
-                self.ledger_broken = False
-            case "normal" if self.up:
-                self.operator(Operator.ARM)
-                self.resume()
-            case "restart" if self.up and self.state.account.draining:
-                self.crash()
-
-    def resume(self) -> None:
-        if self.state.account.mode is Mode.PAUSED:  # goes back to what was before
-            self.operator(Operator.NORMAL)
-        self.operator(Operator.NORMAL)
-
-    def operator(self, command: Operator) -> None:
-        self.fold(OperatorSpoke(self.now_ns, command, "test"))
-
-    def lots_worth(self, row: int, usd: float) -> int:
-        instrument = self.universe.instruments[row]
-        contract = self.exchange.contracts.get(instrument.name)
-        price = 1.0 if self.universe.inverse[row] or contract is None else contract.mark
-        if contract is not None and contract.option:
-            price = contract.index
-        return max(int(usd / (instrument.lot_value * price)), instrument.min_lots)
-
     # --- the end ---------------------------------------------------------------------------------
 
     def settle(self, seconds: float = 60.0) -> None:
         """No more faults: within so long all must be well."""
         self.tell("faults stop")
-        self.faulty = False
-        self.venue.chances, self.venue.option_chances = Chances().times(0.0), chain.OptionChances().times(0.0)
+        self.faults.stop()
+        self.venue.calm()
         self.venue.utc_offset_ns = 0
         self.ledger_broken = False
-        self._plans.clear()
+        self.mishaps.forget()
+        if self.up and self.blocked_until_ns:
+            self.go_on()
         if self.up and self.state.account.draining:
             self.crash()
         self.run(25.0 if not self.up else 0.0)
@@ -354,7 +329,32 @@ class World:
         self.operator(Operator.ARM)
         self.resume()
         self.run(seconds)
-        self.oracle.settled()
+        settled(self.oracle)
+
+    # --- by hand ---------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Back to normal, whatever it was."""
+        if self.state.account.mode is Mode.PAUSED:  # goes back to what was before
+            self.operator(Operator.NORMAL)
+        self.operator(Operator.NORMAL)
+
+    def operator(self, command: Operator) -> None:
+        self.receive(OperatorSpoke(self.now_ns, command, "test"))
+
+    # --- the witness -----------------------------------------------------------------------------
+
+    def injected(self, name: str, label: str) -> None:
+        """A fault struck: note what it met."""
+        self.struck[name] += 1
+        orders = self.state.account.orders
+        if label:
+            if (order := orders.own.get(label)) is not None:
+                self.met[name, str(order.state)] += 1
+            return  # somebody else's order has no state of ours
+        live = [str(order.state) for order in orders.live()] if self.up else []
+        for state in live or [NONE]:
+            self.met[name, state] += 1
 
     # --- the story -------------------------------------------------------------------------------
 

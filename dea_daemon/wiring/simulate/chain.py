@@ -1,7 +1,4 @@
-"""Options in a history: the chain, the book held before the run, and what goes wrong with all of it.
-
-Chances are drawn from dice of their own, so that histories without options stay what they were.
-"""
+"""Options in a history: the chain, the book held before the run, and what goes wrong with all of it."""
 
 import random
 from dataclasses import dataclass, field, replace
@@ -10,13 +7,13 @@ import msgspec
 
 from dea_daemon.domain.events import AnyEvent, MarkUpdated, OptionUpdated, QuoteUpdated, Settlement
 from dea_daemon.domain.instruments import Instrument, Kind, Side, Universe
-from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.domain.orders import TimeInForce
 from dea_daemon.simvenue import scenarios
 from dea_daemon.simvenue.exchange import Exchange
 from dea_daemon.simvenue.scenarios import Scenario
 from dea_daemon.simvenue.words import OrderRequest, Settled, Ticker
 from dea_daemon.wiring.paper import ACCOUNT
+from dea_daemon.wiring.simulate.faults import Faults
 
 SCENES = ("options", "expiry")  # in both the nearest expiry ends while the history lasts
 EXPIRY_S = 12.0  # when it does
@@ -60,27 +57,6 @@ def crossing(exchange: Exchange, instrument: Instrument, side: Side) -> int:
 
 
 # --- tickers ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class OptionChances:
-    """What goes wrong with one ticker of an option, an announcement, an answer about contracts, a settlement."""
-
-    ticker_lost: float = 0.05
-    ticker_late: float = 0.02
-    ticker_twice: float = 0.02
-    spell: float = 0.002  # it tells nonsense for a while
-    series_spell: float = 0.0003  # and so do all of its expiry
-    announcement_lost: float = 0.2
-    listing_lost: float = 0.1
-    listing_failed: float = 0.2
-    listing_late: float = 0.2
-    record_late: float = 0.4
-    record_early: float = 0.2  # told while the position still shows
-    record_wrong: float = 0.05
-
-    def times(self, storm: float) -> "OptionChances":
-        return OptionChances(**{name: min(storm * getattr(self, name), 0.5) for name in self.__dataclass_fields__})
 
 
 def _nothing(mark: MarkUpdated, quote: QuoteUpdated, option: OptionUpdated, x: float) -> list[AnyEvent]:
@@ -133,15 +109,16 @@ NONSENSE = (
 class Tickers:
     """Tickers of options as they arrive: some do not, some late, some twice, some tell nonsense for a while."""
 
-    def __init__(self, universe: Universe, dice: random.Random) -> None:
-        self.universe, self.dice = universe, dice
+    def __init__(self, universe: Universe, faults: Faults) -> None:
+        self.universe, self.faults = universe, faults
         self.spells = 0
         self._spell: dict[object, tuple[int, int, float]] = {}  # row or series: until, number of nonsense, its x
 
-    def told(self, t: Ticker, row: int, now_ns: int, chances: OptionChances) -> list[Told]:
+    def told(self, t: Ticker, row: int, now_ns: int) -> list[Told]:
         """What reaches us of one ticker, and after how long."""
-        dice, option = self.dice, t.option
-        assert option is not None
+        faults, option = self.faults, t.option
+        if option is None:
+            return []
         mark = MarkUpdated(0, t.ts_ns, row, t.mark_price, t.index_price)
         quote = QuoteUpdated(0, t.ts_ns, row, t.best_bid, t.best_bid_amount, t.best_ask, t.best_ask_amount)
         greeks = OptionUpdated(
@@ -149,19 +126,20 @@ class Tickers:
             option.delta, option.gamma, option.vega, option.theta,
         )  # fmt: skip
         events: list[AnyEvent] = [mark, quote, greeks]
-        for key, chance in ((row, chances.spell), (self._series(row), chances.series_spell)):
-            if dice.random() < chance:
-                until_ns = now_ns + int(dice.uniform(0.0, 12.0) * NS_PER_S)
+        for key, name in ((row, "option-nonsense"), (self._series(row), "series-nonsense")):
+            if faults.strikes(name):
+                dice = faults.dice(name)
+                until_ns = now_ns + faults.ns(name, 0.0, 12.0)
                 self._spell[key] = (until_ns, dice.randrange(len(NONSENSE)), dice.random())
                 self.spells += 1
             until_ns, number, x = self._spell.get(key, (0, 0, 0.0))
-            if now_ns < until_ns and chances.spell:
+            if now_ns < until_ns and faults.any:
                 events = NONSENSE[number](mark, quote, greeks, x)
-        if dice.random() < chances.ticker_lost:
+        if faults.strikes("option-lost"):
             return []
-        late = int(dice.uniform(0.2, 5.0) * NS_PER_S) if dice.random() < chances.ticker_late else 0
-        again = [(int(dice.uniform(0.0, 2.0) * NS_PER_S), events)] if dice.random() < chances.ticker_twice else []
-        return [(late, events), *again]
+        late_ns = faults.ns("option-late", 0.2, 5.0) if faults.strikes("option-late") else 0
+        again = [(faults.ns("option-repeated", 0.0, 2.0), events)] if faults.strikes("option-repeated") else []
+        return [(late_ns, events), *again]
 
     def _series(self, row: int) -> str:
         return self.universe.instruments[row].name.rsplit("-", 2)[0]
@@ -184,15 +162,17 @@ class Fate:
 class Deliveries:
     """The venue's records of deliveries, by contract: late, early, or of another size."""
 
-    dice: random.Random
+    faults: Faults
     fates: dict[str, Fate] = field(default_factory=dict)
 
-    def ended(self, s: Settled, now_ns: int, chances: OptionChances) -> None:
-        dice = self.dice
-        late = int(dice.uniform(0.5, 20.0) * NS_PER_S) if dice.random() < chances.record_late else 0
-        early = int(dice.uniform(0.5, 6.0) * NS_PER_S) if dice.random() < chances.record_early else 0
-        told = s.lots * dice.choice((2, -1)) if dice.random() < chances.record_wrong else s.lots
-        self.fates[s.instrument] = Fate(s.lots, now_ns + late, now_ns + early, told)
+    def ended(self, s: Settled, now_ns: int) -> None:
+        faults = self.faults
+        late_ns = faults.ns("settlement-late", 0.5, 20.0) if faults.strikes("settlement-late") else 0
+        shown_ns = faults.ns("settlement-early", 0.5, 6.0) if faults.strikes("settlement-early") else 0
+        told = (
+            s.lots * faults.dice("settlement-wrong").choice((2, -1)) if faults.strikes("settlement-wrong") else s.lots
+        )
+        self.fates[s.instrument] = Fate(s.lots, now_ns + late_ns, now_ns + shown_ns, told)
 
     def records(self, settled: tuple[Settlement, ...], names: list[str], now_ns: int) -> tuple[Settlement, ...]:
         """Those already written down, as the venue has them."""

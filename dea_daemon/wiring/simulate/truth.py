@@ -37,8 +37,8 @@ def delta_usd(contract: Contract, now_ns: int, window_s: float) -> float:
     weight = min(max(left_ns / (window_s * NS_PER_S), 0.0), 1.0) if instrument.expiry_ns else 1.0
     if not contract.option:
         return weight * (lot * spot / contract.mark if contract.inverse else lot * contract.mark)
-    quote = contract.quote
-    assert quote is not None
+    if (quote := contract.quote) is None:
+        return float("nan")
     forward = quote.underlying_price
     sd = quote.mark_iv * sqrt(max(left_ns, 1) / YEAR_NS)
     value, delta = black(forward, instrument.strike, sd, instrument.is_call)
