@@ -58,11 +58,11 @@ def _options(value: Any) -> Mapping[str, Any] | None:
 
 
 def _loosens(option: str, before: Any, after: Any) -> bool:
-    """An option that came or went is judged as loosening where it is a limit."""
+    """A limit that went is looser, one that came is not."""
     if option.startswith(_LOOSER_ANY):
         return not set(after or ()) <= set(before or ())
     if option.startswith(_LOOSER_UP):
-        return before is None or after is None or after > before
+        return after is None or (before is not None and after > before)
     return option.startswith(_LOOSER_DOWN) and (before is None or after is None or after < before)
 
 

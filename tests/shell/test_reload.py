@@ -55,8 +55,13 @@ def test_one_more_currency_taken_at_a_dollar_is_looser(settings):
 def test_every_limit_of_the_guards_is_judged(settings):
     """All of them are upper bounds: a new one of another kind must be given its direction."""
     for option, value in settings.guards.model_dump().items():
-        (change,) = changes(settings, changed(settings, "guards", **{option: value * 2}))
-        assert change.loosens, option
+        if value is None:
+            with_limit = changed(settings, "guards", **{option: 0.5})
+            (came,), (went,) = changes(settings, with_limit), changes(with_limit, settings)
+            assert went.loosens and not came.loosens, option
+        else:
+            (change,) = changes(settings, changed(settings, "guards", **{option: value * 2}))
+            assert change.loosens, option
 
 
 def test_a_target_that_came_or_went_is_a_change_and_no_loosening(settings):

@@ -123,8 +123,8 @@ def test_twenty_kills_duplicate_no_order_and_lose_no_fill(tmp_path):
     "fault",
     [
         "hang_after",
-        "hang_before",
         "late:6000",
+        pytest.param("hang_before", marks=pytest.mark.slow),
         pytest.param("drop_after", marks=pytest.mark.slow),
         pytest.param("http_500_after", marks=pytest.mark.slow),
     ],
