@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import msgspec
+import numpy as np
 
 from dea_daemon.domain.commands import Outgoing
 from dea_daemon.domain.factors import FactorIndex
@@ -107,6 +108,16 @@ class View:
     def delta_usd(self) -> FloatArray:
         """[U] dollar delta of each underlying."""
         return self.exposure_usd[: len(self.universe.underlyings)]
+
+    def factor_usd(self, kind: str) -> FloatArray:
+        """[U] exposure of each underlying to a kind of factor: "gamma", "vega" (weighted to 30 days), …"""
+        first = self.factors.first(kind)
+        return self.exposure_usd[first : first + len(self.universe.underlyings)]
+
+    def factor_per_lot(self, kind: str) -> FloatArray:
+        """[N] what one lot of each row adds to its own underlying's."""
+        rows = np.arange(len(self.universe))
+        return np.asarray(self.exposure_per_lot[self.factors.first(kind) + self.universe.underlying, rows])
 
 
 @dataclass(frozen=True, slots=True)

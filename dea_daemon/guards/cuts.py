@@ -1,7 +1,8 @@
 """Cuts: each takes a wanted book and returns one inside its limit, rounded inward to whole lots.
 
 They undo the change from the present that pushes into the limit first; what is then still over is a breach
-made by prices, and positions themselves are shrunk.
+made by prices, and positions themselves are shrunk. Where a limit is not known (so many times an equity that is
+not) positions may only shrink.
 """
 
 import numpy as np
@@ -14,7 +15,7 @@ from dea_daemon.guards.limits import Caps
 def by_licence(view: View, lots: IntArray, licence: IntArray) -> IntArray:
     """Rows keep only the kind of change their licence allows."""
     held = view.position_lots
-    shrunk = np.clip(lots, np.minimum(held, 0), np.maximum(held, 0))
+    shrunk = _shrunk(view, lots)
     out = np.where(licence == Licence.NOTHING, held, np.where(licence == Licence.SHRINK_POSITION, shrunk, lots))
     hedging = licence == Licence.SHRINK_EXPOSURE
     if not hedging.any():
@@ -33,6 +34,8 @@ def by_licence(view: View, lots: IntArray, licence: IntArray) -> IntArray:
 
 def to_instrument(view: View, lots: IntArray, caps: Caps) -> IntArray:
     """|notional| of each contract within its limit; an unpriced row stays where it is."""
+    if np.isnan(caps.instrument):
+        return _shrunk(view, lots)
     with np.errstate(invalid="ignore"):
         cap = np.floor(caps.instrument / view.notional_per_lot_usd)
     known = np.isfinite(cap)
@@ -58,10 +61,8 @@ def to_vega(view: View, lots: IntArray, caps: Caps) -> IntArray:
 def _to_greek(view: View, lots: IntArray, kind: str, cap: float) -> IntArray:
     if cap == np.inf:
         return lots
-    universe, first = view.universe, view.factors.first(kind)
-    per_lot = view.exposure_per_lot[first + universe.underlying, np.arange(len(universe))]
-    now = view.exposure_usd[first : first + len(universe.underlyings)]
-    return _to_factor(view, lots, now, per_lot, cap, np.zeros(len(universe), dtype=np.bool_))
+    nothing = np.zeros(len(view.universe), dtype=np.bool_)
+    return _to_factor(view, lots, view.factor_usd(kind), view.factor_per_lot(kind), cap, nothing)
 
 
 def _to_factor(
@@ -69,6 +70,8 @@ def _to_factor(
 ) -> IntArray:
     """One exposure of each underlying, `now` [U] and `per_lot` [N] USD, within `cap`. Changes that push into it are
     undone; what is held shrinks where `shrinkable` [N]. Where it is unknown, all stays as it is."""
+    if np.isnan(cap):
+        return _shrunk(view, lots)
     out = lots.copy()
     universe = view.universe
     for u in range(len(universe.underlyings)):
@@ -93,11 +96,13 @@ def to_scenario(view: View, lots: IntArray, caps: Caps) -> IntArray:
     now, then = caps.grid.worst_loss_usd(held), caps.grid.worst_loss_usd(lots)
     if then <= caps.scenario or then <= now:
         return lots
-    return np.clip(lots, np.minimum(held, 0), np.maximum(held, 0))
+    return _shrunk(view, lots)
 
 
 def to_gross(view: View, lots: IntArray, caps: Caps) -> IntArray:
     """Sum of |notional| within its limit."""
+    if np.isnan(caps.gross):
+        return _shrunk(view, lots)
     rows = np.flatnonzero((lots != 0) | (view.position_lots != 0))
     notional = view.notional_per_lot_usd[rows]
     wanted, held = lots[rows], view.position_lots[rows]
@@ -134,6 +139,12 @@ def _undo(
         if worth > 0.0:
             out = np.where(same, _toward_zero(out, max(0.0, 1.0 - rest / worth)), out)
     return out
+
+
+def _shrunk(view: View, lots: IntArray) -> IntArray:
+    """Only the changes that bring a position nearer to flat, and none through it."""
+    held = view.position_lots
+    return np.clip(lots, np.minimum(held, 0), np.maximum(held, 0))
 
 
 def _toward_zero(lots: IntArray, share: float) -> IntArray:

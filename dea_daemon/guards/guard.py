@@ -3,7 +3,7 @@
 import numpy as np
 
 from dea_daemon.domain.decisions import Clip, Licence, Permit, View
-from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
+from dea_daemon.domain.instruments import BoolArray, IntArray
 from dea_daemon.domain.parameters import GuardParameters
 from dea_daemon.guards import cuts
 from dea_daemon.guards.conditions import diverged, guessed, in_doubt, licences, propose
@@ -61,15 +61,10 @@ def _breached(view: View, over_net: BoolArray, cap: Caps) -> BoolArray:
     notional = np.abs(view.position_lots[held]) * view.notional_per_lot_usd[held]
     over_instrument = ~(notional <= cap.instrument)
     over_gross = np.array([not float(notional.sum()) <= cap.gross])
-    greeks = [~(np.abs(_greek(view, kind)) <= most) for kind, most in (("gamma", cap.gamma), ("vega", cap.vega))]
+    greeks = [~(np.abs(view.factor_usd(kind)) <= most) for kind, most in (("gamma", cap.gamma), ("vega", cap.vega))]
     loss = cap.grid.worst_loss_usd(view.position_lots) if cap.scenario != np.inf else 0.0
     over_scenario = np.array([not loss <= cap.scenario])
     return np.concatenate((over_scenario, over_net, *greeks, over_instrument, over_gross))
-
-
-def _greek(view: View, kind: str) -> FloatArray:
-    first = view.factors.first(kind)
-    return view.exposure_usd[first : first + len(view.universe.underlyings)]
 
 
 def _tell(clips: list[Clip], view: View, limit: str, before: IntArray, after: IntArray, why: str) -> None:

@@ -77,9 +77,7 @@ class Exposed:
 
     def greek_usd(self, kind: str) -> tuple[FloatArray, FloatArray]:
         """Likewise of the factors "gamma" or "vega" (weighted to 30 days)."""
-        view, first = self.view, self.view.factors.first(kind)
-        per_lot = view.exposure_per_lot[first + view.universe.underlying, np.arange(len(view.universe))]
-        return self._extremes(view.exposure_usd[first : first + len(view.universe.underlyings)], per_lot)
+        return self._extremes(self.view.factor_usd(kind), self.view.factor_per_lot(kind))
 
     def _extremes(self, now: FloatArray, per_lot: FloatArray) -> tuple[FloatArray, FloatArray]:
         return now - self._swing(per_lot, self.sells, self.buys), now + self._swing(per_lot, self.buys, self.sells)
@@ -121,17 +119,10 @@ def uses(book: Exposed, params: GuardParameters, cap: Caps | None = None) -> tup
     view = book.view
     cap = caps(view, params) if cap is None else cap
     per_row = book.instrument_usd()
-    lines: list[LimitUse] = []
-    for limit, allowed, (low, high) in (
-        ("net", cap.net, book.net_usd()),
-        ("gamma", cap.gamma, book.greek_usd("gamma")),
-        ("vega", cap.vega, book.greek_usd("vega")),
-    ):
-        first = view.factors.first("delta" if limit == "net" else limit)
-        worst = np.maximum(np.abs(low), np.abs(high)).tolist()
-        if np.isfinite(allowed) or limit == "net":
-            names = view.factors.names[first : first + len(worst)]
-            lines += [LimitUse(limit, name, used, allowed) for name, used in zip(names, worst, strict=True)]
+    lines = _factor_uses(view, "net", "delta", book.net_usd(), cap.net)
+    for kind, allowed in (("gamma", cap.gamma), ("vega", cap.vega)):
+        if allowed != np.inf:
+            lines += _factor_uses(view, kind, kind, book.greek_usd(kind), allowed)
     lines += [
         LimitUse("instrument", view.universe.instruments[i].name, float(per_row[i]), cap.instrument)
         for i in np.flatnonzero(per_row)
@@ -140,13 +131,24 @@ def uses(book: Exposed, params: GuardParameters, cap: Caps | None = None) -> tup
     lines.append(LimitUse("turnover", "hour", book.turnover_usd(), params.max_turnover_usd_per_hour))
     lines.append(LimitUse("fees", "hour", book.fees_usd(), params.max_fees_usd_per_hour))
     lines.append(LimitUse("orders", "minute", view.creates_last_minute, params.max_orders_per_minute))
-    if np.isfinite(cap.scenario) or params.max_scenario_loss is not None:
+    if cap.scenario != np.inf:
         lines.append(LimitUse("scenario", "book", book.scenario_loss_usd(cap.grid), cap.scenario))
     lines.append(LimitUse("margin", "pool", view.margin_use, params.max_margin_use))
     if (most := params.max_daily_loss or params.halt_daily_loss) is not None:
         lines.append(LimitUse("daily_loss", "book", daily_loss(view), most))
     lines.append(LimitUse("drawdown", "book", drawdown(view), params.max_drawdown))
     return tuple(lines)
+
+
+def _factor_uses(
+    view: View, limit: str, kind: str, extremes: tuple[FloatArray, FloatArray], allowed: float
+) -> list[LimitUse]:
+    """One line an underlying: the larger of its extremes."""
+    low, high = extremes
+    worst = np.maximum(np.abs(low), np.abs(high)).tolist()
+    first = view.factors.first(kind)
+    names = view.factors.names[first : first + len(worst)]
+    return [LimitUse(limit, name, used, allowed) for name, used in zip(names, worst, strict=True)]
 
 
 def daily_loss(view: View) -> float:

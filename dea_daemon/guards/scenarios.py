@@ -8,7 +8,7 @@ is, and down σ (1 − .25 (30/d)^p), p = .30 below 30 days and .13 above.
 import numpy as np
 
 from dea_daemon.domain.decisions import View
-from dea_daemon.domain.instruments import FloatArray, IntArray
+from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY
 from dea_daemon.pricing import black
 from dea_daemon.pricing.exposure import term_weight
@@ -25,8 +25,8 @@ class Grid:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._known = np.zeros(len(view.universe), dtype=np.bool_)
-        self._gain = np.zeros((len(_MOVE), len(view.universe)))
+        self._known: BoolArray | None = None  # nothing is laid out before a limit asks
+        self._gain = np.zeros((len(_MOVE), 0))
 
     def worst_loss_usd(self, lots: IntArray, buys: IntArray | None = None, sells: IntArray | None = None) -> float:
         """The most that `lots` [N] and any subset of working `buys` and `sells` [N] would lose, USD ≥ 0; NaN where
@@ -46,6 +46,9 @@ class Grid:
         return total
 
     def _of(self, rows: IntArray) -> FloatArray:
+        if self._known is None:
+            self._known = np.zeros(len(self._view.universe), dtype=np.bool_)
+            self._gain = np.zeros((len(_MOVE), len(self._view.universe)))
         new = rows[~self._known[rows]]
         if len(new):
             self._gain[:, new] = gain_per_lot(self._view, new)
@@ -56,19 +59,18 @@ class Grid:
 def gain_per_lot(view: View, rows: IntArray) -> FloatArray:
     """Profit [S, M] USD of one lot of each of `rows` [M], beyond what the coins of e0 make by the move themselves."""
     universe = view.universe
-    move = _MOVE[:, None] * view.settling[rows]
-    gain: FloatArray = move * view.delta_per_lot[rows]
+    gain: FloatArray = _MOVE[:, None] * view.delta_per_lot[rows]  # a dated future's holds what is left to settle
     at = np.flatnonzero(universe.option[rows] & (universe.expiry_ns[rows] > view.utc_ns))
     if len(at):
-        gain[:, at] = _options(view, rows[at], move[:, at])
+        gain[:, at] = _options(view, rows[at])
     # Black deltas stand beside e0 without the options' worth in coin: its move belongs to them then.
     own = view.exposure_per_lot[universe.underlying[rows], rows] - view.delta_per_lot[rows]
     return np.asarray(gain + _MOVE[:, None] * np.where(universe.option[rows], own, 0.0), dtype=np.float64)
 
 
-def _options(view: View, rows: IntArray, move: FloatArray) -> FloatArray:
-    """Revalued [S, M]: the forward moves with the index, the volatility by the grid."""
-    universe = view.universe
+def _options(view: View, rows: IntArray) -> FloatArray:
+    """Revalued [S, M]: the forward moves with what of the index is left to settle, the volatility by the grid."""
+    universe, move = view.universe, _MOVE[:, None] * view.settling[rows]
     days = (universe.expiry_ns[rows] - view.utc_ns) / NS_PER_DAY
     years = np.maximum(days / DAYS_PER_YEAR, _LEAST_YEARS)
     forward, strike, call = view.forward_price[rows], universe.strike[rows], universe.call[rows]
@@ -76,6 +78,6 @@ def _options(view: View, rows: IntArray, move: FloatArray) -> FloatArray:
     now = black.price(forward, strike, years, view.iv[rows], call)
     then = black.price(forward * (1.0 + move), strike, years, np.maximum(shocked, 0.01), call)
     spot = view.underlying_price[universe.underlying[rows]]
-    in_coin = spot * (1.0 + move) * (then / (forward * (1.0 + move)) - now / forward)
+    in_coin = spot * (1.0 + _MOVE[:, None]) * (then / (forward * (1.0 + move)) - now / forward)
     gain = np.where(universe.coin_quoted[rows], in_coin, then - now)
     return np.asarray(universe.lot_value[rows] * gain, dtype=np.float64)

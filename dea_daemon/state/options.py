@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 VEGA_ROUNDING_USD = 0.1
 IV_MAX = 10.0  # a mark's beyond this is no volatility: believed, it would take all delta out of an option
 YEAR_NS = DAYS_PER_YEAR * NS_PER_DAY
-_COLUMNS = ("mark_iv", "bid_iv", "ask_iv", "forward", "delta", "vega", "last_iv")
+_COLUMNS = ("mark_iv", "forward", "delta", "vega", "last_iv")
 
 
 class Valued(NamedTuple):
@@ -56,7 +56,7 @@ class OptionMarket:
 
     def __init__(self) -> None:
         prepare()
-        self.mark_iv, self.bid_iv, self.ask_iv, self.forward = (np.zeros(0) for _ in range(4))
+        self.mark_iv, self.forward = np.zeros(0), np.zeros(0)
         self.delta, self.vega, self.last_iv = (np.zeros(0) for _ in range(3))
         self.told_ns: IntArray = np.zeros(0, dtype=np.int64)
         self.last_iv_ns: IntArray = np.zeros(0, dtype=np.int64)
@@ -73,8 +73,7 @@ class OptionMarket:
 
     def fold(self, event: OptionUpdated) -> None:
         row = event.row
-        self.mark_iv[row], self.bid_iv[row], self.ask_iv[row] = event.mark_iv, event.bid_iv, event.ask_iv
-        self.forward[row] = event.underlying_price
+        self.mark_iv[row], self.forward[row] = event.mark_iv, event.underlying_price
         self.delta[row], self.vega[row] = event.delta, event.vega
         self.told_ns[row] = event.ts_recv_ns
 
@@ -204,7 +203,8 @@ class OptionMarket:
     ) -> None:
         """The venue's Greeks against ours from its own volatility and forward: other inputs are no contradiction.
         Near the settlement conventions differ, and nothing is compared. What is not compared begins anew."""
-        rows = rows[told[rows] & np.isfinite(self.delta[rows]) & (valued.weight[rows] >= 1.0)]
+        said = np.isfinite(self.delta[rows]) & np.isfinite(self.mark_iv[rows]) & np.isfinite(self.forward[rows])
+        rows = rows[told[rows] & said & (valued.weight[rows] >= 1.0)]
         since, self.off_since_ns = self.off_since_ns, np.zeros(len(universe), dtype=np.int64)
         if not len(rows):
             return
@@ -212,10 +212,11 @@ class OptionMarket:
             self.forward[rows], universe.strike[rows], valued.tau_years[rows], self.mark_iv[rows], universe.call[rows]
         )
         with np.errstate(invalid="ignore"):
-            apart = np.abs(g.delta - self.delta[rows]) > params.greeks_tolerance
+            apart = ~(np.abs(g.delta - self.delta[rows]) <= params.greeks_tolerance)
             vega = g.vega / 100.0
             # A venue rounds its Greeks: a small vega may be off by more than the share.
-            apart |= np.abs(vega - self.vega[rows]) > 5.0 * params.greeks_tolerance * vega + VEGA_ROUNDING_USD
+            room = 5.0 * params.greeks_tolerance * vega + VEGA_ROUNDING_USD
+            apart |= ~np.isnan(self.vega[rows]) & ~(np.abs(vega - self.vega[rows]) <= room)
         begun = np.where(apart, np.where(since[rows] > 0, since[rows], now_ns), 0)
         self.off_since_ns[rows] = begun
         valued.off[rows] = (begun > 0) & (now_ns - begun >= params.greeks_off_ms * NS_PER_MS)

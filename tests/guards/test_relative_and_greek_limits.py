@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from dea_daemon.domain.decisions import Licence, View
 from dea_daemon.domain.modes import Mode
+from dea_daemon.guards import cuts
 from dea_daemon.guards.conditions import licences
 from dea_daemon.guards.guard import guard
 from dea_daemon.guards.limits import caps, exposed, uses
@@ -135,3 +136,13 @@ def test_a_halt_for_a_days_loss_comes_from_reduce_only_too_and_nothing_leads_bac
     assert guard(v, v.position_lots, params).mode is Mode.HALTED
     v = view(equity_usd=1e6, day_equity_usd=1e6, mode=Mode.HALTED)
     assert guard(v, v.position_lots, params).mode is Mode.HALTED
+
+
+def test_a_limit_in_equities_that_are_not_known_lets_positions_only_shrink():
+    params = limits(max_gross_leverage=3.0, max_net_leverage=1.5, max_instrument_leverage=1.0, max_scenario_loss=0.1)
+    v = view(held(perp=1_000, coin_call=-40), equity_usd=math.nan, day_equity_usd=1e6)
+    wanted = v.position_lots.copy()
+    wanted[BTC_PERP], wanted[COIN_CALL] = 500, -80
+    for cut in (cuts.to_instrument, cuts.to_net, cuts.to_gross, cuts.to_scenario):
+        lots = cut(v, wanted, caps(v, params))
+        assert (lots[BTC_PERP], lots[COIN_CALL]) == (500, -40), cut

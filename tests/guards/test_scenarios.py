@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from vollib.black import undiscounted_black  # type: ignore[import-untyped]
@@ -10,7 +11,7 @@ from vollib.black import undiscounted_black  # type: ignore[import-untyped]
 from dea_daemon.domain.decisions import Licence, View
 from dea_daemon.guards.guard import guard
 from dea_daemon.guards.limits import exposed, uses
-from dea_daemon.guards.scenarios import MOVES, VOLS, Grid
+from dea_daemon.guards.scenarios import MOVES, VOLS, Grid, gain_per_lot
 from tests.guards.test_options_guards import admitted, bases, held, order, orders_in, positions, view, working
 from tests.guards.test_relative_and_greek_limits import limits
 from tests.guards.views import COIN_CALL, COIN_PUT, SPOT, USDC_CALL, USDC_PUT, VOL, WITH_OPTIONS, YEARS
@@ -116,3 +117,14 @@ def unvalued(v: View, row: int) -> View:
     per_lot, iv = v.delta_per_lot.copy(), v.iv.copy()
     per_lot[row], iv[row] = math.nan, math.nan
     return view(tuple(v.position_lots), delta_per_lot=per_lot, iv=iv)
+
+
+def test_in_the_settlement_window_only_what_is_left_to_settle_moves():
+    v = view(held(perp=1_000, coin_call=10))
+    half = np.full(len(ROWS), 0.5)
+    perp, call = np.array([BTC_PERP]), np.array([COIN_CALL])
+    # A dated future's delta holds the share already; an option's does not enter its revaluation.
+    future = view(held(perp=1_000, coin_call=10), settling=half, delta_per_lot=v.delta_per_lot * 0.5)
+    np.testing.assert_allclose(gain_per_lot(future, perp), 0.5 * gain_per_lot(v, perp))
+    option = view(held(perp=1_000, coin_call=10), settling=half)
+    assert (np.abs(gain_per_lot(option, call)) <= np.abs(gain_per_lot(v, call)) + 1e-9)[np.tile(VOLS, 9) == 0.0].all()
