@@ -64,6 +64,8 @@ class View:
     greeks_off: BoolArray
     pinned: BoolArray
     settling: FloatArray
+    peg: FloatArray  # [N] USD price of the stablecoin a row settles or is quoted in; 1 where it is none, or unheard
+    shut: BoolArray  # [N] the venue takes no orders there, or changed its lots or ticks since the start
     # account [N], [K]
     position_lots: IntArray
     working_buy_lots: IntArray
@@ -79,9 +81,16 @@ class View:
     day: int  # UTC, days since 1970
     day_equity_usd: float  # the day's first; 0: not known yet
     margin_use: float  # the worst pool's maintenance margin over its equity; NaN where that is not known
+    row_margin_use: FloatArray  # [N] likewise, of the pool each row is margined in
+    liquidation_distance: float  # the smallest move of everything that would liquidate a pool; infinite without any
     turnover_hour_usd: float
+    turnover_day_usd: float
     fees_hour_usd: float
+    fees_day_usd: float
     creates_last_minute: int
+    creates_last_hour: int
+    cancels_last_hour: int
+    day_returns: FloatArray  # [H, U] joint moves of the underlyings, scaled to a day; H is 0 before any was seen
     clock_step_ns: int
     # conditions
     mode: Mode
@@ -90,6 +99,7 @@ class View:
     ready: bool  # the account was reported, and every restored order is settled
     account_fresh: bool  # [all accounts] private stream and reports are recent
     recording: bool  # the ledger accepts writes
+    watched: bool  # somebody cancels our orders should we stop, where that was asked for
     outside: tuple[str, ...]  # held in contracts that are not configured: exposure nobody measures
     orders: tuple[Order, ...]  # live and unknown ones, ours
     # for execution

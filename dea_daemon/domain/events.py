@@ -58,6 +58,8 @@ class RunStarted(Event, frozen=True, tag=True, array_like=True, gc=False):
     day: int = 0  # UTC, days since 1970, of the next
     day_equity_usd: float = 0.0  # the day's first; 0: not known
     settled: tuple[tuple[int, str], ...] = ()  # account and contract of recent deliveries: each counts once
+    day_turnover_usd: float = 0.0
+    day_fees_usd: float = 0.0
 
 
 class DecisionDue(Event, frozen=True, tag=True, array_like=True, gc=False):
@@ -101,6 +103,13 @@ class RecordFailed(Event, frozen=True, tag=True, array_like=True, gc=False):
 
 class RecordRestored(Event, frozen=True, tag=True, array_like=True, gc=False):
     """The ledger accepts writes again, and what it missed is in it."""
+
+
+class WatchdogChanged(Event, frozen=True, tag=True, array_like=True, gc=False):
+    """The process that cancels our orders if we stop was started, or is no longer there: no new risk without it."""
+
+    alive: bool
+    why: str = ""
 
 
 # --- market data ------------------------------------------------------------------------------------
@@ -198,15 +207,27 @@ class ListingChanged(Event, frozen=True, tag=True, array_like=True, gc=False):
 
 class InstrumentsListed(Event, frozen=True, tag=True, array_like=True, gc=False):
     """Answer to QueryInstruments: contracts of ours (by the configuration's patterns) that have no row yet.
-    They join behind all others. `why` is not empty where the venue could not be asked."""
+    They join behind all others. `why` is not empty where the venue could not be asked. `changed` are contracts that
+    have a row and are now traded in other lots or ticks: nothing is sent there before a restart reads them anew."""
 
     account: int
     instruments: tuple[Instrument, ...]
     why: str = ""
+    changed: tuple[Instrument, ...] = ()
+
+
+class VenueStateChanged(Event, frozen=True, tag=True, array_like=True, gc=False):
+    """The venue announced that it takes no orders (maintenance, a locked market), or that it does again.
+    `currency` not empty: only contracts whose index is in that currency are concerned."""
+
+    account: int
+    open: bool
+    why: str = ""
+    currency: str = ""
 
 
 class IndexUpdated(Event, frozen=True, tag=True, array_like=True, gc=False):
-    """USD price of one currency at one venue. Latest wins."""
+    """USD price of one currency at one venue, stablecoins included. Latest wins."""
 
     ts_event_ns: int
     account: int
@@ -304,7 +325,8 @@ class CancelUnknown(Event, frozen=True, tag=True, array_like=True, gc=False):
 class FillReceived(Event, frozen=True, tag=True, array_like=True, gc=False):
     """An execution of an order in our account, ours or not. Idempotent by (account, trade_id). Never drops.
 
-    `fee` is in `fee_currency`, positive when paid.
+    `fee` is in `fee_currency`, positive when paid. `liquidation`: the venue's own doing, of a position of ours that
+    it liquidated or deleveraged.
     """
 
     ts_event_ns: int
@@ -319,6 +341,7 @@ class FillReceived(Event, frozen=True, tag=True, array_like=True, gc=False):
     fee: float
     fee_currency: str
     is_maker: bool
+    liquidation: bool = False
 
 
 class PositionReport(msgspec.Struct, frozen=True, array_like=True):
@@ -400,11 +423,13 @@ class OrderEvidence(Event, frozen=True, tag=True, array_like=True, gc=False):
 
 MarketEvent = (
     BookSnapshot | BookDelta | QuoteUpdated | TradePrinted | MarkUpdated | OptionUpdated | IndexUpdated
-    | FeedOpened | FeedClosed | FeedAlive | MessageRefused | ListingChanged | InstrumentsListed
+    | FeedOpened | FeedClosed | FeedAlive | MessageRefused | ListingChanged | InstrumentsListed | VenueStateChanged
 )  # fmt: skip
 AccountEvent = (
     OrderSeen | CreateRefused | CreateUnknown | CancelRefused | CancelUnknown | FillReceived | PoolUpdated
     | AccountReported | OrderEvidence
 )  # fmt: skip
-RunEvent = RunStarted | DecisionDue | OperatorSpoke | ParametersReloaded | RecordFailed | RecordRestored
+RunEvent = (
+    RunStarted | DecisionDue | OperatorSpoke | ParametersReloaded | RecordFailed | RecordRestored | WatchdogChanged
+)  # fmt: skip
 AnyEvent = MarketEvent | AccountEvent | RunEvent

@@ -165,6 +165,10 @@ class Universe:
         self.settle_currencies = tuple(dict.fromkeys(i.settle_currency for i in self.instruments))
         settles = {name: c for c, name in enumerate(self.settle_currencies)}
         self.settle_currency = self._whole(lambda i: settles[i.settle_currency])
+        # Margin pools by account and currency: `pool` [N] numbers them.
+        keys = [(a, i.margin_pool) for a, i in rows]
+        self.pools = tuple(dict.fromkeys(keys))
+        self.pool: IntArray = np.array([self.pools.index(key) for key in keys], dtype=np.int64)
         self.strike = self._column(lambda i: i.strike)
         self.lot_value = self._column(lambda i: i.lot_value)
         self.tick_size = self._column(lambda i: float(i.tick_size))

@@ -123,27 +123,61 @@ class GuardParameters(Section):
     max_gross_leverage: Positive | None = Field(None, description="max_gross_usd, and this many times equity at most")
     max_net_leverage: Positive | None = Field(None, description="max_net_usd, and this many times equity at most")
     max_instrument_leverage: Positive | None = Field(None, description="likewise max_instrument_usd")
+    max_underlying_usd: Positive | None = Field(None, description="sum of |notional| over contracts on one underlying")
+    max_underlying_leverage: Positive | None = Field(None, description="likewise, this many times equity")
+    max_venue_usd: Positive | None = Field(None, description="sum of |notional| over contracts at one venue")
+    max_venue_leverage: Positive | None = Field(None, description="likewise, this many times equity")
     max_gamma_usd_1pct: Positive | None = Field(
         None, description="|change of one underlying's delta| for a move of 1 %"
     )
     max_vega_usd_1pt: Positive | None = Field(None, description="|vega| of one underlying, weighted to 30 days")
+    max_bucket_vega_usd_1pt: Positive | None = Field(
+        None, description="|vega| of one underlying within one expiry bucket (1d, 7d, 30d, 90d, 1y), as it is"
+    )
+    max_bucket_basis_usd_1pct: Positive | None = Field(
+        None, description="|change of value| of one underlying's bucket for 1 % of annual basis"
+    )
     max_scenario_loss: Positive | None = Field(
         None, description="loss over equity in the worst of the scenarios: 16 % moves, volatility up and down"
+    )
+    max_stress_loss: Positive | None = Field(
+        None, description="loss over equity if one of history's worst days came again (guards/history.py)"
+    )
+    max_var: Positive | None = Field(None, description="loss of a day over equity, passed on one day of a hundred")
+    max_es: Positive | None = Field(None, description="mean loss over equity of the worst 2.5 days of a hundred")
+    var_annual_vol: Positive = Field(
+        0.80, description="these two take volatility to be at least this, and what was seen where that is more"
     )
     max_margin_use: Fraction = Field(
         0.6, description="maintenance margin of one pool over its equity: beyond, exposure only shrinks"
     )
-    max_margin_danger: Fraction = Field(0.75, description="beyond this, positions only shrink")
+    max_margin_danger: Fraction = Field(
+        0.75, description="beyond this, positions in that pool are cut until max_margin_use holds"
+    )
+    min_liquidation_distance: Fraction | None = Field(
+        None, description="a move that would liquidate a pool must be larger than this; nearer, exposure only shrinks"
+    )
     max_turnover_usd_per_hour: Positive = Field(description="notional filled and working in a rolling hour")
+    max_turnover_usd_per_day: Positive | None = Field(None, description="likewise in 24 rolling hours")
     max_fees_usd_per_hour: Positive = Field(description="fees paid and at stake in a rolling hour")
+    max_fees_usd_per_day: Positive | None = Field(None, description="likewise in 24 rolling hours")
     max_orders_per_minute: int = Field(120, gt=0, description="creates in a rolling minute")
+    max_cancel_ratio: Positive | None = Field(
+        None, description="cancels per order in a rolling hour (from 50 orders on): beyond, orders cross or wait"
+    )
     collar_bp: Positive = Field(50.0, description="a limit price may be this far through mark and mid, no further")
     option_collar: Positive = Field(0.25, description="the collar of an option, as a fraction of its mark")
     option_collar_vol: Positive = Field(0.10, description="or, where that is wider, in volatility")
     max_index_divergence: Fraction = Field(0.01, description="|mark/index - 1| beyond which nothing is increased")
+    max_depeg: Fraction = Field(
+        0.005, description="a stablecoin this far from 1 USD: what settles or is quoted in it only shrinks"
+    )
     max_daily_loss: Fraction | None = Field(None, description="equity this far below the UTC day's first: reduce-only")
+    flatten_daily_loss: Fraction | None = Field(None, description="this far below: everything is closed")
     halt_daily_loss: Fraction | None = Field(None, description="this far below: halted")
     max_drawdown: Fraction = Field(0.5, description="equity this far below its peak: reduce-only until reset")
+    flatten_drawdown: Fraction | None = Field(None, description="this far below its peak: everything is closed")
+    halt_drawdown: Fraction | None = Field(None, description="this far below its peak: halted")
     max_clock_step_ms: int = Field(500, gt=0, description="wall clock against monotonic clock in one tick")
 
 

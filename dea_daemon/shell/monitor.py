@@ -158,8 +158,8 @@ class Monitor:
             "drawdown": _drawdown(last.equity_usd if last else math.nan, account.peak_equity_usd),
             "fees_usd": account.total_fees_usd,
             "funding_usd": account.total_funding_usd,
-            "turnover_hour_usd": account.turnover.total,
-            "fees_hour_usd": account.fees.total,
+            "turnover_hour_usd": account.budgets.turnover_hour.total,
+            "fees_hour_usd": account.budgets.fees_hour.total,
             "counts": {
                 "decisions": stats.decisions,
                 "events": stats.events,

@@ -24,8 +24,8 @@ class Recovered:
     """All that a run must know of the ones before it, in this run's row and account numbers.
 
     `restored` orders have no end yet, or wait for fills the venue reported; they come as UNKNOWN.
-    `fills_seen` covers every fill that a back-fill from `trade_cursor_ms` may bring. The hour's figures are
-    infinite where one fill's is not known. `orphans` are open orders without a row: their instrument or
+    `fills_seen` covers every fill that a back-fill from `trade_cursor_ms` may bring. What an hour and a day traded
+    and paid is infinite where one fill's is not known. `orphans` are open orders without a row: their instrument or
     account is gone, or its lots or ticks changed size. `settled` are the contracts, by account, whose delivery was
     recorded in the last week: nothing is expected of those any more. `ended` are contracts that expired in the
     last week without such a record, as rows that only wait for one.
@@ -42,6 +42,8 @@ class Recovered:
     day_equity_usd: float
     hour_turnover_usd: float
     hour_fees_usd: float
+    day_turnover_usd: float
+    day_fees_usd: float
     minute_creates: int
     orphans: tuple[str, ...]
     settled: tuple[tuple[int, str], ...]
@@ -71,7 +73,8 @@ def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovere
     mode = db.execute("SELECT mode, why FROM modes ORDER BY id DESC LIMIT 1").fetchone()
     paused = (int(Mode.PAUSED),)
     before = db.execute("SELECT mode FROM modes WHERE mode != ? ORDER BY id DESC LIMIT 1", paused).fetchone()
-    hour_turnover_usd, hour_fees_usd = _last_hour(db, now_ns)
+    hour_turnover_usd, hour_fees_usd = _traded_since(db, now_ns - _HOUR_NS)
+    day_turnover_usd, day_fees_usd = _traded_since(db, now_ns - 24 * _HOUR_NS)
     return Recovered(
         restored=tuple(restored),
         fills_seen=tuple(_fills_seen(db, accounts, now_ns - _FILLS_SEEN_NS)),
@@ -84,6 +87,8 @@ def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovere
         day_equity_usd=float(day.get("day_equity_usd", 0.0)),
         hour_turnover_usd=hour_turnover_usd,
         hour_fees_usd=hour_fees_usd,
+        day_turnover_usd=day_turnover_usd,
+        day_fees_usd=day_fees_usd,
         minute_creates=_last_minute(db, now_ns),
         orphans=tuple(orphans),
         settled=tuple(
@@ -148,12 +153,12 @@ def _dead(found: sqlite3.Row, venue: str) -> Instrument:
     )
 
 
-def _last_hour(db: sqlite3.Connection, now_ns: int) -> tuple[float, float]:
+def _traded_since(db: sqlite3.Connection, since_ns: int) -> tuple[float, float]:
     """Turnover and fees in USD."""
     turnover, fees, count, turnovers_known, fees_known = db.execute(
         "SELECT total(turnover_usd), total(fee_usd), count(*), count(turnover_usd), count(fee_usd)"
         " FROM fills WHERE ts_ns > ?",
-        (now_ns - _HOUR_NS,),
+        (since_ns,),
     ).fetchone()
     return (turnover if turnovers_known == count else math.inf, fees if fees_known == count else math.inf)
 

@@ -12,7 +12,9 @@ from dea_daemon.shell.settings import Settings
 
 # More of these is looser; of the others named here, less is. What is in neither is a matter of taste.
 _LOOSER_UP = ("guards.", "state.stale_", "execution.reject_limit", "execution.valid_for_ms", "decide_every_ms")
-_LOOSER_DOWN = ("execution.skew_margin_ms", "execution.reject_pause_ms")
+_LOOSER_DOWN = (
+    "execution.skew_margin_ms", "execution.reject_pause_ms", "guards.min_liquidation_distance", "guards.var_annual_vol"
+)  # fmt: skip
 _LOOSER_ANY = ("state.stable_currencies",)
 
 
@@ -61,9 +63,10 @@ def _loosens(option: str, before: Any, after: Any) -> bool:
     """A limit that went is looser, one that came is not."""
     if option.startswith(_LOOSER_ANY):
         return not set(after or ()) <= set(before or ())
-    if option.startswith(_LOOSER_UP):
-        return after is None or (before is not None and after > before)
-    return option.startswith(_LOOSER_DOWN) and (before is None or after is None or after < before)
+    down, up = option.startswith(_LOOSER_DOWN), option.startswith(_LOOSER_UP)
+    if not (down or up) or before is None:
+        return False
+    return bool(after is None or (after < before if down else after > before))
 
 
 def _word(value: Any) -> str:

@@ -44,17 +44,20 @@ from dea_daemon.domain.events import (
     RecordRestored,
     RunStarted,
     Settlement,
+    VenueStateChanged,
+    WatchdogChanged,
 )
 from dea_daemon.domain.instruments import BoolArray, IntArray, Universe
 from dea_daemon.domain.modes import Mode
-from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
+from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.orders import Order, OrderInput, OrderState, TimeInForce, epoch_of, is_own
 from dea_daemon.domain.parameters import Parameters
+from dea_daemon.state.budgets import Budgets
 from dea_daemon.state.effects import Effects
 from dea_daemon.state.expiries import UNPROVED_NS, Deliveries, Listings
 from dea_daemon.state.market import Market
 from dea_daemon.state.orders import OrderBookkeeping
-from dea_daemon.state.windows import NEVER, RollingSum, lengthened
+from dea_daemon.state.windows import NEVER, lengthened
 
 FILL_MEMORY = 100_000  # trade ids remembered against duplicates; the ledger remembers all
 _MODES = {
@@ -90,12 +93,7 @@ class Account:
         self.new_fills: list[BookedFill] = []
         self.deliveries = Deliveries(universe, started)
         self.listings = Listings(accounts, started)
-        self.turnover = RollingSum(3_600 * NS_PER_S)
-        self.fees = RollingSum(3_600 * NS_PER_S)
-        self.creates = RollingSum(60 * NS_PER_S)
-        self.turnover.add(started.ts_recv_ns, started.hour_turnover_usd)
-        self.fees.add(started.ts_recv_ns, started.hour_fees_usd)
-        self.creates.add(started.ts_recv_ns, float(started.minute_creates))
+        self.budgets = Budgets(started)
         self.total_fees_usd = self.total_funding_usd = 0.0
         self.mode = started.mode
         self.mode_why = started.mode_why
@@ -103,6 +101,7 @@ class Account:
         self.armed = started.armed
         self.draining = False
         self.recording = True
+        self.watched = True
         self.peak_equity_usd = started.peak_equity_usd
         self.day, self.day_equity_usd = started.day, started.day_equity_usd
         self.epoch, self.sequence = started.epoch, 0
@@ -148,6 +147,8 @@ class Account:
             InstrumentsListed: self._listed,
             RecordFailed: self._record_failed,
             RecordRestored: self._record_restored,
+            WatchdogChanged: self._watchdog,
+            VenueStateChanged: self._venue_state,
         }
 
     def fold(self, event: AnyEvent, market: Market, effects: Effects) -> None:
@@ -163,8 +164,7 @@ class Account:
         """Time passed: answers are overdue, windows roll."""
         self.orders.overdue(now_ns, self.params.execution.unknown_after_ms, effects)
         self.orders.forget(now_ns)
-        for window in (self.turnover, self.fees, self.creates):
-            window.prune(now_ns)
+        self.budgets.prune(now_ns)
         while len(self.fills_seen) > FILL_MEMORY:
             del self.fills_seen[next(iter(self.fills_seen))]
 
@@ -175,8 +175,9 @@ class Account:
             match command:
                 case Approved(order=create):
                     self.orders.sent(create, now_ns)
-                    self.creates.add(now_ns, 1.0)
+                    self.budgets.created(now_ns)
                 case CancelOrder():
+                    self.budgets.cancelled(now_ns)
                     self.orders.cancel_sent(command, now_ns, effects)
                 case QueryOrder():
                     self.orders.own[command.client_order_id].query_sent_ns = now_ns
@@ -302,8 +303,7 @@ class Account:
         else:
             paid_in = market.currency_price.get(event.fee_currency, float("nan"))
         fee_usd = event.fee * paid_in
-        self.turnover.add(now_ns, turnover)
-        self.fees.add(now_ns, max(fee_usd, 0.0))
+        self.budgets.filled(now_ns, turnover, fee_usd)
         self.total_fees_usd += fee_usd
         self.new_fills.append(BookedFill(event, turnover, fee_usd))
         effects.note(
@@ -318,6 +318,9 @@ class Account:
             position_lots=int(self.position_lots[row]),
         )
         effects.wake = "fill"
+        if event.liquidation:
+            effects.note("position.liquidated", instrument=instrument.name, side=event.side.value, lots=event.lots)
+            self.set_mode(Mode.HALTED, f"the venue liquidated {event.lots} lots of {instrument.name}", effects)
 
     def _pool(self, event: PoolUpdated, market: Market, effects: Effects) -> None:
         self.private_ns[event.account] = event.ts_recv_ns
@@ -538,6 +541,15 @@ class Account:
     def _record_restored(self, event: RecordRestored, market: Market, effects: Effects) -> None:
         self.recording = True
         effects.note("ledger.restored")
+
+    def _watchdog(self, event: WatchdogChanged, market: Market, effects: Effects) -> None:
+        self.watched = event.alive
+        effects.note("watchdog.started" if event.alive else "watchdog.lost", why=event.why)
+
+    def _venue_state(self, event: VenueStateChanged, market: Market, effects: Effects) -> None:
+        """It is open again: what it says from here on is asked for before anything grows."""
+        if event.open:
+            self.reported_ns[event.account] = NEVER
 
     def set_mode(self, mode: Mode, why: str, effects: Effects) -> None:
         """The only place a mode changes."""

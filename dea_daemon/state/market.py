@@ -20,6 +20,7 @@ from dea_daemon.domain.events import (
     OptionUpdated,
     QuoteUpdated,
     TradePrinted,
+    VenueStateChanged,
 )
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray, Universe
 from dea_daemon.domain.numbers import NS_PER_MS
@@ -27,6 +28,7 @@ from dea_daemon.domain.parameters import Parameters
 from dea_daemon.state.books import Book, Change
 from dea_daemon.state.effects import Effects
 from dea_daemon.state.options import OptionMarket
+from dea_daemon.state.returns import Returns
 from dea_daemon.state.windows import NEVER, lengthened
 
 NAN = float("nan")
@@ -48,6 +50,7 @@ class Market:
         self.quote_ns: IntArray = np.zeros(0, dtype=np.int64)
         self.mark_ns: IntArray = np.zeros(0, dtype=np.int64)
         self.asked_ns: IntArray = np.zeros(0, dtype=np.int64)  # last resubscription
+        self.regridded: BoolArray = np.zeros(0, dtype=np.bool_)  # traded in other lots or ticks than at the start
         self.options = OptionMarket()
         self._lengthen()
         self.currency_price: dict[str, float] = {}
@@ -55,6 +58,8 @@ class Market:
         self.gaps = 0
         self.refused = 0
         self.trades = 0
+        self._closed_for: set[tuple[int, str]] = set()  # account and underlying, "" for all, that the venue announced
+        self.returns = Returns(len(universe.underlyings))
         self._woken_at: dict[str, float] = {}  # index at the last tick
         self._fold: dict[type, Callable[[Any, Effects], None]] = {
             BookDelta: self._book,
@@ -64,6 +69,7 @@ class Market:
             OptionUpdated: self._option,
             IndexUpdated: self._index,
             InstrumentsListed: self._listed,
+            VenueStateChanged: self._venue_state,
             TradePrinted: self._trade,
             FeedClosed: self._closed,
             FeedOpened: self._ignore,
@@ -80,6 +86,7 @@ class Market:
             setattr(self, name, lengthened(getattr(self, name), n, NAN))
         for name in ("quote_ns", "mark_ns", "asked_ns"):
             setattr(self, name, lengthened(getattr(self, name), n, NEVER))
+        self.regridded = lengthened(self.regridded, n, False)
         self.options.lengthen(n)
 
     def fold(self, event: AnyEvent, effects: Effects) -> None:
@@ -148,6 +155,20 @@ class Market:
             effects.note("instruments.joined", count=len(event.instruments), names=names, rows=len(self.universe))
         elif event.why:
             effects.note("instruments.unlisted", account=event.account, why=event.why)
+        for instrument in event.changed:
+            row = self.universe.row(event.account, instrument.name)
+            if row is not None and not self.regridded[row]:
+                self.regridded[row] = True
+                lot, tick = str(instrument.lot_size), str(instrument.tick_size)
+                effects.note("instrument.regridded", instrument=instrument.name, lot_size=lot, tick_size=tick)
+
+    def _venue_state(self, event: VenueStateChanged, effects: Effects) -> None:
+        key = (event.account, event.currency)
+        if event.open:
+            self._closed_for.discard(key)
+        else:
+            self._closed_for.add(key)
+        effects.note("venue.opened" if event.open else "venue.closed", currency=event.currency, why=event.why)
 
     def _index(self, event: IndexUpdated, effects: Effects) -> None:
         price = event.price
@@ -207,10 +228,29 @@ class Market:
         mark_ns = np.where(option, state.stale_option_ms, state.stale_mark_ms) * NS_PER_MS
         return np.asarray((now_ns - self.quote_ns <= quote_ns) & (now_ns - self.mark_ns <= mark_ns), dtype=np.bool_)
 
+    def shut(self) -> BoolArray:
+        """[N] rows in which the venue takes no orders by its own announcement, or of another grid than we know."""
+        out = self.regridded.copy()
+        for account, currency in self._closed_for:
+            if not currency:
+                out |= self.universe.account == account
+            elif currency in self.universe.underlyings:
+                k = self.universe.underlyings.index(currency)
+                out |= (self.universe.account == account) & (self.universe.underlying == k)
+        return out
+
+    def peg(self) -> FloatArray:
+        """[N] last USD price heard of the stablecoin a row settles in; 1 where it is no stablecoin, or unheard."""
+        stable = self.params.state.stable_currencies
+        names = self.universe.settle_currencies
+        price = [self.currency_price.get(c, 1.0) if c in stable else 1.0 for c in names]
+        return np.array(price)[self.universe.settle_currency]
+
     def price_of(self, currency: str, now_ns: int) -> float:
-        """USD price of a currency: 1 for stables, the index while fresh, else NaN."""
+        """USD price of a currency: of a stablecoin the last heard, at most 1 (1 where none is); else the index while
+        fresh, else NaN."""
         if currency in self.params.state.stable_currencies:
-            return 1.0
+            return min(self.currency_price.get(currency, 1.0), 1.0)
         if now_ns - self.currency_ns.get(currency, NEVER) > self.params.state.stale_mark_ms * NS_PER_MS:
             return float("nan")
         return self.currency_price.get(currency, float("nan"))

@@ -10,6 +10,7 @@ from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_MS, NS_PER_S
 from dea_daemon.pricing.exposure import Marks, account_exposure, delta_per_lot, notional_per_lot
 from dea_daemon.state.account import Account
 from dea_daemon.state.effects import Effects
+from dea_daemon.state.margin import margin
 from dea_daemon.state.market import Market
 from dea_daemon.state.options import Valued
 
@@ -21,16 +22,6 @@ def equity_usd(account: Account, market: Market, now_ns: int) -> float:
         if pool.equity != 0.0:
             total += pool.equity * market.price_of(currency, now_ns)
     return total if account.pools else float("nan")
-
-
-def margin_use(account: Account) -> float:
-    """The worst pool's maintenance margin over its equity: 0 without positions, infinite without equity."""
-    worst = 0.0
-    for pool in account.pools.values():
-        if pool.maintenance_margin != 0.0:  # NaN, too: a venue that does not say is no venue that asks for nothing
-            use = pool.maintenance_margin / pool.equity if pool.equity > 0.0 else float("inf")
-            worst = float(np.maximum(worst, use if pool.equity == pool.equity else float("nan")))
-    return worst
 
 
 def working_lots(account: Account, n: int) -> tuple[IntArray, IntArray]:
@@ -112,6 +103,11 @@ def build_view(
     every_ns = account.params.state.relist_every_s * NS_PER_S
     buys, sells = working_lots(account, len(universe))
     equity = equity_usd(account, market, now_ns)
+    market.returns.observe(now_ns, prices)
+    budgets, per_lot = account.budgets, delta_per_lot(universe, marks)
+    gamma = matrix[factors.first("gamma") + universe.underlying, np.arange(len(universe))]
+    pool_price = [market.price_of(currency, now_ns) for _, currency in universe.pools]
+    margins = margin(universe, account.pools, pool_price, account.position_lots, per_lot, gamma)
     view = View(
         seq=seq,
         now_ns=now_ns,
@@ -132,6 +128,8 @@ def build_view(
         greeks_off=valued.off,
         pinned=valued.pinned,
         settling=valued.weight,
+        peg=market.peg(),
+        shut=market.shut(),
         position_lots=account.position_lots.copy(),
         working_buy_lots=buys,
         working_sell_lots=sells,
@@ -139,17 +137,24 @@ def build_view(
         notional_per_lot_usd=notional_per_lot(universe, market.mark, spot),
         exposure_per_lot=matrix,
         # A trade pays its premium: whatever X is told in, a lot bought adds this.
-        delta_per_lot=delta_per_lot(universe, marks),
+        delta_per_lot=per_lot,
         exposure_base_usd=base,
         exposure_usd=exposure,
         equity_usd=equity,
         peak_equity_usd=max(account.peak_equity_usd, equity) if equity == equity else account.peak_equity_usd,
         day=day,
         day_equity_usd=first_of_day if first_of_day > 0.0 else max(equity, 0.0) if equity == equity else 0.0,
-        margin_use=margin_use(account),
-        turnover_hour_usd=account.turnover.total,
-        fees_hour_usd=account.fees.total,
-        creates_last_minute=int(account.creates.total),
+        margin_use=margins.worst,
+        row_margin_use=margins.row,
+        liquidation_distance=margins.distance,
+        turnover_hour_usd=budgets.turnover_hour.total,
+        turnover_day_usd=budgets.turnover_day.total,
+        fees_hour_usd=budgets.fees_hour.total,
+        fees_day_usd=budgets.fees_day.total,
+        creates_last_minute=int(budgets.creates_minute.total),
+        creates_last_hour=int(budgets.creates_hour.total),
+        cancels_last_hour=int(budgets.cancels_hour.total),
+        day_returns=market.returns.of_a_day,
         clock_step_ns=clock_step_ns,
         mode=account.mode,
         armed=account.armed,
@@ -157,6 +162,7 @@ def build_view(
         ready=account.ready,
         account_fresh=account_fresh(account, now_ns),
         recording=account.recording,
+        watched=account.watched,
         outside=tuple(name for names in account.outside for name in names),
         orders=account.orders.live(),
         epoch=account.epoch,

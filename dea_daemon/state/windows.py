@@ -36,7 +36,10 @@ class RollingSum:
 
     def prune(self, now_ns: int) -> None:
         """Forget what is older than the span (late by up to one grain, never early)."""
-        while self._entries and now_ns - self._entries[0][0] > self._span_ns + self._grain_ns:
+        oldest_ns = now_ns - self._span_ns - self._grain_ns
+        if not self._entries or self._entries[0][0] >= oldest_ns:
+            return
+        while self._entries and self._entries[0][0] < oldest_ns:
             self._entries.popleft()
         # Summed anew: adding and subtracting floats for days would drift.
         self.total = sum(amount for _, amount in self._entries)

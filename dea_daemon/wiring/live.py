@@ -182,6 +182,8 @@ def _started(settings: Settings, venues: Venues, ledger: Ledger, clock: Clock, r
         day_equity_usd=past.day_equity_usd,
         hour_turnover_usd=past.hour_turnover_usd,
         hour_fees_usd=past.hour_fees_usd,
+        day_turnover_usd=past.day_turnover_usd,
+        day_fees_usd=past.day_fees_usd,
         minute_creates=past.minute_creates,
         currencies=venues.currencies,
         settled=past.settled,

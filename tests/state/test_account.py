@@ -92,7 +92,7 @@ def test_a_false_index_at_the_moment_of_a_fill_does_not_use_up_the_hours_fees():
     run = Run().settle()
     run.feed(IndexUpdated(run.now_ns, run.now_ns, 0, "BTC", 1e12))
     run.feed(msgspec.structs.replace(filled(run, "T1", 1_000), fee=0.001))
-    assert run.state.account.fees.total == pytest.approx(80.0)
+    assert run.state.account.budgets.fees_hour.total == pytest.approx(80.0)
 
 
 def test_a_foreign_order_younger_than_the_question_is_not_dropped_by_its_answer():

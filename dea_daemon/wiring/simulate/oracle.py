@@ -161,7 +161,7 @@ class Oracle:
             promise(order.in_flight_lots * order.side.sign >= 0, f"more filled than asked for: {order}")
             promise(0 <= order.filled_lots <= order.lots, f"more filled than asked for: {order}")
         promise(not np.isnan(account.peak_equity_usd), "the equity peak is unknown")
-        for figure in (account.turnover.total, account.fees.total, account.creates.total):
+        for figure in (window.total for window in account.budgets.windows):
             promise(figure >= 0.0, f"a figure of the last hour is {figure}")
 
     def _known(self) -> None:
