@@ -187,8 +187,8 @@ class Permit:
     """What guards allow at this tick: a book to move to, and the facts `admit` checks each order against.
 
     position_lots [N] is the target, cut inward; licence [N] holds Licence values. urgent [U] marks underlyings in
-    breach: cross at once. doubted [N] marks rows whose underlying may be priced wrongly. `mode` is the guards'
-    proposal, `view` what all was measured on.
+    breach: cross at once. doubted [N] marks rows whose underlying may be priced wrongly. resting: orders may be left
+    in the book. `mode` is the guards' proposal, `view` what all was measured on.
     """
 
     view: View
@@ -196,6 +196,7 @@ class Permit:
     licence: IntArray
     urgent: BoolArray
     doubted: BoolArray
+    resting: bool
     mode: Mode
     mode_why: str
     clips: tuple[Clip, ...]

@@ -165,6 +165,8 @@ class Universe:
         self.settle_currencies = tuple(dict.fromkeys(i.settle_currency for i in self.instruments))
         settles = {name: c for c, name in enumerate(self.settle_currencies)}
         self.settle_currency = self._whole(lambda i: settles[i.settle_currency])
+        self.venues = tuple(dict.fromkeys(account.venue for account in self.accounts))
+        self.venue = np.array([self.venues.index(self.accounts[a].venue) for a, _ in rows], dtype=np.int64)
         # Margin pools by account and currency: `pool` [N] numbers them.
         keys = [(a, i.margin_pool) for a, i in rows]
         self.pools = tuple(dict.fromkeys(keys))

@@ -9,12 +9,12 @@ from dea_daemon.domain.parameters import ExecutionParameters
 
 
 def should_cross(permit: Permit, since_ns: IntArray, params: ExecutionParameters) -> BoolArray:
-    """[N] cross the spread: by configuration, after post-only rejects in a row, in a breach, or where the
-    row's work (`since_ns` [N]) has waited long enough."""
+    """[N] cross the spread: by configuration, where no order may rest, after post-only rejects in a row, in a breach,
+    or where the row's work (`since_ns` [N]) has waited long enough."""
     view = permit.view
     # Of an option nobody bids for one can only offer.
     reachable = np.where(permit.position_lots > view.position_lots, view.ask_price, view.bid_price) > 0.0
-    if params.order_type == "taker":
+    if params.order_type == "taker" or not permit.resting:
         return np.asarray(reachable, dtype=np.bool_)
     waited = (since_ns > 0) & (view.now_ns - since_ns > params.cross_after_ms * NS_PER_MS)
     chased = view.post_only_rejects >= params.post_only_attempts

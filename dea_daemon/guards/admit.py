@@ -3,7 +3,8 @@
 `admit` is the only maker of `Approved`. It trusts neither allocator nor plan: it measures again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import copy
 
 import numpy as np
 
@@ -11,9 +12,10 @@ from dea_daemon.domain.commands import Approved, CreateOrder, Outgoing
 from dea_daemon.domain.decisions import Clip, Licence, Permit, View
 from dea_daemon.domain.instruments import Side
 from dea_daemon.domain.numbers import NS_PER_MS
-from dea_daemon.domain.orders import Order
+from dea_daemon.domain.orders import Order, TimeInForce
 from dea_daemon.domain.parameters import GuardParameters
-from dea_daemon.guards.limits import Caps, Exposed, caps, exposed
+from dea_daemon.guards.conditions import cancel_ratio
+from dea_daemon.guards.limits import Book, active, caps
 
 Planned = Outgoing | CreateOrder
 
@@ -22,7 +24,12 @@ def admit(
     permit: Permit, commands: Sequence[Planned], params: GuardParameters
 ) -> tuple[tuple[Outgoing, ...], tuple[Clip, ...]]:
     """Approve or refuse each create; everything else adds no risk and passes. Returns what may leave, and refusals."""
-    book, cap = exposed(permit.view), caps(permit.view, params)
+    creates = [command for command in commands if isinstance(command, CreateOrder)]
+    if not creates:
+        return tuple(command for command in commands if not isinstance(command, CreateOrder)), ()
+    wanted = np.zeros(len(permit.view.universe), dtype=np.bool_)
+    wanted[[order.row for order in creates]] = True
+    book = Book(permit.view, caps(permit.view, params), active(permit.view, wanted))
     approved: list[CreateOrder] = []
     out: list[Outgoing] = []
     refusals: list[Clip] = []
@@ -30,9 +37,9 @@ def admit(
         if not isinstance(command, CreateOrder):
             out.append(command)
             continue
-        refusal = _refuse(permit, book, command, approved, params, cap)
+        refusal = _refuse(permit, book, command, approved, params)
         if refusal is None:
-            (book.buys if command.side is Side.BUY else book.sells)[command.row] += command.lots
+            book.add(book.at[command.row], command.side, command.lots)
             approved.append(command)
             out.append(Approved(command))
         else:
@@ -41,7 +48,7 @@ def admit(
 
 
 def _refuse(
-    permit: Permit, book: Exposed, order: CreateOrder, approved: list[CreateOrder], params: GuardParameters, cap: Caps
+    permit: Permit, book: Book, order: CreateOrder, approved: list[CreateOrder], params: GuardParameters
 ) -> Clip | None:
     """The first reason against an order: validity, collar, rate, then exposure by priority."""
     return (
@@ -49,7 +56,7 @@ def _refuse(
         or _beyond_collar(permit, order, params)
         or _too_much(permit, book, order, len(approved), params)
         or _unlicensed(permit, book, order)
-        or _over_exposed(permit, book, order, cap)
+        or _over_exposed(permit, book, order)
     )
 
 
@@ -112,31 +119,37 @@ def _option_collar(view: View, row: int, params: GuardParameters) -> float:
     return max(share, by_vol) if by_vol == by_vol else share
 
 
-def _too_much(permit: Permit, book: Exposed, order: CreateOrder, creates: int, params: GuardParameters) -> Clip | None:
-    """Size of one order, rate, turnover and fees: budgets that no breach excuses."""
+def _too_much(permit: Permit, book: Book, order: CreateOrder, creates: int, params: GuardParameters) -> Clip | None:
+    """Size of one order, rate, cancels, turnover and fees: budgets that no breach excuses."""
     view, i = permit.view, order.row
     notional = order.lots * float(view.notional_per_lot_usd[i])
     fee = notional * max(float(view.universe.taker_fee[i]), float(view.universe.maker_fee[i]))
+    turnover, fees = (at_stake + more for at_stake, more in zip(book.stake_usd(), (notional, fee), strict=True))
     rate = view.creates_last_minute + creates + 1
+    resting = 0.0 if order.time_in_force is TimeInForce.IOC else cancel_ratio(view)
     for limit, wanted, allowed, why in (
         ("order_size", notional, params.max_order_usd, "notional of one order"),
         ("order_rate", rate, params.max_orders_per_minute, "creates in a rolling minute"),
-        ("turnover", book.turnover_usd() + notional, params.max_turnover_usd_per_hour, "USD in a rolling hour"),
-        ("fees", book.fees_usd() + fee, params.max_fees_usd_per_hour, "USD in a rolling hour, all filled"),
+        ("cancel_ratio", resting, params.max_cancel_ratio, "cancels per order in a rolling hour"),
+        ("turnover", view.turnover_hour_usd + turnover, params.max_turnover_usd_per_hour, "USD in a rolling hour"),
+        ("turnover", view.turnover_day_usd + turnover, params.max_turnover_usd_per_day, "USD in 24 rolling hours"),
+        ("fees", view.fees_hour_usd + fees, params.max_fees_usd_per_hour, "USD in a rolling hour, all filled"),
+        ("fees", view.fees_day_usd + fees, params.max_fees_usd_per_day, "USD in 24 rolling hours, all filled"),
     ):
-        if not wanted <= allowed:
+        if allowed is not None and not wanted <= allowed:
             return _clip(permit, order, limit, float(wanted), float(allowed), why)
     return None
 
 
-def shrinks_position(book: Exposed, order: CreateOrder) -> bool:
+def shrinks_position(book: Book, order: CreateOrder) -> bool:
     """Towards flat in its contract, and not through it even if everything on its side fills."""
-    held = int(book.view.position_lots[order.row])
-    same_side = int((book.buys if order.side is Side.BUY else book.sells)[order.row])
+    m = book.at[order.row]
+    held = int(book.held[m])
+    same_side = int((book.buys if order.side is Side.BUY else book.sells)[m])
     return held * order.side.sign < 0 and same_side + order.lots <= abs(held)
 
 
-def shrinks_exposure(book: Exposed, order: CreateOrder) -> bool:
+def shrinks_exposure(book: Book, order: CreateOrder) -> bool:
     """Against the underlying's dollar delta, and not through zero even if everything on its side fills. An option
     brings other risks along: it is no hedge of delta."""
     view = book.view
@@ -144,12 +157,12 @@ def shrinks_exposure(book: Exposed, order: CreateOrder) -> bool:
         return False
     u, x = int(view.universe.underlying[order.row]), float(view.delta_per_lot[order.row])
     now = float(view.delta_usd[u])
-    (low, high), change = book.net_usd(), order.side.sign * order.lots * x
+    (low, high), change = book.extremes(), order.side.sign * order.lots * x
     working = (high[u] - now) if change > 0.0 else (now - low[u])
     return now * change < 0.0 and float(working) + abs(change) <= abs(now)
 
 
-def _unlicensed(permit: Permit, book: Exposed, order: CreateOrder) -> Clip | None:
+def _unlicensed(permit: Permit, book: Book, order: CreateOrder) -> Clip | None:
     licence = permit.licence[order.row]
     if licence >= Licence.ANYTHING or shrinks_position(book, order):
         return None
@@ -158,38 +171,41 @@ def _unlicensed(permit: Permit, book: Exposed, order: CreateOrder) -> Clip | Non
     return _clip(permit, order, "reduce_only", float(order.lots), 0.0, "only reducing orders now")
 
 
-def _over_exposed(permit: Permit, book: Exposed, order: CreateOrder, cap: Caps) -> Clip | None:
-    """Scenario, net, vega, gamma, instrument, gross in order of priority: none newly exceeded, no breach worsened.
+def _over_exposed(permit: Permit, book: Book, order: CreateOrder) -> Clip | None:
+    """Losses, then net, vega, gamma and buckets, then the instrument, its underlying, venue, and gross, in order of
+    priority: none newly exceeded, no breach worsened.
 
     An order that reduces a breach is not refused by a limit of lower priority.
     """
-    view = permit.view
-    i, k = order.row, int(view.universe.underlying[order.row])
-    after = Exposed(view, book.buys.copy(), book.sells.copy())
-    (after.buys if order.side is Side.BUY else after.sells)[i] += order.lots
-    linear = [("net", book.net_usd(), after.net_usd(), cap.net, shrinks_exposure)]
-    if view.universe.option[i]:  # nothing else has any
-        linear += [
-            (kind, book.greek_usd(kind), after.greek_usd(kind), most, shrinks_position)
-            for kind, most in (("vega", cap.vega), ("gamma", cap.gamma))
-        ]
-    measured = []
-    if cap.scenario != np.inf:
-        before, wanted = book.scenario_loss_usd(cap.grid), after.scenario_loss_usd(cap.grid)
-        measured.append(("scenario", before, wanted, cap.scenario, shrinks_position))
-    measured += [
-        (limit, before, wanted, allowed, reduces)
-        for limit, (low0, high0), (low1, high1), allowed, reduces in linear
-        for before, wanted in ((high0[k], high1[k]), (-low0[k], -low1[k]))
-    ]
-    measured += [
-        ("instrument", book.instrument_usd()[i], after.instrument_usd()[i], cap.instrument, shrinks_position),
-        ("gross", book.gross_usd(), after.gross_usd(), cap.gross, shrinks_position),
-    ]
     excused = False
-    for limit, before, wanted, allowed, reduces in measured:
+    for limit, before, wanted, allowed in _measured(book, order):
         # `<=` twice, so that NaN on either side refuses.
         if not (wanted <= allowed or wanted <= before) and not excused:
-            return _clip(permit, order, limit, float(wanted), float(allowed), "worst combination of working orders")
+            return _clip(permit, order, limit, wanted, allowed, "worst combination of working orders")
+        reduces = shrinks_exposure if limit == "net" else shrinks_position
         excused = excused or (before > allowed and reduces(book, order))
     return None
+
+
+def _measured(book: Book, order: CreateOrder) -> Iterator[tuple[str, float, float, float]]:
+    """(limit, use before, use with the order, allowed), in order of priority; of lines, those it bears on."""
+    m, sign = book.at[order.row], order.side.sign
+    losses = book.losses_usd()
+    low, high = book.extremes()
+    usd = book.instrument_usd()
+    sums = book.sums_usd(usd)
+    after = copy(book)
+    after.buys, after.sells = book.buys.copy(), book.sells.copy()
+    after.add(m, order.side, order.lots)
+    for limit, wanted in after.losses_usd().items():
+        yield limit, losses[limit], wanted, float(getattr(book.cap, limit))
+    for at in np.flatnonzero(book.per_lot[:, m] != 0.0):
+        change, cap = sign * order.lots * float(book.per_lot[at, m]), float(book.line_cap[at])
+        limit = book.lines.limit[at]
+        yield limit, float(high[at]), float(high[at] + np.maximum(change, 0.0)), cap
+        yield limit, -float(low[at]), -float(low[at] + np.minimum(change, 0.0)), cap
+    then_usd = after.instrument_usd()
+    yield "instrument", float(usd[m]), float(then_usd[m]), book.cap.instrument
+    then = after.sums_usd(then_usd)
+    for at in np.flatnonzero(book.member[:, m]):
+        yield book.sum_limit[at], float(sums[at]), float(then[at]), float(book.sum_cap[at])

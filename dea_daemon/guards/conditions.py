@@ -1,5 +1,7 @@
 """May it trade at all? Conditions of inputs, records and mode, before any limit is measured."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from dea_daemon.domain.decisions import Licence, View
@@ -7,26 +9,46 @@ from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MS
 from dea_daemon.domain.parameters import GuardParameters
-from dea_daemon.guards.limits import daily_loss, drawdown
 
 BASIS_ROOM = 25.0  # a future of a year may be off its index by so many times max_index_divergence
 YEAR_NS = DAYS_PER_YEAR * NS_PER_DAY
 
 
+def daily_loss(view: View) -> float:
+    """Fraction of the day's first equity lost; 0 before there is one, NaN where equity is unknown."""
+    return 1.0 - view.equity_usd / view.day_equity_usd if view.day_equity_usd > 0.0 else 0.0
+
+
+def drawdown(view: View) -> float:
+    """Fraction of the peak lost; 0 before there is a peak, NaN where equity is unknown."""
+    return 1.0 - view.equity_usd / view.peak_equity_usd if view.peak_equity_usd > 0.0 else 0.0
+
+
 def propose(view: View, doubted: BoolArray, params: GuardParameters) -> tuple[Mode, str]:
-    """The mode the guards want, with its reason. Only an operator leads back towards normal, so prices that
-    contradict each other prove no loss."""
-    lost, today = drawdown(view), daily_loss(view)
-    if doubted.any():
+    """The mode the guards want, with its reason: the first of a halt, flattening and reduce-only that a loss asks
+    for and that is more than the present one. Only an operator leads back towards normal, so prices that contradict
+    each other, and a stablecoin off its peg, prove no loss."""
+    if not view.ready or doubted.any() or depegged(view, params).any():
         return view.mode, ""
-    halt_at, reduce_at = params.halt_daily_loss, params.max_daily_loss
-    if halt_at is not None and view.ready and view.mode is not Mode.HALTED and today > halt_at:
-        return Mode.HALTED, f"loss of the day {today:.1%} beyond {halt_at:.1%}"
-    if reduce_at is not None and view.mode < Mode.REDUCE_ONLY and view.ready and today > reduce_at:
-        return Mode.REDUCE_ONLY, f"loss of the day {today:.1%} beyond {reduce_at:.1%}"
-    if view.mode < Mode.REDUCE_ONLY and view.ready and lost > params.max_drawdown:
-        return Mode.REDUCE_ONLY, f"drawdown {lost:.1%} beyond {params.max_drawdown:.1%}"
+    today, lost = daily_loss(view), drawdown(view)
+    for mode, of_day, of_peak in (
+        (Mode.HALTED, params.halt_daily_loss, params.halt_drawdown),
+        (Mode.FLATTENING, params.flatten_daily_loss, params.flatten_drawdown),
+        (Mode.REDUCE_ONLY, params.max_daily_loss, params.max_drawdown),
+    ):
+        if not _stricter(mode, view.mode):
+            continue
+        if of_day is not None and today > of_day:
+            return mode, f"loss of the day {today:.1%} beyond {of_day:.1%}"
+        if of_peak is not None and lost > of_peak:
+            return mode, f"drawdown {lost:.1%} beyond {of_peak:.1%}"
     return view.mode, ""
+
+
+def _stricter(wanted: Mode, now: Mode) -> bool:
+    """A pause is the operator's, and ends where it began: only a halt is more."""
+    order = (Mode.NORMAL, Mode.REDUCE_ONLY, Mode.FLATTENING, Mode.PAUSED, Mode.HALTED)
+    return order.index(wanted) > order.index(now)
 
 
 def stopped(view: View) -> str:
@@ -58,10 +80,12 @@ def blind(view: View, params: GuardParameters) -> str:
         return "the wall clock stepped"
     if not view.margin_use <= params.max_margin_danger:
         return f"maintenance margin is {view.margin_use:.0%} of a pool's equity"
+    if not view.watched:
+        return "no watchdog: nobody would cancel our orders"
     return ""
 
 
-def bound(view: View, mode: Mode, breached: BoolArray, params: GuardParameters) -> str:
+def bound(view: View, mode: Mode, breached: bool, params: GuardParameters) -> str:
     """Why exposure may not grow though all is known, or ""."""
     if mode is not Mode.NORMAL:
         return mode.name.lower().replace("_", "-")
@@ -69,52 +93,48 @@ def bound(view: View, mode: Mode, breached: BoolArray, params: GuardParameters) 
         return "drawdown"
     if not view.margin_use <= params.max_margin_use:
         return f"maintenance margin is {view.margin_use:.0%} of a pool's equity"
-    return "a limit is breached" if breached.any() else ""
+    least = params.min_liquidation_distance
+    if least is not None and not view.liquidation_distance >= least:
+        return f"a move of {view.liquidation_distance:.1%} would liquidate a pool"
+    return "a limit is breached" if breached else ""
 
 
-def diverged(view: View, params: GuardParameters) -> BoolArray:
-    """[N] a fresh mark that its own book or an index contradicts. A mark anywhere between bid and ask agrees with
-    its book, however wide; a dated future may have a basis. An option's mark moves in ticks that are large beside
-    it, so it has the room of its collar; its forward stands for it beside the index."""
-    universe, mark = view.universe, view.mark_price
-    off = np.where(universe.option, params.option_collar, params.max_index_divergence)
-    tick = np.where(universe.option, 2.0 * universe.tick_size, 0.0)
-    # Without a bid no book contradicts a low mark, nor confirms it: such an option may be bought back, no more.
-    beside_book = ~((mark >= view.bid_price * (1.0 - off) - tick) & (mark <= view.ask_price * (1.0 + off) + tick))
-    beside_book |= ~(view.bid_price > 0.0)
-    own_index = _beside(_level(view), view.index_price, _tolerance(view, params))
-    return np.asarray(view.fresh & (beside_book | own_index | _beside_shared_index(view, params)), dtype=np.bool_)
+class Agreement(NamedTuple):
+    """off [N]: fresh marks that their own book or an index contradicts. doubted [N]: rows whose underlying's delta
+    may be measured wrongly, so that nothing may be hedged by it."""
+
+    off: BoolArray
+    doubted: BoolArray
 
 
-def in_doubt(view: View, off: BoolArray, params: GuardParameters) -> BoolArray:
-    """[N] rows whose underlying's delta may be measured wrongly, so that nothing may be hedged by it: a contract
-    that is held diverged, or a mark and the index they all share contradict each other (which is false cannot
-    be told). What is held counts in the delta whether its book is fresh or not. `off` [N] is `diverged`.
+def agreement(view: View, params: GuardParameters) -> Agreement:
+    """Do prices agree with each other?
 
-    An option's own mark does not enter its delta; its forward does, and is compared like any mark.
+    A mark anywhere between bid and ask agrees with its book, however wide; a dated future may have a basis. An
+    option's mark moves in ticks that are large beside it, so it has the room of its collar; its forward stands for it
+    beside the index. An underlying is in doubt where a contract that is held diverged, or a mark and the index they
+    all share contradict each other (which is false cannot be told); what is held counts in the delta whether its book
+    is fresh or not. An option's own mark does not enter its delta; its forward does, and is compared like any mark.
     """
+    universe, option = view.universe, view.universe.option
+    tolerance = _tolerance(view, params)
+    level = np.where(option, view.forward_price, view.mark_price)
+    shared = _beside(level, view.underlying_price[universe.underlying], tolerance)
+    shared &= (universe.expiry_ns == 0) | (universe.expiry_ns > view.utc_ns)
+    off = view.fresh & (_beside_book(view, params) | _beside(level, view.index_price, tolerance) | shared)
     held = (view.position_lots != 0) | (view.working_buy_lots != 0) | (view.working_sell_lots != 0)
-    beside = _beside_shared_index(view, params)
-    false = (off & ((held & ~view.universe.option) | beside)) | (held & beside)
-    return _whole_underlying(view, false)
+    false = (off & ((held & ~option) | shared)) | (held & shared)
+    return Agreement(off, _whole_underlying(view, false))
 
 
-def _whole_underlying(view: View, rows: BoolArray) -> BoolArray:
-    """[N] all rows of the underlyings that any of these belongs to."""
-    concerned = np.zeros(len(view.universe.underlyings), dtype=np.bool_)
-    concerned[view.universe.underlying[rows]] = True
-    return concerned[view.universe.underlying]
-
-
-def _level(view: View) -> FloatArray:
-    """[N] what of a contract can be compared with an index."""
-    return np.where(view.universe.option, view.forward_price, view.mark_price)
-
-
-def _beside_shared_index(view: View, params: GuardParameters) -> BoolArray:
-    ended = (view.universe.expiry_ns > 0) & (view.universe.expiry_ns <= view.utc_ns)
-    beside = _beside(_level(view), view.underlying_price[view.universe.underlying], _tolerance(view, params))
-    return beside & ~ended
+def _beside_book(view: View, params: GuardParameters) -> BoolArray:
+    """[N] the mark is not where its book is. Without a bid no book contradicts a low mark, nor confirms it: such an
+    option may be bought back, no more."""
+    option, mark, bid = view.universe.option, view.mark_price, view.bid_price
+    room = np.where(option, params.option_collar, params.max_index_divergence)
+    tick = np.where(option, 2.0 * view.universe.tick_size, 0.0)
+    inside = (mark >= bid * (1.0 - room) - tick) & (mark <= view.ask_price * (1.0 + room) + tick) & (bid > 0.0)
+    return np.asarray(~inside, dtype=np.bool_)
 
 
 def _tolerance(view: View, params: GuardParameters) -> FloatArray:
@@ -127,17 +147,31 @@ def _beside(mark: FloatArray, index: FloatArray, tolerance: FloatArray) -> BoolA
     return np.asarray(np.isfinite(index) & ~(np.abs(mark / index - 1.0) <= tolerance), dtype=np.bool_)
 
 
+def _whole_underlying(view: View, rows: BoolArray) -> BoolArray:
+    """[N] all rows of the underlyings that any of these belongs to."""
+    if not rows.any():
+        return rows
+    concerned = np.zeros(len(view.universe.underlyings), dtype=np.bool_)
+    concerned[view.universe.underlying[rows]] = True
+    return concerned[view.universe.underlying]
+
+
+def depegged(view: View, params: GuardParameters) -> BoolArray:
+    """[N] rows that settle in a stablecoin which is none at the moment."""
+    return np.asarray(~(np.abs(view.peg - 1.0) <= params.max_depeg), dtype=np.bool_)
+
+
 def guessed(view: View) -> BoolArray:
     """[N] rows of underlyings with a held option whose Greeks are not the venue's fresh word, or contradict it:
     what is hedged by them may only come down."""
-    held = (view.position_lots != 0) & (view.modelled | view.greeks_off)
-    return _whole_underlying(view, held)
+    return _whole_underlying(view, (view.position_lots != 0) & (view.modelled | view.greeks_off))
 
 
 def licences(
-    view: View, mode: Mode, breached: BoolArray, suspect: BoolArray, params: GuardParameters
+    view: View, mode: Mode, breached: bool, suspect: BoolArray, guesses: BoolArray, params: GuardParameters
 ) -> tuple[IntArray, str]:
-    """Licence [N] and the reason for the book-wide part of it. `suspect` [N] rows may only shrink."""
+    """Licence [N] and the reason for the book-wide part of it. `suspect` [N] rows may only shrink, `guesses` [N] only
+    reduce exposure."""
     universe = view.universe
     if why := stopped(view):
         return np.full(len(universe), Licence.NOTHING, dtype=np.int64), why
@@ -147,9 +181,18 @@ def licences(
     elif why := bound(view, mode, breached, params):
         level = Licence.SHRINK_EXPOSURE
     licence = np.full(len(universe), level, dtype=np.int64)
-    guesses = guessed(view)
-    licence[guesses] = np.minimum(licence[guesses], Licence.SHRINK_EXPOSURE)
-    licence[suspect] = np.minimum(licence[suspect], Licence.SHRINK_POSITION)
+    licence[guesses] = min(level, Licence.SHRINK_EXPOSURE)
+    licence[suspect] = min(level, Licence.SHRINK_POSITION)
     alive = (universe.expiry_ns == 0) | (universe.expiry_ns > view.utc_ns)
-    licence[~(universe.tradable & view.fresh & alive)] = Licence.NOTHING
+    licence[~(universe.tradable & view.fresh & alive & ~view.shut)] = Licence.NOTHING
     return licence, why
+
+
+def may_rest(view: View, params: GuardParameters) -> bool:
+    """Whether orders may be left in the book: not where nearly all are taken back again."""
+    return params.max_cancel_ratio is None or not cancel_ratio(view) > params.max_cancel_ratio
+
+
+def cancel_ratio(view: View) -> float:
+    """Cancels per order of the last hour; 0 while there were too few to tell."""
+    return view.cancels_last_hour / view.creates_last_hour if view.creates_last_hour >= 50 else 0.0

@@ -2,28 +2,50 @@
 
 They undo the change from the present that pushes into the limit first; what is then still over is a breach
 made by prices, and positions themselves are shrunk. Where a limit is not known (so many times an equity that is
-not) positions may only shrink.
+not) positions may only shrink. All lots are [M], of the rows of the Book.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 
-from dea_daemon.domain.decisions import Licence, View
+from dea_daemon.domain.decisions import Licence
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
-from dea_daemon.guards.limits import Caps
+from dea_daemon.domain.parameters import GuardParameters
+from dea_daemon.guards.limits import Book
+
+WHY = {
+    "margin": "maintenance margin beyond max_margin_danger: positions of that pool come down",
+    "instrument": "notional of one contract",
+    "scenario": "loss in the worst scenario",
+    "stress": "loss on one of history's worst days",
+    "var": "loss of a day, one in a hundred",
+    "es": "mean loss of the worst days",
+    "net": "dollar delta of one underlying",
+    "vega": "vega of one underlying",
+    "gamma": "gamma of one underlying",
+    "bucket_vega": "vega of one underlying within one expiry bucket",
+    "bucket_basis": "basis of one underlying within one expiry bucket",
+    "underlying": "sum of notionals on one underlying",
+    "venue": "sum of notionals at one venue",
+    "gross": "sum of notionals",
+}
 
 
-def by_licence(view: View, lots: IntArray, licence: IntArray) -> IntArray:
-    """Rows keep only the kind of change their licence allows."""
-    held = view.position_lots
-    shrunk = _shrunk(view, lots)
+def by_licence(book: Book, lots: IntArray, licence: IntArray) -> IntArray:
+    """Rows keep only the kind of change their licence [M] allows."""
+    if (licence == Licence.ANYTHING).all():
+        return lots
+    held = book.held
+    shrunk = _shrunk(held, lots)
     out = np.where(licence == Licence.NOTHING, held, np.where(licence == Licence.SHRINK_POSITION, shrunk, lots))
     hedging = licence == Licence.SHRINK_EXPOSURE
     if not hedging.any():
         return out
-    for u in range(len(view.universe.underlyings)):
-        rows = hedging & (view.universe.underlying == u)
-        x, delta = view.delta_per_lot, float(view.delta_usd[u])
-        against = rows & ~view.universe.option & ((lots - held) * x * np.sign(delta) < 0)
+    for u, delta in enumerate(book.view.delta_usd.tolist()):
+        rows = hedging & (book.underlying == u)
+        x = book.delta
+        against = rows & ~book.option & ((lots - held) * x * np.sign(delta) < 0)
         # Changes with the exposure may only close positions; changes against it may go as far as zero.
         out[rows & ~against] = shrunk[rows & ~against]
         worth = float(np.abs(x[against] * (lots - held)[against]).sum())
@@ -32,101 +54,116 @@ def by_licence(view: View, lots: IntArray, licence: IntArray) -> IntArray:
     return out
 
 
-def to_instrument(view: View, lots: IntArray, caps: Caps) -> IntArray:
+def cuts(book: Book, lots: IntArray, licensed: BoolArray, params: GuardParameters) -> Iterator[tuple[str, IntArray]]:
+    """(limit, lots) of each that changed something, in order: what each takes the next one starts from. Rows that
+    are not `licensed` [M] stay as they are."""
+    for limit, after in _each(book, lots, params):
+        after = np.where(licensed, after, book.held)
+        if (after != lots).any():
+            lots[:] = after  # the next cut looks at it
+            yield limit, after
+
+
+def _each(book: Book, lots: IntArray, params: GuardParameters) -> Iterator[tuple[str, IntArray]]:
+    """Every limit that the book at hand exceeds, with what it would leave. `lots` is changed between."""
+    use = book.view.row_margin_use[book.rows]
+    if (use > params.max_margin_danger).any():
+        yield "margin", _to_margin(book, lots, use, params)
+    yield "instrument", _to_instrument(book, lots)
+    if book.losses and (lots != book.held).any():
+        yield from _to_losses(book, lots)
+    for at in np.flatnonzero(~(np.abs(_wanted(book, lots)) <= book.line_cap)):
+        yield book.lines.limit[at], _to_line(book, lots, int(at))
+    for at in np.flatnonzero(~(_sums(book, lots) <= book.sum_cap)):
+        yield book.sum_limit[at], _to_sum(book, lots, int(at))
+
+
+def _to_margin(book: Book, lots: IntArray, use: FloatArray, params: GuardParameters) -> IntArray:
+    """A pool in danger: its positions come down alike, so that what hedges what still does, until the use that is
+    allowed holds."""
+    share = np.where(use > params.max_margin_danger, params.max_margin_use / use, 1.0)
+    goal = np.trunc(book.held * share).astype(np.int64)
+    cut = np.clip(lots, np.minimum(goal, 0), np.maximum(goal, 0))
+    return np.where(use > params.max_margin_danger, cut, lots)
+
+
+def _to_instrument(book: Book, lots: IntArray) -> IntArray:
     """|notional| of each contract within its limit; an unpriced row stays where it is."""
-    if np.isnan(caps.instrument):
-        return _shrunk(view, lots)
-    with np.errstate(invalid="ignore"):
-        cap = np.floor(caps.instrument / view.notional_per_lot_usd)
+    most = book.cap.instrument
+    if np.isnan(most):
+        return _shrunk(book.held, lots)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cap = np.floor(most / book.notional)
     known = np.isfinite(cap)
     cap = np.where(known, cap, 0.0).astype(np.int64)
-    return np.where(known, np.clip(lots, -cap, cap), view.position_lots)
+    return np.where(known, np.clip(lots, -cap, cap), book.held)
 
 
-def to_net(view: View, lots: IntArray, caps: Caps) -> IntArray:
-    """|dollar delta| of each underlying within its limit: an option is not sold for its delta."""
-    return _to_factor(view, lots, view.delta_usd, view.delta_per_lot, caps.net, ~view.universe.option)
+def _to_losses(book: Book, lots: IntArray) -> Iterator[tuple[str, IntArray]]:
+    """What would lose more than allowed, and more than now, keeps only the changes that shrink positions."""
+    now, then = book.held_losses_usd, book.losses_of(lots)
+    for kind in book.losses:
+        if not (then[kind] <= getattr(book.cap, kind) or then[kind] <= now[kind]):
+            yield kind, _shrunk(book.held, lots)
+            return  # nothing grows any more
 
 
-def to_gamma(view: View, lots: IntArray, caps: Caps) -> IntArray:
-    """|gamma| of each underlying: no change adds to it beyond its limit."""
-    return _to_greek(view, lots, "gamma", caps.gamma)
+def _moved(book: Book, lots: IntArray, per_lot: FloatArray) -> FloatArray:
+    """What the change from what is held adds, per line; a row that stays adds nothing, priced or not."""
+    change = lots - book.held
+    return np.asarray(np.where(change != 0, per_lot * change, 0.0).sum(axis=-1), dtype=np.float64)
 
 
-def to_vega(view: View, lots: IntArray, caps: Caps) -> IntArray:
-    """|vega| of each underlying, weighted to 30 days: likewise."""
-    return _to_greek(view, lots, "vega", caps.vega)
+def _wanted(book: Book, lots: IntArray) -> FloatArray:
+    """[L] exposure to each line with `lots`."""
+    return book.now + _moved(book, lots, book.per_lot)
 
 
-def _to_greek(view: View, lots: IntArray, kind: str, cap: float) -> IntArray:
-    if cap == np.inf:
+def _to_line(book: Book, lots: IntArray, at: int) -> IntArray:
+    """One linear exposure within its limit. Changes that push into it are undone; for net, what is held shrinks,
+    too. Where it is unknown, what bears on it stays as it is."""
+    x, held, most = book.per_lot[at], book.held, float(book.line_cap[at])
+    if np.isnan(most):
+        return _shrunk(held, lots)
+    wanted = float(book.now[at] + _moved(book, lots, x))
+    if not np.isfinite(wanted):
+        return np.where(x != 0.0, held, lots)
+    if abs(wanted) <= most:
         return lots
-    nothing = np.zeros(len(view.universe), dtype=np.bool_)
-    return _to_factor(view, lots, view.factor_usd(kind), view.factor_per_lot(kind), cap, nothing)
+    net = book.lines.limit[at] == "net"
+    shrinkable = ~book.option if net else np.zeros(len(lots), dtype=np.bool_)  # an option is not sold for its delta
+    return _undo(held, lots, x, shrinkable, np.sign(wanted), abs(wanted) - most)
 
 
-def _to_factor(
-    view: View, lots: IntArray, now: FloatArray, per_lot: FloatArray, cap: float, shrinkable: BoolArray
-) -> IntArray:
-    """One exposure of each underlying, `now` [U] and `per_lot` [N] USD, within `cap`. Changes that push into it are
-    undone; what is held shrinks where `shrinkable` [N]. Where it is unknown, all stays as it is."""
-    if np.isnan(cap):
-        return _shrunk(view, lots)
-    out = lots.copy()
-    universe = view.universe
-    for u in range(len(universe.underlyings)):
-        rows = np.flatnonzero((universe.underlying == u) & ((lots != 0) | (view.position_lots != 0)))
-        x, held = per_lot[rows], view.position_lots[rows]
-        moved = out[rows] != held
-        wanted = float(now[u]) + float(x[moved] @ (out[rows] - held)[moved])
-        if not np.isfinite(wanted):
-            out[rows] = held
-        elif not abs(wanted) <= cap:
-            excess = abs(wanted) - cap
-            out[rows] = _undo(held, out[rows], x, shrinkable[rows], np.sign(wanted), excess)
-    return out
+def _sums(book: Book, lots: IntArray) -> FloatArray:
+    """[Q] sum of |notional| of each group with `lots`."""
+    usd = np.where(lots != 0, np.abs(lots) * book.notional, 0.0)
+    return np.asarray(np.where(book.member, usd, 0.0).sum(axis=1), dtype=np.float64)
 
 
-def to_scenario(view: View, lots: IntArray, caps: Caps) -> IntArray:
-    """The loss in the worst scenario within its limit: what would be beyond it, and worse than now, keeps only the
-    changes that shrink positions."""
-    if caps.scenario == np.inf or (lots == view.position_lots).all():
+def _to_sum(book: Book, lots: IntArray, at: int) -> IntArray:
+    """One group's sum of |notional| within its limit: growth is undone first, then all of it shrinks."""
+    mine, held, most = book.member[at], book.held, float(book.sum_cap[at])
+    if np.isnan(most):
+        return np.where(mine, _shrunk(held, lots), lots)
+    usd = np.where(mine & ((lots != 0) | (held != 0)), book.notional, 0.0)
+    total = float(np.abs(lots) @ usd)
+    if not np.isfinite(total):
+        return np.where(mine, held, lots)
+    if total <= most:
         return lots
-    held = view.position_lots
-    now, then = caps.grid.worst_loss_usd(held), caps.grid.worst_loss_usd(lots)
-    if then <= caps.scenario or then <= now:
-        return lots
-    return _shrunk(view, lots)
-
-
-def to_gross(view: View, lots: IntArray, caps: Caps) -> IntArray:
-    """Sum of |notional| within its limit."""
-    if np.isnan(caps.gross):
-        return _shrunk(view, lots)
-    rows = np.flatnonzero((lots != 0) | (view.position_lots != 0))
-    notional = view.notional_per_lot_usd[rows]
-    wanted, held = lots[rows], view.position_lots[rows]
-    gross = float(np.abs(wanted) @ notional)
-    out = lots.copy()
-    if not np.isfinite(gross):
-        out[rows] = held
-    elif gross > caps.gross:
-        growth = np.maximum(np.abs(wanted) - np.abs(held), 0) * notional
-        excess = gross - caps.gross
-        share = max(0.0, 1.0 - excess / growth.sum()) if growth.sum() > 0.0 else 0.0
-        kept = np.where(growth > 0, held + _toward_zero(wanted - held, share), wanted)
-        left = float(np.abs(kept) @ notional)
-        if left > caps.gross:
-            kept = _toward_zero(kept, caps.gross / left)
-        out[rows] = kept
-    return out
+    growth = np.maximum(np.abs(lots) - np.abs(held), 0) * usd
+    share = max(0.0, 1.0 - (total - most) / growth.sum()) if growth.sum() > 0.0 else 0.0
+    kept = np.where(growth > 0, held + _toward_zero(lots - held, share), lots)
+    left = float(np.abs(kept) @ usd)
+    return np.where(mine, _toward_zero(kept, most / left), kept) if left > most else kept
 
 
 def _undo(
     held: IntArray, wanted: IntArray, x: FloatArray, hedges: BoolArray, sign: float, excess_usd: float
 ) -> IntArray:
-    """Take `excess_usd` of delta of `sign` out of a wanted book: its own change first, then what is held in
-    `hedges`: an option is not sold for its delta."""
+    """Take `excess_usd` of exposure of `sign` out of a wanted book: its own change first, then what is held in
+    `hedges`."""
     change = wanted - held
     pushing = change * x * sign > 0
     push = float(np.abs(x * change)[pushing].sum())
@@ -141,9 +178,8 @@ def _undo(
     return out
 
 
-def _shrunk(view: View, lots: IntArray) -> IntArray:
+def _shrunk(held: IntArray, lots: IntArray) -> IntArray:
     """Only the changes that bring a position nearer to flat, and none through it."""
-    held = view.position_lots
     return np.clip(lots, np.minimum(held, 0), np.maximum(held, 0))
 
 

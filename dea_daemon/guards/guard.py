@@ -5,71 +5,85 @@ import numpy as np
 from dea_daemon.domain.decisions import Clip, Licence, Permit, View
 from dea_daemon.domain.instruments import BoolArray, IntArray
 from dea_daemon.domain.parameters import GuardParameters
-from dea_daemon.guards import cuts
-from dea_daemon.guards.conditions import diverged, guessed, in_doubt, licences, propose
-from dea_daemon.guards.limits import Caps, caps, exposed, uses
-
-_CUTS = (
-    ("instrument", cuts.to_instrument, "notional of one contract"),
-    ("scenario", cuts.to_scenario, "loss in the worst scenario"),
-    ("net", cuts.to_net, "dollar delta of one underlying"),
-    ("gamma", cuts.to_gamma, "gamma of one underlying"),
-    ("vega", cuts.to_vega, "vega of one underlying"),
-    ("gross", cuts.to_gross, "sum of notionals"),
-)
+from dea_daemon.guards.conditions import agreement, depegged, guessed, licences, may_rest, propose
+from dea_daemon.guards.cuts import WHY, by_licence, cuts
+from dea_daemon.guards.limits import Book, active, caps
+from dea_daemon.guards.uses import uses
 
 
 def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
     """The book the limits allow. Further from the present than `wanted_lots` [N] only to end a breach."""
-    off = diverged(view, params)
-    doubted = in_doubt(view, off, params)
-    mode, why = propose(view, doubted, params)
-    cap = caps(view, params)
-    over_net = ~(np.abs(view.delta_usd) <= cap.net)
-    suspect = view.quarantined | off | doubted | view.greeks_off
-    licence, reason = licences(view, mode, _breached(view, over_net, cap), suspect, params)
-    clips: list[Clip] = []
-    lots = cuts.by_licence(view, wanted_lots, licence)
-    lots = np.where(_worsens_a_guess(view, lots), view.position_lots, lots)
-    _tell(clips, view, "licence", wanted_lots, lots, reason or "stale, diverged, modelled, quarantined or expired")
-    for limit, cut, because in _CUTS:
-        after = np.where(licence > Licence.NOTHING, cut(view, lots, cap), view.position_lots)
-        _tell(clips, view, limit, lots, after, because)
-        lots = after
+    prices, guesses = agreement(view, params), guessed(view)
+    mode, why = propose(view, prices.doubted, params)
+    book = Book(view, caps(view, params), active(view, wanted_lots != view.position_lots))
+    suspect = view.quarantined | prices.off | prices.doubted | view.greeks_off | depegged(view, params)
+    licence, reason = licences(view, mode, _breached(book), suspect, guesses, params)
+    lots, clips = _cut(book, wanted_lots[book.rows], licence, guesses, reason, params)
+    permitted = view.position_lots.copy()
+    permitted[book.rows] = lots
     return Permit(
         view=view,
-        position_lots=lots,
+        position_lots=permitted,
         licence=licence,
-        urgent=over_net,
-        doubted=doubted,
+        urgent=_urgent(book, params),
+        doubted=prices.doubted,
+        resting=may_rest(view, params),
         mode=mode,
         mode_why=why,
-        clips=tuple(clips),
-        uses=uses(exposed(view), params, cap),
+        clips=clips,
+        uses=uses(book, params),
     )
 
 
-def _worsens_a_guess(view: View, lots: IntArray) -> BoolArray:
-    """[N] hedges whose change adds to a delta that rests on guessed Greeks, even by closing a position."""
-    delta = np.sign(view.delta_usd)[view.universe.underlying] * view.delta_per_lot
-    return guessed(view) & ~view.universe.option & ((lots - view.position_lots) * delta > 0.0)
+def _cut(
+    book: Book, wanted: IntArray, licence: IntArray, guesses: BoolArray, reason: str, params: GuardParameters
+) -> tuple[IntArray, tuple[Clip, ...]]:
+    """What the licences and then each limit leave of `wanted` [M], and what they took."""
+    clips: list[Clip] = []
+    allowed = licence[book.rows]
+    lots = by_licence(book, wanted, allowed)
+    if guesses.any():
+        lots = np.where(_worsens_a_guess(book, lots, guesses), book.held, lots)
+    _tell(clips, book, "licence", wanted, lots, reason or "stale, diverged, modelled, quarantined, shut or expired")
+    before = lots.copy()
+    for limit, after in cuts(book, lots, allowed > Licence.NOTHING, params):
+        _tell(clips, book, limit, before, after, WHY[limit])
+        before = after
+    return lots, tuple(clips)
 
 
-def _breached(view: View, over_net: BoolArray, cap: Caps) -> BoolArray:
-    """Whether any limit is broken by what is held right now (orders aside): one flag a limit."""
-    held = np.flatnonzero(view.position_lots)
-    notional = np.abs(view.position_lots[held]) * view.notional_per_lot_usd[held]
-    over_instrument = ~(notional <= cap.instrument)
-    over_gross = np.array([not float(notional.sum()) <= cap.gross])
-    greeks = [~(np.abs(view.factor_usd(kind)) <= most) for kind, most in (("gamma", cap.gamma), ("vega", cap.vega))]
-    loss = cap.grid.worst_loss_usd(view.position_lots) if cap.scenario != np.inf else 0.0
-    over_scenario = np.array([not loss <= cap.scenario])
-    return np.concatenate((over_scenario, over_net, *greeks, over_instrument, over_gross))
+def _worsens_a_guess(book: Book, lots: IntArray, guesses: BoolArray) -> BoolArray:
+    """[M] hedges whose change adds to a delta that rests on guessed Greeks, even by closing a position."""
+    delta = np.sign(book.view.delta_usd)[book.underlying] * book.delta
+    return np.asarray(guesses[book.rows] & ~book.option & ((lots - book.held) * delta > 0.0), dtype=np.bool_)
 
 
-def _tell(clips: list[Clip], view: View, limit: str, before: IntArray, after: IntArray, why: str) -> None:
+def _breached(book: Book) -> bool:
+    """Whether any limit is broken by what is held right now, orders aside."""
+    usd = np.where(book.held != 0, np.abs(book.held) * book.notional, 0.0)
+    if not ((np.abs(book.now) <= book.line_cap).all() and (usd <= book.cap.instrument).all()):
+        return True
+    if not (book.sums_usd(usd) <= book.sum_cap).all():
+        return True
+    return not all(loss <= getattr(book.cap, kind) for kind, loss in book.held_losses_usd.items())
+
+
+def _urgent(book: Book, params: GuardParameters) -> BoolArray:
+    """[U] underlyings to be traded at once: beyond the net limit, or held in a pool whose margin is in danger."""
+    view = book.view
+    urgent = ~(np.abs(view.delta_usd) <= book.cap.net)
+    if not view.margin_use <= params.max_margin_danger:
+        endangered = (view.row_margin_use[book.rows] > params.max_margin_danger) & (book.held != 0)
+        urgent[book.underlying[endangered]] = True
+    return urgent
+
+
+def _tell(clips: list[Clip], book: Book, limit: str, before: IntArray, after: IntArray, why: str) -> None:
     """One Clip a row that a limit changed."""
+    changed = before != after
+    if not changed.any():
+        return
+    names = book.view.universe.instruments
     clips.extend(
-        Clip(limit, view.universe.instruments[i].name, float(before[i]), float(after[i]), why)
-        for i in np.flatnonzero(before != after)
+        Clip(limit, names[book.rows[m]].name, float(before[m]), float(after[m]), why) for m in np.flatnonzero(changed)
     )

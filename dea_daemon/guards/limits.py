@@ -3,21 +3,23 @@
 With p held, and up to B lots still to be bought and S to be sold, a subset of fills leaves anything from
 p − S to p + B in a row. Every bound here is the exact maximum over all subsets:
 - instrument: max(|p − S|, |p + B|) · notional;
-- gross: the sum of those, as rows fill independently;
-- net, gamma, vega: E is linear in fills, so its extremes are E + Σ (X⁺·B + X⁻·S) and E − Σ (X⁺·S + X⁻·B), where
-  X⁺ and X⁻ are the positive and negative parts of what a lot adds (a bought put lowers delta).
+- underlying, venue, gross: the sums of those, as rows fill independently;
+- net, vega, gamma, buckets: E is linear in fills, so its extremes are E + Σ (X⁺·B + X⁻·S) and E − Σ (X⁺·S + X⁻·B),
+  where X⁺ and X⁻ are the positive and negative parts of what a lot adds (a bought put lowers delta);
+- scenario, stress, VaR, ES: at each scenario everything fills that loses there.
 Turnover and fees are bounded by everything working filling, at the taker fee.
 """
 
-from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from dea_daemon.domain.decisions import LimitUse, View
-from dea_daemon.domain.instruments import FloatArray, IntArray
+from dea_daemon.domain.decisions import View
+from dea_daemon.domain.factors import BUCKETS, FactorIndex
+from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray, Side
 from dea_daemon.domain.parameters import GuardParameters
-from dea_daemon.guards.scenarios import Grid
+from dea_daemon.guards.scenarios import Scenarios, grid_loss, stress_loss, tail_losses
 
 
 class Caps(NamedTuple):
@@ -26,10 +28,17 @@ class Caps(NamedTuple):
     gross: float
     net: float
     instrument: float
+    underlying: float
+    venue: float
     gamma: float
     vega: float
+    bucket_vega: float
+    bucket_basis: float
     scenario: float
-    grid: Grid
+    stress: float
+    var: float
+    es: float
+    var_annual_vol: float
 
 
 def caps(view: View, params: GuardParameters) -> Caps:
@@ -43,121 +52,173 @@ def caps(view: View, params: GuardParameters) -> Caps:
         gross=least(params.max_gross_usd, params.max_gross_leverage),
         net=least(params.max_net_usd, params.max_net_leverage),
         instrument=least(params.max_instrument_usd, params.max_instrument_leverage),
+        underlying=least(params.max_underlying_usd, params.max_underlying_leverage),
+        venue=least(params.max_venue_usd, params.max_venue_leverage),
         gamma=least(params.max_gamma_usd_1pct),
         vega=least(params.max_vega_usd_1pt),
+        bucket_vega=least(params.max_bucket_vega_usd_1pt),
+        bucket_basis=least(params.max_bucket_basis_usd_1pct),
         scenario=least(None, params.max_scenario_loss),
-        grid=Grid(view),
+        stress=least(None, params.max_stress_loss),
+        var=least(None, params.max_var),
+        es=least(None, params.max_es),
+        var_annual_vol=params.var_annual_vol,
     )
 
 
-@dataclass(slots=True)
-class Exposed:
-    """A book with orders in flight. buys, sells [N] lots ≥ 0; mutated as orders are admitted one by one."""
+LINEAR = ("net", "vega", "gamma", "bucket_vega", "bucket_basis")  # by priority; all are fields of Caps
+LOSSES = ("scenario", "stress", "var", "es")
 
-    view: View
-    buys: IntArray
-    sells: IntArray
+
+class Lines(NamedTuple):
+    """The linear limits in force, one line each: what it is called, of what, and its row of X (of net: of delta)."""
+
+    limit: tuple[str, ...]
+    subject: tuple[str, ...]
+    row: IntArray
+
+
+@lru_cache(maxsize=64)
+def lines(underlyings: tuple[str, ...], kinds: tuple[str, ...]) -> Lines:
+    """Of each kind, a line an underlying (and bucket). Rows of X do not depend on its currencies."""
+    factors, n = FactorIndex(underlyings), len(underlyings)
+    limit: list[str] = []
+    row: list[int] = []
+    for kind in kinds:
+        if kind.startswith("bucket_"):
+            first = factors.first(kind.removeprefix("bucket_"), 0)
+            rows = range(first, first + n * len(BUCKETS))
+        else:
+            first = factors.first("delta" if kind == "net" else kind)
+            rows = range(first, first + n)
+        limit += [kind] * len(rows)
+        row += rows
+    return Lines(tuple(limit), tuple(factors.names[k] for k in row), np.array(row, dtype=np.int64))
+
+
+class Book:
+    """The rows that matter [M] with what is held and in flight there, and every limit measured on them.
+
+    buys, sells [M] lots ≥ 0; `add` takes one more order in. A row left out has neither position nor orders.
+    """
+
+    def __init__(self, view: View, cap: Caps, rows: IntArray, scenarios: Scenarios | None = None) -> None:
+        universe = view.universe
+        self.view, self.cap, self.rows = view, cap, rows
+        self.at = {row: m for m, row in enumerate(rows.tolist())}
+        self.held = view.position_lots[rows]
+        self.buys, self.sells = view.working_buy_lots[rows], view.working_sell_lots[rows]
+        self.notional = view.notional_per_lot_usd[rows]
+        self.delta = view.delta_per_lot[rows]
+        self.option = universe.option[rows]
+        self.underlying = universe.underlying[rows]
+        self.scenarios = Scenarios(view) if scenarios is None else scenarios
+        # linear limits [L]: what a lot adds [L, M], what there is, and how much is allowed
+        kinds = tuple(kind for kind in LINEAR if getattr(cap, kind) != np.inf)
+        self.lines = lines(universe.underlyings, kinds)
+        self.per_lot = view.exposure_per_lot[self.lines.row[:, None], rows]
+        self.now = view.exposure_usd[self.lines.row]
+        self.line_cap = np.array([getattr(cap, kind) for kind in self.lines.limit])
+        u = len(universe.underlyings)
+        # net comes first, and always: a trade pays its premium, whatever X is told in
+        self.per_lot[:u] = np.where(self.underlying == np.arange(u)[:, None], self.delta, 0.0)
+        # sums [Q] of rows [Q, M]
+        limit, subject, member = _sums(view, cap, rows)
+        self.sum_limit, self.sum_subject, self.member = limit, subject, member
+        self.sum_cap = np.array([getattr(cap, kind) for kind in limit])
+        self.losses = tuple(kind for kind in LOSSES if getattr(cap, kind) != np.inf)
+
+    def add(self, m: int, side: Side, lots: int) -> None:
+        """An order more in row `rows[m]`."""
+        (self.buys if side is Side.BUY else self.sells)[m] += lots
+
+    # --- the worst that fills can leave ----------------------------------------------------------
 
     def worst_lots(self) -> IntArray:
-        """[N] the largest |position| any subset of fills can leave."""
-        p = self.view.position_lots
-        return np.asarray(np.maximum(np.abs(p - self.sells), np.abs(p + self.buys)), dtype=np.int64)
+        """[M] the largest |position|."""
+        return np.asarray(np.maximum(np.abs(self.held - self.sells), np.abs(self.held + self.buys)), dtype=np.int64)
 
     def instrument_usd(self) -> FloatArray:
-        """[N] worst |notional|; a row with neither position nor orders uses nothing, priced or not."""
+        """[M] worst |notional|; a row with neither position nor orders uses nothing, priced or not."""
         lots = self.worst_lots()
-        return np.where(lots > 0, lots * self.view.notional_per_lot_usd, 0.0)
+        return np.where(lots > 0, lots * self.notional, 0.0)
 
-    def gross_usd(self) -> float:
-        return float(self.instrument_usd().sum())
+    def sums_usd(self, instrument_usd: FloatArray) -> FloatArray:
+        """[Q] of those, in each group."""
+        return np.asarray(np.where(self.member, instrument_usd, 0.0).sum(axis=1), dtype=np.float64)
 
-    def net_usd(self) -> tuple[FloatArray, FloatArray]:
-        """(lowest, highest) dollar delta [U] any subset of fills can leave."""
-        return self._extremes(self.view.delta_usd, self.view.delta_per_lot)
+    def extremes(self) -> tuple[FloatArray, FloatArray]:
+        """(lowest, highest) [L] of the linear limits, USD."""
+        working = (self.buys != 0) | (self.sells != 0)
+        if not working.any():
+            return self.now, self.now
+        x = np.where(working, self.per_lot, 0.0)  # what is not priced counts only where it works
+        up, down = np.maximum(x, 0.0), np.maximum(-x, 0.0)
+        return self.now - (up @ self.sells + down @ self.buys), self.now + (up @ self.buys + down @ self.sells)
 
-    def greek_usd(self, kind: str) -> tuple[FloatArray, FloatArray]:
-        """Likewise of the factors "gamma" or "vega" (weighted to 30 days)."""
-        return self._extremes(self.view.factor_usd(kind), self.view.factor_per_lot(kind))
+    def losses_usd(self) -> dict[str, float]:
+        """The most the book may lose by each of `losses`, whatever of what works fills."""
+        if self.losses and ((self.buys != 0) | (self.sells != 0)).any():
+            return self._losses(self.held, self.buys, self.sells)
+        return self.held_losses_usd
 
-    def _extremes(self, now: FloatArray, per_lot: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return now - self._swing(per_lot, self.sells, self.buys), now + self._swing(per_lot, self.buys, self.sells)
+    @cached_property
+    def held_losses_usd(self) -> dict[str, float]:
+        """Likewise of what is held alone."""
+        return self.losses_of(self.held)
 
-    def _swing(self, per_lot: FloatArray, along: IntArray, against: IntArray) -> FloatArray:
-        """[U] Σ (X⁺·along + X⁻·against); unpriced rows count only if they have lots."""
-        universe = self.view.universe
-        rows = np.flatnonzero(along + against)
-        x = per_lot[rows]
-        swing = np.where(x < 0.0, -x * against[rows], x * along[rows])
-        total = np.bincount(universe.underlying[rows], swing, len(universe.underlyings))
-        return np.asarray(total, dtype=np.float64)
+    def losses_of(self, lots: IntArray) -> dict[str, float]:
+        """Likewise of other `lots` [M]."""
+        nothing = np.zeros_like(lots)
+        return self._losses(lots, nothing, nothing)
 
-    def scenario_loss_usd(self, grid: Grid) -> float:
-        """The most the book may lose in one of the scenarios, whatever of what works fills."""
-        return grid.worst_loss_usd(self.view.position_lots, self.buys, self.sells)
+    def _losses(self, lots: IntArray, buys: IntArray, sells: IntArray) -> dict[str, float]:
+        if not self.losses:
+            return {}
+        outcomes = self.scenarios.outcomes(self.rows, lots, buys, sells)
+        found = {"scenario": grid_loss(outcomes), "stress": stress_loss(outcomes)}
+        if "var" in self.losses or "es" in self.losses:
+            tail = tail_losses(outcomes, self.view.day_returns, self.cap.var_annual_vol)
+            found["var"], found["es"] = tail
+        return {kind: found[kind] for kind in self.losses}
+
+    # --- budgets ---------------------------------------------------------------------------------
 
     def working_usd(self) -> FloatArray:
-        """[N] notional of everything in flight, both sides."""
+        """[M] notional of everything in flight, both sides."""
         lots = self.buys + self.sells
-        return np.where(lots > 0, lots * self.view.notional_per_lot_usd, 0.0)
+        return np.where(lots > 0, lots * self.notional, 0.0)
 
-    def turnover_usd(self) -> float:
-        return self.view.turnover_hour_usd + float(self.working_usd().sum())
-
-    def fees_usd(self) -> float:
-        universe = self.view.universe
-        fee = np.maximum(universe.taker_fee, universe.maker_fee)
-        return self.view.fees_hour_usd + float((self.working_usd() * fee).sum())
+    def stake_usd(self) -> tuple[float, float]:
+        """(turnover, fees) if everything working filled."""
+        usd, universe = self.working_usd(), self.view.universe
+        fee = np.maximum(universe.taker_fee[self.rows], universe.maker_fee[self.rows])
+        return float(usd.sum()), float((usd * fee).sum())
 
 
-def exposed(view: View) -> Exposed:
+def _sums(view: View, cap: Caps, rows: IntArray) -> tuple[tuple[str, ...], tuple[str, ...], BoolArray]:
+    """(limit, subject) of each sum in force, and its members [Q, M]."""
+    universe = view.universe
+    limit, subject, member = ["gross"], ["book"], [np.ones((1, len(rows)), dtype=np.bool_)]
+    for kind, names, of in (
+        ("venue", universe.venues, universe.venue[rows]),
+        ("underlying", universe.underlyings, universe.underlying[rows]),
+    ):
+        if getattr(cap, kind) != np.inf:
+            limit = [kind] * len(names) + limit
+            subject = [*names, *subject]
+            member.insert(0, of == np.arange(len(names))[:, None])
+    return tuple(limit), tuple(subject), np.concatenate(member)
+
+
+def active(view: View, *others: BoolArray) -> IntArray:
+    """Rows held or working, and those of `others` [N]."""
+    rows = (view.position_lots != 0) | (view.working_buy_lots != 0) | (view.working_sell_lots != 0)
+    for other in others:
+        rows |= other
+    return np.flatnonzero(rows)
+
+
+def book_of(view: View, params: GuardParameters) -> Book:
     """The book as it is now, with its working orders."""
-    return Exposed(view, view.working_buy_lots.copy(), view.working_sell_lots.copy())
-
-
-def uses(book: Exposed, params: GuardParameters, cap: Caps | None = None) -> tuple[LimitUse, ...]:
-    """How much of every limit is used, for the record and the screen; `cap` where it is known already."""
-    view = book.view
-    cap = caps(view, params) if cap is None else cap
-    per_row = book.instrument_usd()
-    lines = _factor_uses(view, "net", "delta", book.net_usd(), cap.net)
-    for kind, allowed in (("gamma", cap.gamma), ("vega", cap.vega)):
-        if allowed != np.inf:
-            lines += _factor_uses(view, kind, kind, book.greek_usd(kind), allowed)
-    lines += [
-        LimitUse("instrument", view.universe.instruments[i].name, float(per_row[i]), cap.instrument)
-        for i in np.flatnonzero(per_row)
-    ]
-    lines.append(LimitUse("gross", "book", float(per_row.sum()), cap.gross))
-    lines.append(LimitUse("turnover", "hour", book.turnover_usd(), params.max_turnover_usd_per_hour))
-    lines.append(LimitUse("fees", "hour", book.fees_usd(), params.max_fees_usd_per_hour))
-    lines.append(LimitUse("orders", "minute", view.creates_last_minute, params.max_orders_per_minute))
-    if cap.scenario != np.inf:
-        lines.append(LimitUse("scenario", "book", book.scenario_loss_usd(cap.grid), cap.scenario))
-    lines.append(LimitUse("margin", "pool", view.margin_use, params.max_margin_use))
-    if (most := params.max_daily_loss or params.halt_daily_loss) is not None:
-        lines.append(LimitUse("daily_loss", "book", daily_loss(view), most))
-    lines.append(LimitUse("drawdown", "book", drawdown(view), params.max_drawdown))
-    return tuple(lines)
-
-
-def _factor_uses(
-    view: View, limit: str, kind: str, extremes: tuple[FloatArray, FloatArray], allowed: float
-) -> list[LimitUse]:
-    """One line an underlying: the larger of its extremes."""
-    low, high = extremes
-    worst = np.maximum(np.abs(low), np.abs(high)).tolist()
-    first = view.factors.first(kind)
-    names = view.factors.names[first : first + len(worst)]
-    return [LimitUse(limit, name, used, allowed) for name, used in zip(names, worst, strict=True)]
-
-
-def daily_loss(view: View) -> float:
-    """Fraction of the day's first equity lost; 0 before there is one, NaN where equity is unknown."""
-    return 1.0 - view.equity_usd / view.day_equity_usd if view.day_equity_usd > 0.0 else 0.0
-
-
-def drawdown(view: View) -> float:
-    """Fraction of the peak lost; 0 before there is a peak, NaN where equity is unknown."""
-    if not view.peak_equity_usd > 0.0:
-        return 0.0
-    return 1.0 - view.equity_usd / view.peak_equity_usd
+    return Book(view, caps(view, params), active(view))

@@ -22,11 +22,11 @@ from tests.house import BTC_LINEAR, BTC_PERP, ETH_PERP, INSTRUMENTS, MS, START_N
 PARAMS = ExecutionParameters()
 
 
-def permit(v, wanted, licence=Licence.ANYTHING, urgent=(False, False)):
+def permit(v, wanted, licence=Licence.ANYTHING, urgent=(False, False), resting=True):
     lots = v.position_lots.copy()
     for row, count in wanted.items():
         lots[row] = count
-    return Permit(v, lots, np.full(4, licence), np.array(urgent), np.zeros(4, dtype=bool), v.mode, "", (), ())
+    return Permit(v, lots, np.full(4, licence), np.array(urgent), np.zeros(4, dtype=bool), resting, v.mode, "", (), ())
 
 
 def planned(v, wanted, params=PARAMS, since_ms=0, **options):

@@ -17,8 +17,7 @@ from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import TimeInForce
 from dea_daemon.guards.admit import admit
 from dea_daemon.guards.guard import guard
-from dea_daemon.guards.limits import Exposed, exposed
-from tests.guards.views import MARK, UNIVERSE, view
+from tests.guards.views import MARK, UNIVERSE, extremes, view, whole
 from tests.house import BTC_FUTURE, BTC_LINEAR, BTC_PERP, ETH_PERP, START_NS, parameters
 
 GUARDS = parameters().guards
@@ -67,24 +66,17 @@ def outcomes(v, orders):
         yield (v.exposure_per_lot @ lots + v.exposure_base_usd)[:2], notional.sum(), notional
 
 
-def working(v, orders):
-    buys, sells = v.working_buy_lots.copy(), v.working_sell_lots.copy()
-    for o in orders:
-        (buys if o.side is Side.BUY else sells)[o.row] += o.lots
-    return Exposed(v, buys, sells)
-
-
 @given(positions, bases, orders_in())
 @settings(max_examples=150, deadline=None)
 def test_each_bound_is_reached_by_some_subset_of_fills_and_passed_by_none(position, base, orders):
     v = view(position, base=base)
-    book = working(v, orders)
+    book = whole(v, GUARDS, orders)
     all_outcomes = list(outcomes(v, orders))
-    low, high = book.net_usd()
+    low, high = extremes(book, "net")
     nets = np.array([net for net, _, _ in all_outcomes])
     np.testing.assert_allclose(high, nets.max(axis=0), atol=1e-6)
     np.testing.assert_allclose(low, nets.min(axis=0), atol=1e-6)
-    assert book.gross_usd() == pytest.approx(max(gross for _, gross, _ in all_outcomes))
+    assert book.instrument_usd().sum() == pytest.approx(max(gross for _, gross, _ in all_outcomes))
     np.testing.assert_allclose(book.instrument_usd(), np.max([n for _, _, n in all_outcomes], axis=0), atol=1e-6)
 
 
@@ -236,4 +228,4 @@ def test_uses_tell_every_limit_at_its_worst():
     by_name = {(u.limit, u.subject): u.used for u in guard(v, v.position_lots, GUARDS).uses}
     assert by_name["gross", "book"] == 20_000
     assert by_name["net", "delta:BTC"] == 20_000
-    assert exposed(v).instrument_usd()[BTC_PERP] == 20_000
+    assert whole(v, GUARDS).instrument_usd()[BTC_PERP] == 20_000

@@ -15,11 +15,20 @@ from dea_daemon.domain.instruments import Side
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import TimeInForce
 from dea_daemon.guards.admit import admit
-from dea_daemon.guards.conditions import in_doubt
+from dea_daemon.guards.conditions import agreement
 from dea_daemon.guards.guard import guard
-from dea_daemon.guards.limits import Exposed
 from tests.guards import views
-from tests.guards.views import COIN_CALL, COIN_PUT, EXPIRY_NS, USDC_CALL, USDC_PUT, WITH_OPTIONS, greeks_of
+from tests.guards.views import (
+    COIN_CALL,
+    COIN_PUT,
+    EXPIRY_NS,
+    USDC_CALL,
+    USDC_PUT,
+    WITH_OPTIONS,
+    extremes,
+    greeks_of,
+    whole,
+)
 from tests.house import BTC_LINEAR, BTC_PERP, ETH_PERP, START_NS, parameters
 
 GUARDS = parameters().guards
@@ -89,13 +98,6 @@ def outcomes(v: View, orders):
         yield (v.exposure_per_lot @ lots + v.exposure_base_usd)[:2], notional.sum(), notional
 
 
-def working(v: View, orders) -> Exposed:
-    buys, sells = v.working_buy_lots.copy(), v.working_sell_lots.copy()
-    for o in orders:
-        (buys if o.side is Side.BUY else sells)[o.row] += o.lots
-    return Exposed(v, buys, sells)
-
-
 # --- bounds ------------------------------------------------------------------------------------------
 
 
@@ -109,12 +111,12 @@ def test_the_book_of_these_tests_has_rows_whose_delta_is_negative_and_beyond_one
 @settings(max_examples=150, deadline=None)
 def test_each_bound_is_reached_by_some_subset_of_fills_and_passed_by_none(position, base, orders):
     v = view(position, base=base)
-    book = working(v, orders)
+    book = whole(v, GUARDS, orders)
     nets, grosses, instruments = (np.array(each) for each in zip(*outcomes(v, orders), strict=True))
-    low, high = book.net_usd()
+    low, high = extremes(book, "net")
     np.testing.assert_allclose(high, nets.max(axis=0), atol=1e-6)
     np.testing.assert_allclose(low, nets.min(axis=0), atol=1e-6)
-    assert book.gross_usd() == pytest.approx(grosses.max())
+    assert book.instrument_usd().sum() == pytest.approx(grosses.max())
     np.testing.assert_allclose(book.instrument_usd(), instruments.max(axis=0), atol=1e-6)
 
 
@@ -143,13 +145,13 @@ def test_no_fill_costs_more_than_the_fees_at_stake_whatever_the_premium(orders):
         premium_usd = float(i.ticks_to_price(o.price_ticks)) * i.lot_value * unit
         cap = i.fee_cap * premium_usd if i.fee_cap else math.inf
         paid += o.lots * min(i.taker_fee * float(v.notional_per_lot_usd[o.row]), cap)
-    assert paid <= working(v, orders).fees_usd() + 1e-9
+    assert paid <= whole(v, GUARDS, orders).stake_usd()[1] + 1e-9
 
 
 def test_a_working_sale_of_puts_counts_as_delta_bought():
     v = view(sells=held(coin_put=10))
     per_lot = -float(v.delta_per_lot[COIN_PUT])
-    assert working(v, []).net_usd()[1][0] == pytest.approx(10 * per_lot)
+    assert extremes(whole(v, GUARDS), "net")[1][0] == pytest.approx(10 * per_lot)
     params = parameters(guards={"max_net_usd": 11 * per_lot}).guards
     assert not admitted(v, [order(BTC_PERP, int(2 * per_lot / 10))], params)[0]
     assert admitted(v, [order(BTC_PERP, int(per_lot / 20))], params)[0]
@@ -269,8 +271,7 @@ def test_a_contract_that_has_ended_is_neither_doubted_nor_traded():
     v = view(held(coin_call=-10), utc_ns=EXPIRY_NS + 1, base=(2e5, 0.0))
     forward = np.where(WITH_OPTIONS.option, math.nan, v.forward_price)
     v = replace(v, forward_price=forward)
-    off = np.zeros(N, dtype=bool)
-    assert not in_doubt(v, off, GUARDS).any()
+    assert not agreement(v, GUARDS).doubted.any()
     assert (guard(v, v.position_lots, GUARDS).licence[list(OPTIONS)] == Licence.NOTHING).all()
 
 

@@ -12,9 +12,10 @@ from dea_daemon.domain.modes import Mode
 from dea_daemon.guards import cuts
 from dea_daemon.guards.conditions import licences
 from dea_daemon.guards.guard import guard
-from dea_daemon.guards.limits import caps, exposed, uses
-from tests.guards.test_options_guards import admitted, bases, held, order, orders_in, positions, view, working
-from tests.guards.views import COIN_CALL
+from dea_daemon.guards.limits import caps
+from dea_daemon.guards.uses import uses
+from tests.guards.test_options_guards import admitted, bases, held, order, orders_in, positions, view
+from tests.guards.views import COIN_CALL, extremes, whole
 from tests.house import BTC_PERP, parameters
 
 WIDE: dict[str, object] = {"max_gross_usd": 1e9, "max_net_usd": 1e9, "max_instrument_usd": 1e9, "max_order_usd": 1e9}
@@ -54,7 +55,7 @@ def test_no_subset_of_admitted_orders_exceeds_gamma_or_vega_or_worsens_a_breach_
 @settings(max_examples=40, deadline=None)
 def test_the_worst_gamma_and_vega_are_reached_by_some_subset_and_passed_by_none(position, base, orders):
     v = view(position, base=base)
-    book = working(v, orders)
+    book = whole(v, limits(max_gamma_usd_1pct=1.0, max_vega_usd_1pt=1.0), orders)
     for kind in ("gamma", "vega"):
         found = []
         for chosen in itertools.product((0, 1), repeat=len(orders)):
@@ -62,7 +63,7 @@ def test_the_worst_gamma_and_vega_are_reached_by_some_subset_and_passed_by_none(
             for take, o in zip(chosen, orders, strict=True):
                 lots[o.row] += take * o.side.sign * o.lots
             found.append(greek(v, lots, kind))
-        low, high = book.greek_usd(kind)
+        low, high = extremes(book, kind)
         np.testing.assert_allclose(high, np.max(found, axis=0), atol=1e-6)
         np.testing.assert_allclose(low, np.min(found, axis=0), atol=1e-6)
 
@@ -74,12 +75,12 @@ def test_a_short_gamma_beyond_its_limit_lets_options_be_bought_back_and_hedged_b
     assert set(permit.licence.tolist()) == {int(Licence.SHRINK_EXPOSURE)}
     let, refusals = admitted(v, [order(COIN_CALL, 10), order(COIN_CALL, -10, 2)], params)
     assert [(o.row, o.side.sign) for o in let] == [(COIN_CALL, 1)]
-    assert refusals and "gamma:BTC" in {use.subject for use in uses(exposed(v), params) if use.limit == "gamma"}
+    assert refusals and "gamma:BTC" in {use.subject for use in uses(whole(v, params), params) if use.limit == "gamma"}
 
 
 def test_without_such_limits_there_is_neither_use_nor_cap():
     v = view(held(coin_call=-40))
-    assert {use.limit for use in uses(exposed(v), limits())} & {"gamma", "vega"} == set()
+    assert {use.limit for use in uses(whole(v, limits()), limits())} & {"gamma", "vega"} == set()
     assert caps(v, limits()).gamma == caps(v, limits()).vega == math.inf
 
 
@@ -110,7 +111,7 @@ def test_a_limit_in_equities_shrinks_with_them_and_the_lesser_counts(option, lim
 def test_margin_in_use_takes_away_one_liberty_after_the_other(use, licence):
     v = view(margin_use=use)
     none = np.zeros(len(v.universe), dtype=np.bool_)
-    found, why = licences(v, v.mode, none, none, limits())
+    found, why = licences(v, v.mode, False, none, none, limits())
     assert found[BTC_PERP] == licence
     assert licence is Licence.ANYTHING or "margin" in why
 
@@ -143,6 +144,8 @@ def test_a_limit_in_equities_that_are_not_known_lets_positions_only_shrink():
     v = view(held(perp=1_000, coin_call=-40), equity_usd=math.nan, day_equity_usd=1e6)
     wanted = v.position_lots.copy()
     wanted[BTC_PERP], wanted[COIN_CALL] = 500, -80
-    for cut in (cuts.to_instrument, cuts.to_net, cuts.to_gross, cuts.to_scenario):
-        lots = cut(v, wanted, caps(v, params))
-        assert (lots[BTC_PERP], lots[COIN_CALL]) == (500, -40), cut
+    everything = np.ones(len(v.universe), dtype=np.bool_)
+    lots = wanted.copy()
+    for _ in cuts.cuts(whole(v, params), lots, everything, params):
+        pass
+    assert (lots[BTC_PERP], lots[COIN_CALL]) == (500, -40)

@@ -6,6 +6,7 @@ from dea_daemon.domain.decisions import View
 from dea_daemon.domain.factors import FactorIndex
 from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Payoff, Universe
 from dea_daemon.domain.modes import Mode
+from dea_daemon.guards.limits import Book, caps
 from dea_daemon.pricing import black
 from dea_daemon.pricing.exposure import Marks, exposure_per_lot, notional_per_lot
 from tests.house import INSTRUMENTS, START_NS, S, instrument
@@ -101,3 +102,23 @@ def view(
         post_only_rejects=np.zeros(n, dtype=np.int64),
     )  # fmt: skip
     return View(**(fields | changes))
+
+
+def whole(v: View, params, orders=()) -> Book:
+    """Every row of a view, with `orders` in flight."""
+    book = Book(v, caps(v, params), np.arange(len(v.universe)))
+    for o in orders:
+        book.add(o.row, o.side, o.lots)
+    return book
+
+
+def extremes(book: Book, limit: str) -> tuple[np.ndarray, np.ndarray]:
+    """(lowest, highest) [U] of one linear limit."""
+    mine = np.array([name == limit for name in book.lines.limit])
+    low, high = book.extremes()
+    return low[mine], high[mine]
+
+
+def loss(v: View, lots, params) -> float:
+    """In the worst scenario of the grid."""
+    return whole(v, params).losses_of(np.asarray(lots))["scenario"]

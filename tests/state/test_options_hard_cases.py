@@ -25,7 +25,7 @@ from dea_daemon.domain.instruments import Kind, Payoff, Side
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import TimeInForce
 from dea_daemon.guards.guard import guard
-from dea_daemon.guards.limits import exposed
+from tests.guards.views import extremes, whole
 from tests.house import BTC_FUTURE, BTC_PERP, START_NS, S, creates, instrument
 from tests.state.test_options import ATM_CALL, DAY, FIRST, STRIKES, Desk, option
 
@@ -40,9 +40,9 @@ def delivered(row: int, lots: int) -> Settlement:
 def test_the_net_bound_of_a_bought_put_is_what_buying_it_leaves_whatever_the_convention(convention):
     desk, put = Desk(pricing={"delta_convention": convention}), FIRST + 9  # in the money: worth an eighth of a coin
     desk.settle()
-    book = exposed(desk.view)
-    book.buys[put] += 100
-    low, _ = book.net_usd()
+    book = whole(desk.view, desk.params.guards)
+    book.add(put, Side.BUY, 100)
+    low, _ = extremes(book, "net")
     desk.state.account.position_lots[put] = 100  # filled: a premium left the cash, and equity is as it was
     assert low[0] == pytest.approx(desk.view.delta_usd[0], rel=1e-9)
 
