@@ -183,7 +183,7 @@ def _command(place: "Place", command: str, why: str) -> None:
     from dea_daemon.cli.status_text import after_command
     from dea_daemon.shell.control_client import post
 
-    _say([after_command(post(place, "/operator", command=command, why=why))])
+    _say([after_command(post(place, "/operator", command=command, why=why), command)])
 
 
 def _switch(place: "Place", command: str, why: str) -> None:
@@ -304,4 +304,5 @@ def reload(config: Path | None, at: Path | None, dry_run: bool, allow_loosen: bo
     from dea_daemon.shell.control_client import post
 
     place = _place(config, at)
-    _say(change_lines(post(place, "/reload", dry_run=dry_run, allow_loosen=allow_loosen), dry_run))
+    result = post(place, "/reload", dry_run=dry_run, allow_loosen=allow_loosen)
+    _say(change_lines(result, dry_run, allow_loosen))

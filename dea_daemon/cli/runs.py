@@ -1,6 +1,7 @@
 """Commands that start a run, or look at a configuration or a recording. The bodies are in `wiring`."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 
 from dea_daemon import __version__
 from dea_daemon.cli.base import FILE, cli, config_option, json_option
+from dea_daemon.cli.protections import unprotected
 
 if TYPE_CHECKING:
     from dea_daemon.shell.settings import Settings
@@ -34,6 +36,9 @@ def check(config: Path) -> None:
 
     settings = load(config)
     say(f"{config}: ok", *(f"  {name:<10} {text}" for name, text in summary(settings)))
+    options = any(getattr(section, "options", ()) for section in settings.venues.sections)
+    if off := unprotected(settings.guards.model_dump(), options):
+        say(f"  {'off':<10} {off}")
     for warning in warnings(settings):
         click.echo(f"warning: {warning}", err=True)
 
@@ -42,7 +47,7 @@ def summary(settings: "Settings") -> list[tuple[str, str]]:
     """What is configured, as (name, text) lines."""
     allocator, guards, execution = settings.allocator, settings.guards, settings.execution
     armed = "armed: orders are sent" if settings.armed else "observe: decisions are recorded, nothing is sent"
-    lines = [("mode", armed), ("state in", str(settings.state_dir))]
+    lines = [("mode", armed), ("state in", str(settings.state_dir.absolute()))]
     for section in settings.venues.sections:
         where = f" at {section.http_url}" if section.http_url else ""
         lines.append(("venue", f"{section.venue}/{section.account}, {section.environment}{where}"))
@@ -56,12 +61,14 @@ def summary(settings: "Settings") -> list[tuple[str, str]]:
     if any(target.kind == "volatility" for target in allocator.targets.values()):
         together = f"volatility targets together {allocator.annual_vol:.3g} of equity a year"
         lines.append(("", f"{together}, leverage up to {allocator.max_leverage:g}"))
+    optional = {name for name, field in type(guards).model_fields.items() if field.default is None}
     return [
         *lines,
         ("limits", f"USD: gross {guards.max_gross_usd:,.15g}, net {guards.max_net_usd:,.15g} per underlying"),
         ("", f"contract {guards.max_instrument_usd:,.15g}, order {guards.max_order_usd:,.15g}"),
         ("", f"in an hour: turnover {guards.max_turnover_usd_per_hour:,.15g}"),
         ("", f"in an hour: fees {guards.max_fees_usd_per_hour:,.15g}"),
+        *(("", f"{name} {value:,.15g}") for name, value in guards if name in optional and value is not None),
         ("execution", f"{execution.order_type}, in slices of {execution.slice_usd:,.15g} USD"),
     ]
 
@@ -164,6 +171,10 @@ async def _until_stopped(work: Coroutine[Any, Any, None], until_eof: bool) -> No
 @_view
 def run(config: Path, observe: bool, resume: bool, json_lines: bool, view: bool | None) -> int:
     """Trade, or observe unless the configuration is armed."""
+    if os.getpid() == 1:
+        from dea_daemon.shell.watchdog import outlive
+
+        outlive()
     from dea_daemon.shell.settings import load, warnings
 
     settings = load(config)

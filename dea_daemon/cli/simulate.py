@@ -27,6 +27,8 @@ def _seeds(ctx: click.Context, param: click.Parameter, value: str) -> range:
               help="How long each history lasts, of its own time; then a minute without faults.")  # fmt: skip
 @click.option("--storm", type=click.FloatRange(min=0), help="Multiplies every fault's rate.  [default: by seed]")
 @click.option("--options/--no-options", default=None, help="With an option book or without.  [default: by seed]")
+@click.option("--pairs", default=0, metavar="N", type=click.IntRange(min=0),
+              help="Then go on, aiming, until each fault met each state of orders N times.")  # fmt: skip
 @click.option("--jobs", default=lambda: os.cpu_count() or 1, type=click.IntRange(min=1),
               help="Processes.  [default: one a CPU]")  # fmt: skip
 @click.option("--story", is_flag=True, help="Tell all that happened.")
@@ -37,6 +39,7 @@ def simulate(
     hours: float,
     storm: float | None,
     options: bool | None,
+    pairs: int,
     jobs: int,
     story: bool,
     json_lines: bool,
@@ -52,4 +55,4 @@ def simulate(
         names = chosen(faults)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
-    return run_simulate(Asked(seeds, names, hours, storm, options, jobs, json_lines, story))
+    return run_simulate(Asked(seeds, names, hours, storm, options, jobs, json_lines, story, pairs))

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from dea_daemon.shell.limit_text import cut_words, shut, used_allowed
+
 Told = dict[str, Any]
 SHOWN = 12  # orders and limits
 
@@ -16,8 +18,10 @@ MODES = {
 }
 
 
-def after_command(state: Told) -> str:
-    """One line: {armed, mode, orders: how many are live}."""
+def after_command(state: Told, command: str = "") -> str:
+    """One line: {armed, mode, mode_why, unhealthy, orders: how many are live}. To `arm`, what holds it back still."""
+    if command == "arm" and state["armed"]:
+        return _armed(state)
     text = MODES.get(state["mode"], str(state["mode"]))
     if state["mode"] in ("halted", "paused"):
         left = state["orders"]
@@ -27,8 +31,19 @@ def after_command(state: Told) -> str:
     return text
 
 
-def change_lines(result: Told, dry_run: bool) -> Iterator[str]:
-    """What a reload changed, or would."""
+def _armed(state: Told) -> str:
+    mode = str(state["mode"])
+    if mode != "normal":
+        why = f" ({state['mode_why']})" if state.get("mode_why") else ""
+        name, _, sent = MODES.get(mode, mode).partition(":")
+        return f"armed, but {name}{why}:{sent.removesuffix(' until `resume`')}; `resume` ends that"
+    if ill := state.get("unhealthy"):
+        return f"armed, but unhealthy: {'; '.join(ill)}"
+    return "armed, normal: orders are sent"
+
+
+def change_lines(result: Told, dry_run: bool, allow_loosen: bool = False) -> Iterator[str]:
+    """What a reload changed, or would, and whether it would be refused."""
     for change in result["changed"]:
         loosens = " (loosens a limit)" if change["loosens"] else ""
         yield f"{change['option']}: {change['before']} to {change['after']}{loosens}"
@@ -36,6 +51,9 @@ def change_lines(result: Told, dry_run: bool) -> Iterator[str]:
         yield "nothing has changed"
     else:
         yield "reloaded" if result["applied"] else f"nothing was changed{': a dry run' if dry_run else ''}"
+    loosening = [str(change["option"]) for change in result["changed"] if change["loosens"]]
+    if dry_run and loosening and not allow_loosen:
+        yield f"without --allow-loosen it would be refused, because of {', '.join(loosening)}"
 
 
 def status_lines(status: Told) -> Iterator[str]:
@@ -73,7 +91,10 @@ def _head(status: Told) -> Iterator[tuple[str, str]]:
     why = f" ({status['mode_why']})" if status["mode_why"] else ""
     yield "mode", f"{status['mode']}{why}, {'armed' if status['armed'] else 'disarmed: nothing is sent'}"
     yield "health", "healthy" if status["healthy"] else "UNHEALTHY: " + "; ".join(status["unhealthy"])
+    if closed := shut(status):
+        yield "shut", ", ".join(closed)
     yield "running", f"{_age(status['uptime_s'])}, process {status['pid']}, run {status['run_id']}, {status['version']}"
+    yield "files", f"state in {status['state_dir']}, configured by {status['config'] or 'no file'}"
     yield "decision", f"{status['seq']}, {_number(status['decision_age_s'], '.1f')} s ago"
     drawdown = _number(status["drawdown"], ".2%")
     yield "equity", f"{_usd(status['equity_usd'])} USD, {drawdown} below its peak of {_usd(status['peak_equity_usd'])}"
@@ -85,8 +106,7 @@ def _head(status: Told) -> Iterator[tuple[str, str]]:
         modelled, off = options["modelled"], options["greeks_off"]
         yield "options", f"{options['listed']}, {modelled} modelled, {off} with Greeks the venue contradicts"
     for clip in status["clips"][:SHOWN]:
-        allowed = f"{_usd(clip['wanted'])} to {_usd(clip['allowed'])}"
-        yield "clipped", f"{clip['limit']} {clip['subject']}: {allowed} ({clip['why']})"
+        yield "clipped", f"{clip['limit']} {clip['subject']}: {cut_words(clip)} ({clip['why']})"
 
 
 def _factors(factors: Iterable[Told]) -> Iterator[tuple[str, ...]]:
@@ -124,10 +144,7 @@ def _limits(limits: list[Told]) -> Iterator[tuple[str, ...]]:
     for line in sorted(limits, key=_share, reverse=True)[:SHOWN]:
         share = _share(line)
         told = f"{share:.0%}" if share != float("inf") else "?"
-        used, allowed = (
-            _number(line[key], ".2%") if line["limit"] == "drawdown" else _usd(line[key]) for key in ("used", "allowed")
-        )
-        yield f"{line['limit']} {line['subject']}".strip(), used, allowed, told
+        yield f"{line['limit']} {line['subject']}".strip(), *used_allowed(line), told
 
 
 def _share(line: Told) -> float:

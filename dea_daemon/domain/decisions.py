@@ -154,7 +154,7 @@ class Target:
     rebalancing: BoolArray
 
 
-class Clip(msgspec.Struct, frozen=True):
+class Clip(msgspec.Struct, frozen=True, gc=False):
     """One limit that cut something: what was wanted, what was allowed, and why."""
 
     limit: str
@@ -164,7 +164,7 @@ class Clip(msgspec.Struct, frozen=True):
     why: str
 
 
-class LimitUse(msgspec.Struct, frozen=True):
+class LimitUse(msgspec.Struct, frozen=True, gc=False):
     """How much of one limit is used, at the worst combination of working orders."""
 
     limit: str
@@ -203,7 +203,7 @@ class Permit:
     uses: tuple[LimitUse, ...]
 
 
-class FactorLine(msgspec.Struct, frozen=True):
+class FactorLine(msgspec.Struct, frozen=True, gc=False):
     """One factor in a decision record, USD."""
 
     factor: str
@@ -214,7 +214,7 @@ class FactorLine(msgspec.Struct, frozen=True):
     band_usd: float
 
 
-class OrderLine(msgspec.Struct, frozen=True):
+class OrderLine(msgspec.Struct, frozen=True, gc=False):
     """One command in a decision record."""
 
     action: str

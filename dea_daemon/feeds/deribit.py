@@ -9,7 +9,7 @@ Source: Deribit API v2, "Subscriptions", "Heartbeat", public/auth (grant_type cl
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from dea_daemon.domain.events import (
     PoolUpdated,
     QuoteUpdated,
     TradePrinted,
+    VenueStateChanged,
 )
 from dea_daemon.domain.instruments import Kind, Universe
 from dea_daemon.domain.numbers import NS_PER_MS
@@ -44,6 +45,7 @@ from dea_daemon.feeds.deribit_words import (
     GreeksData,
     IndexData,
     Message,
+    PlatformData,
     StateData,
     TickerData,
     TradeData,
@@ -53,7 +55,9 @@ from dea_daemon.feeds.deribit_words import (
     read_message,
     read_names,
     read_object,
+    read_platform,
     read_state,
+    read_status,
     read_ticker,
     read_trades,
 )
@@ -61,12 +65,22 @@ from dea_daemon.feeds.deribit_words import (
 HEARTBEAT_S = 10  # the least Deribit allows
 CHANNELS_MAX = 500  # in one request to subscribe
 LISTINGS = ("instrument.state.future.any", "instrument.state.option.any")
+PLATFORM = "platform_state"
+REFUSED_KEY = (10000, 13004, 13009)  # authorization_required, invalid_credentials, unauthorized
 Interval = Literal["raw", "100ms"]
 
-_HEARTBEAT, _AUTH, _SUBSCRIBE, _TEST, _AGAIN = 1, 2, 3, 4, 5  # ids of what we send
+_HEARTBEAT, _AUTH, _SUBSCRIBE, _TEST, _AGAIN, _STATUS, _STILL = 1, 2, 3, 4, 5, 6, 7  # ids of what we send
 _NO_GREEKS = GreeksData()
-_TEST_MESSAGE = msgspec.json.encode({"jsonrpc": "2.0", "id": _TEST, "method": "public/test", "params": {}})
 
+
+def _request(number: int, method: str, params: dict[str, Any]) -> bytes:
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+
+
+_TEST_MESSAGE = _request(_TEST, "public/test", {})
+_STATUS_MESSAGE = _request(_STATUS, "public/status", {})
+# The least of the questions that only a session with a valid key has answered.
+_STILL_MESSAGE = _request(_STILL, "private/get_cancel_on_disconnect", {})
 
 Handler = Callable[[Any, Any, int, list[AnyEvent]], None]
 Routes = dict[str, tuple[Callable[[msgspec.Raw], Any], Handler, Any]]
@@ -109,6 +123,8 @@ class Deribit:
         self._unasked: dict[str, None] = {}  # in requests still to come
         self._granted: set[str] = set()  # of what was asked since the feed last opened
         self._names: dict[int, str] = {}
+        self._locked: frozenset[str] = frozenset()  # currencies, "" for the whole venue, as last told
+        self._locked_indices: set[str] = set()
         self.rows: tuple[int, ...] = ()
         self._add(row for row in range(len(universe)) if universe.account[row] == account)
 
@@ -197,6 +213,7 @@ class Deribit:
             routes[f"trades.{name}.{self._interval}"] = (read_trades, self._trades, row)
         for index, currency in _indices(self._universe, self._names, self._held):
             routes[f"deribit_price_index.{index}"] = (read_index, self._index, currency)
+        routes[PLATFORM] = (read_platform, self._platform, None)
         return routes | dict.fromkeys(LISTINGS, (read_state, self._listing, None))
 
     def _account_routes(self, added: dict[int, str]) -> Routes:
@@ -230,7 +247,9 @@ class Deribit:
                 return None
             if message.method == "heartbeat":
                 out.append(FeedAlive(ts_recv_ns, self.feed, self.account, self.private))
-                return _TEST_MESSAGE if params.type == "test_request" else None
+                if params.type == "test_request":
+                    return _TEST_MESSAGE
+                return _STILL_MESSAGE if self.private and self.ready else None
             why = f"not subscribed: {params.channel}"
         except (msgspec.MsgspecError, VenueError, InvariantViolation, RecursionError) as error:
             why = str(error)
@@ -240,7 +259,9 @@ class Deribit:
     def _answered(self, message: Message, raw: bytes | str, ts_recv_ns: int, out: list[AnyEvent]) -> bytes | None:
         if message.error is not None:
             # A book that cannot be had again (the session's token ran out): shut, so that all begins anew.
-            self.ready = self.ready and message.id != _AGAIN
+            # So is a session whose key was taken away: its connection lives on, and says no more of the account.
+            lost = message.id == _STILL and message.error.code in REFUSED_KEY
+            self.ready = self.ready and message.id != _AGAIN and not lost
             if message.id == _SUBSCRIBE:  # rows that joined stay unheard until the next connection; others go on
                 self._asked = set()
             what = {_AUTH: "authentication", _SUBSCRIBE: "subscription"}.get(message.id or 0, "request")
@@ -250,6 +271,8 @@ class Deribit:
             out.append(refused(self.feed, "neither a notification nor an answer", raw, ts_recv_ns))
         elif message.id == _AUTH:
             return next(iter(self._subscribe()), None)
+        elif message.id == _STATUS:
+            self._status(message.result, ts_recv_ns, out)
         elif message.id == _SUBSCRIBE:
             return self._subscribed(read_names(message.result), raw, ts_recv_ns, out)
         return None
@@ -275,7 +298,8 @@ class Deribit:
             self.ready = True
             rows = tuple(row for row in self.rows if self._first_channel(row).lower() in heard)
             out.append(FeedOpened(ts_recv_ns, self.feed, self.account, self.private, rows))
-        return None
+        # Asked behind the subscription: no change falls between the two.
+        return None if self.private else _STATUS_MESSAGE
 
     def _first_channel(self, row: int) -> str:
         """The one without which a row is not heard."""
@@ -349,6 +373,36 @@ class Deribit:
     def _listing(self, change: StateData, _: None, ts_recv_ns: int, out: list[AnyEvent]) -> None:
         out.append(ListingChanged(ts_recv_ns, self.account, change.instrument_name, change.state))
 
+    def _platform(self, told: PlatformData, _: None, ts_recv_ns: int, out: list[AnyEvent]) -> None:
+        """One index is locked or is not any more; or, with none, all of the venue."""
+        name = told.price_index
+        locked = told.locked if told.maintenance is None else told.maintenance
+        if locked is None:
+            raise VenueError("a platform_state that says neither locked nor maintenance")
+        if locked:
+            self._locked_indices.add(name)
+        else:  # where one index is traded, the venue is not locked as a whole
+            self._locked_indices -= {name, ""}
+        self._tell_locked(ts_recv_ns, out)
+
+    def _status(self, result: msgspec.Raw, ts_recv_ns: int, out: list[AnyEvent]) -> None:
+        """The whole of it, for who was not there when it was told. Indices by name where it names them: by these it
+        tells the end."""
+        status = read_status(result)
+        whole = {""} if status.locked in (True, "true") else set()
+        self._locked_indices = set(status.locked_indices) or whole
+        self._tell_locked(ts_recv_ns, out)
+
+    def _tell_locked(self, ts_recv_ns: int, out: list[AnyEvent]) -> None:
+        """What differs from what was told. A currency with two indices is locked while one of them is."""
+        ours = ("", *self._universe.underlyings)
+        now = {name.partition("_")[0].upper() for name in self._locked_indices}.intersection(ours)
+        for currency in sorted(now ^ self._locked):
+            is_open = currency not in now
+            why = "trading is open again" if is_open else "the venue announced that trading is locked"
+            out.append(VenueStateChanged(ts_recv_ns, self.account, is_open, why, currency))
+        self._locked = frozenset(now)
+
     def _user_changes(self, changes: ChangesData, _: None, ts_recv_ns: int, out: list[AnyEvent]) -> None:
         """Fills first, then what became of their orders: an order's end is its last news."""
         told = [fill_from(info, self._universe, self.account, ts_recv_ns) for info in changes.trades]
@@ -362,25 +416,24 @@ class Deribit:
         out.append(PoolUpdated(ts_recv_ns, self.account, pool_from(info)))
 
 
-def _request(number: int, method: str, params: dict[str, Any]) -> bytes:
-    return msgspec.json.encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
-
-
 def _levels(entries: list[tuple[str, float, float]]) -> list[Level]:
     return [(price, 0.0 if action == "delete" else amount) for action, price, amount in entries]
 
 
-def _indices(universe: Universe, rows: Iterable[int], held: Iterable[str]) -> list[tuple[str, str]]:
-    """Name and currency of each underlying's index: btc_usd, or sol_usdc if all its contracts are linear. `held`
-    are currencies with a balance, whose worth counts although nothing is traded in them."""
+def _indices(universe: Universe, rows: Collection[int], held: Iterable[str]) -> list[tuple[str, str]]:
+    """Name and currency of each underlying's index: btc_usd, or sol_usdc if all its contracts are linear; and of what
+    they are settled in, usdc_usd. `held` are currencies with a balance, whose worth counts although nothing is traded
+    in them. Of dollars there is none."""
     linear: dict[str, bool] = {}
     for row in rows:
         instrument = universe.instruments[row]
         linear[instrument.underlying] = linear.get(instrument.underlying, True) and (
             instrument.settle_currency == instrument.quote_currency != instrument.underlying
         )
-    for currency in held:
+    settled = (universe.instruments[row].settle_currency for row in rows)
+    for currency in (*settled, *held):
         linear.setdefault(currency, False)
+    linear.pop("USD", None)
     return [
         (f"{currency.lower()}_{'usdc' if only_linear else 'usd'}", currency) for currency, only_linear in linear.items()
     ]

@@ -69,6 +69,7 @@ class _Trade(msgspec.Struct):
     timestamp: int
     liquidity: str = ""  # M maker, T taker, MT both (a trade with oneself)
     label: str = ""
+    liquidation: str | None = None  # the side that was liquidated: M, T, or MT
 
 
 class _Position(msgspec.Struct):
@@ -160,7 +161,7 @@ def order_from(info: Info, universe: Universe, account: int, ts_recv_ns: int) ->
 
 
 def fill_from(info: Info, universe: Universe, account: int, ts_recv_ns: int) -> FillReceived | None:
-    """One execution in our account."""
+    """One execution in our account. Told of a liquidation are both its sides: only one of them was liquidated."""
     trade = _read(info, _Trade)
     row = universe.row(account, trade.instrument_name)
     if row is None:
@@ -185,6 +186,7 @@ def fill_from(info: Info, universe: Universe, account: int, ts_recv_ns: int) -> 
         fee=trade.fee,
         fee_currency=trade.fee_currency,
         is_maker=trade.liquidity == "M",
+        liquidation=(trade.liquidity or "T") in (trade.liquidation or ()),
     )
 
 

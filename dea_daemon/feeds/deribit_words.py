@@ -90,6 +90,21 @@ class StateData(msgspec.Struct, gc=False):
     state: str
 
 
+class PlatformData(msgspec.Struct, gc=False):
+    """Documented are a price_index and whether it is locked; of a maintenance of the whole, older clients know."""
+
+    price_index: str = ""
+    locked: bool | None = None
+    maintenance: bool | None = None
+
+
+class StatusData(msgspec.Struct):
+    """Answer to public/status: "true", "partial" (then of those indices) or "false"; its example has a boolean."""
+
+    locked: bool | str
+    locked_indices: list[str] = []
+
+
 class ChangesData(msgspec.Struct):
     trades: list[dict[str, Any]] = []
     orders: list[dict[str, Any]] = []
@@ -118,6 +133,8 @@ read_book = msgspec.json.Decoder(BookData).decode
 read_ticker = msgspec.json.Decoder(TickerData).decode
 read_trades = msgspec.json.Decoder(list[TradeData]).decode
 read_state = msgspec.json.Decoder(StateData).decode
+read_platform = msgspec.json.Decoder(PlatformData).decode
+read_status = msgspec.json.Decoder(StatusData).decode
 read_index = msgspec.json.Decoder(IndexData).decode
 read_changes = msgspec.json.Decoder(ChangesData).decode
 read_object = msgspec.json.Decoder(dict[str, Any]).decode

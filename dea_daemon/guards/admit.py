@@ -208,4 +208,4 @@ def _measured(book: Book, order: CreateOrder) -> Iterator[tuple[str, float, floa
     yield "instrument", float(usd[m]), float(then_usd[m]), book.cap.instrument
     then = after.sums_usd(then_usd)
     for at in np.flatnonzero(book.member[:, m]):
-        yield book.sum_limit[at], float(sums[at]), float(then[at]), float(book.sum_cap[at])
+        yield book.sums.key[at][0], float(sums[at]), float(then[at]), float(book.sum_cap[at])

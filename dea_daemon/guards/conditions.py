@@ -1,17 +1,19 @@
 """May it trade at all? Conditions of inputs, records and mode, before any limit is measured."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from dea_daemon.domain.decisions import Licence, View
-from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
+from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray, Universe
 from dea_daemon.domain.modes import Mode
-from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MS
+from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MS, NS_PER_S
 from dea_daemon.domain.parameters import GuardParameters
 
 BASIS_ROOM = 25.0  # a future of a year may be off its index by so many times max_index_divergence
 YEAR_NS = DAYS_PER_YEAR * NS_PER_DAY
+_MINUTE_NS = 60 * NS_PER_S
 
 
 def daily_loss(view: View) -> float:
@@ -24,11 +26,11 @@ def drawdown(view: View) -> float:
     return 1.0 - view.equity_usd / view.peak_equity_usd if view.peak_equity_usd > 0.0 else 0.0
 
 
-def propose(view: View, doubted: BoolArray, params: GuardParameters) -> tuple[Mode, str]:
+def propose(view: View, disproved: BoolArray, params: GuardParameters) -> tuple[Mode, str]:
     """The mode the guards want, with its reason: the first of a halt, flattening and reduce-only that a loss asks
-    for and that is more than the present one. Only an operator leads back towards normal, so prices that contradict
-    each other, and a stablecoin off its peg, prove no loss."""
-    if not view.ready or doubted.any() or depegged(view, params).any():
+    for and that is more than the present one. Only an operator leads back towards normal, so where prices contradict
+    each other, or a stablecoin is off its peg (`disproved` [N]), no loss is proved."""
+    if not view.ready or disproved.any():
         return view.mode, ""
     today, lost = daily_loss(view), drawdown(view)
     for mode, of_day, of_peak in (
@@ -116,35 +118,54 @@ def agreement(view: View, params: GuardParameters) -> Agreement:
     all share contradict each other (which is false cannot be told); what is held counts in the delta whether its book
     is fresh or not. An option's own mark does not enter its delta; its forward does, and is compared like any mark.
     """
-    universe, option = view.universe, view.universe.option
-    tolerance = _tolerance(view, params)
-    level = np.where(option, view.forward_price, view.mark_price)
-    shared = _beside(level, view.underlying_price[universe.underlying], tolerance)
-    shared &= (universe.expiry_ns == 0) | (universe.expiry_ns > view.utc_ns)
-    off = view.fresh & (_beside_book(view, params) | _beside(level, view.index_price, tolerance) | shared)
+    universe = view.universe
+    rooms = _rooms(universe, len(universe), params.option_collar, params.max_index_divergence)
+    bid, mark = view.bid_price, view.mark_price
+    # Without a bid no book contradicts a low mark, nor confirms it: such an option may be bought back, no more.
+    inside = (
+        (mark >= bid * rooms.below - rooms.tick) & (mark <= view.ask_price * rooms.above + rooms.tick) & (bid > 0.0)
+    )
+    level = np.where(universe.option, view.forward_price, mark)
+    index = np.stack((view.underlying_price[universe.underlying], view.index_price))
+    tolerance = _tolerance(universe, len(universe), view.utc_ns // _MINUTE_NS, params.max_index_divergence)
+    shared, own = np.isfinite(index) & ~(np.abs(level / index - 1.0) <= tolerance)
+    off = view.fresh & ~(inside & ~own)
+    if shared.any():
+        shared &= alive(view)
+        off |= view.fresh & shared
+    if not (off.any() or shared.any()):
+        return Agreement(off, off)
     held = (view.position_lots != 0) | (view.working_buy_lots != 0) | (view.working_sell_lots != 0)
-    false = (off & ((held & ~option) | shared)) | (held & shared)
+    false = (off & ((held & ~universe.option) | shared)) | (held & shared)
     return Agreement(off, _whole_underlying(view, false))
 
 
-def _beside_book(view: View, params: GuardParameters) -> BoolArray:
-    """[N] the mark is not where its book is. Without a bid no book contradicts a low mark, nor confirms it: such an
-    option may be bought back, no more."""
-    option, mark, bid = view.universe.option, view.mark_price, view.bid_price
-    room = np.where(option, params.option_collar, params.max_index_divergence)
-    tick = np.where(option, 2.0 * view.universe.tick_size, 0.0)
-    inside = (mark >= bid * (1.0 - room) - tick) & (mark <= view.ask_price * (1.0 + room) + tick) & (bid > 0.0)
-    return np.asarray(~inside, dtype=np.bool_)
+class _Rooms(NamedTuple):
+    """How far a mark may be outside its book [N]: factors of bid and ask, and ticks."""
+
+    below: FloatArray
+    above: FloatArray
+    tick: FloatArray
 
 
-def _tolerance(view: View, params: GuardParameters) -> FloatArray:
+@lru_cache(maxsize=4)
+def _rooms(universe: Universe, rows: int, option_collar: float, divergence: float) -> _Rooms:
+    """`rows`: a universe grows."""
+    room = np.where(universe.option, option_collar, divergence)
+    return _Rooms(1.0 - room, 1.0 + room, np.where(universe.option, 2.0 * universe.tick_size, 0.0))
+
+
+@lru_cache(maxsize=4)
+def _tolerance(universe: Universe, rows: int, minute: int, divergence: float) -> FloatArray:
     """[N] how far a mark may be from an index, as a fraction: the further a contract's end, the more basis."""
-    years = np.clip((view.universe.expiry_ns - view.utc_ns) / YEAR_NS, 0.0, 1.0)  # 0 for what never ends
-    return np.asarray(params.max_index_divergence * (1.0 + (BASIS_ROOM - 1.0) * np.sqrt(years)), dtype=np.float64)
+    years = np.clip((universe.expiry_ns - minute * _MINUTE_NS) / YEAR_NS, 0.0, 1.0)  # 0 for what never ends
+    return np.asarray(divergence * (1.0 + (BASIS_ROOM - 1.0) * np.sqrt(years)), dtype=np.float64)
 
 
-def _beside(mark: FloatArray, index: FloatArray, tolerance: FloatArray) -> BoolArray:
-    return np.asarray(np.isfinite(index) & ~(np.abs(mark / index - 1.0) <= tolerance), dtype=np.bool_)
+def alive(view: View) -> BoolArray:
+    """[N] contracts that have not ended."""
+    expiry_ns = view.universe.expiry_ns
+    return np.asarray((expiry_ns == 0) | (expiry_ns > view.utc_ns), dtype=np.bool_)
 
 
 def _whole_underlying(view: View, rows: BoolArray) -> BoolArray:
@@ -180,11 +201,11 @@ def licences(
         level, why = Licence.SHRINK_POSITION, why or "flattening"
     elif why := bound(view, mode, breached, params):
         level = Licence.SHRINK_EXPOSURE
-    licence = np.full(len(universe), level, dtype=np.int64)
-    licence[guesses] = min(level, Licence.SHRINK_EXPOSURE)
+    licence = np.full(len(universe), int(level), dtype=np.int64)
+    if guesses.any():
+        licence[guesses] = min(level, Licence.SHRINK_EXPOSURE)
     licence[suspect] = min(level, Licence.SHRINK_POSITION)
-    alive = (universe.expiry_ns == 0) | (universe.expiry_ns > view.utc_ns)
-    licence[~(universe.tradable & view.fresh & alive & ~view.shut)] = Licence.NOTHING
+    licence[~(universe.tradable & view.fresh & alive(view) & ~view.shut)] = Licence.NOTHING
     return licence, why
 
 

@@ -69,13 +69,14 @@ def _each(book: Book, lots: IntArray, params: GuardParameters) -> Iterator[tuple
     use = book.view.row_margin_use[book.rows]
     if (use > params.max_margin_danger).any():
         yield "margin", _to_margin(book, lots, use, params)
-    yield "instrument", _to_instrument(book, lots)
+    if not (book.usd(lots) <= book.cap.instrument).all():
+        yield "instrument", _to_instrument(book, lots)
     if book.losses and (lots != book.held).any():
         yield from _to_losses(book, lots)
     for at in np.flatnonzero(~(np.abs(_wanted(book, lots)) <= book.line_cap)):
         yield book.lines.limit[at], _to_line(book, lots, int(at))
-    for at in np.flatnonzero(~(_sums(book, lots) <= book.sum_cap)):
-        yield book.sum_limit[at], _to_sum(book, lots, int(at))
+    for at in np.flatnonzero(~(book.sums_usd(book.usd(lots)) <= book.sum_cap)):
+        yield book.sums.key[at][0], _to_sum(book, lots, int(at))
 
 
 def _to_margin(book: Book, lots: IntArray, use: FloatArray, params: GuardParameters) -> IntArray:
@@ -100,12 +101,19 @@ def _to_instrument(book: Book, lots: IntArray) -> IntArray:
 
 
 def _to_losses(book: Book, lots: IntArray) -> Iterator[tuple[str, IntArray]]:
-    """What would lose more than allowed, and more than now, keeps only the changes that shrink positions."""
+    """What would lose more than allowed, and more than now, keeps only the changes that shrink positions; where that
+    gives up a hedge and still loses more, none."""
+    if kind := _too_lossy(book, lots):
+        yield kind, _shrunk(book.held, lots)
+    if (kind := _too_lossy(book, lots)) and not np.isnan(getattr(book.cap, kind)):
+        yield kind, book.held
+
+
+def _too_lossy(book: Book, lots: IntArray) -> str:
+    """The first limit on losses that `lots` would exceed, or exceed by more than now; "" where none is."""
     now, then = book.held_losses_usd, book.losses_of(lots)
-    for kind in book.losses:
-        if not (then[kind] <= getattr(book.cap, kind) or then[kind] <= now[kind]):
-            yield kind, _shrunk(book.held, lots)
-            return  # nothing grows any more
+    worse = (k for k in book.losses if not (then[k] <= getattr(book.cap, k) or then[k] <= now[k]))
+    return next(worse, "")
 
 
 def _moved(book: Book, lots: IntArray, per_lot: FloatArray) -> FloatArray:
@@ -133,12 +141,6 @@ def _to_line(book: Book, lots: IntArray, at: int) -> IntArray:
     net = book.lines.limit[at] == "net"
     shrinkable = ~book.option if net else np.zeros(len(lots), dtype=np.bool_)  # an option is not sold for its delta
     return _undo(held, lots, x, shrinkable, np.sign(wanted), abs(wanted) - most)
-
-
-def _sums(book: Book, lots: IntArray) -> FloatArray:
-    """[Q] sum of |notional| of each group with `lots`."""
-    usd = np.where(lots != 0, np.abs(lots) * book.notional, 0.0)
-    return np.asarray(np.where(book.member, usd, 0.0).sum(axis=1), dtype=np.float64)
 
 
 def _to_sum(book: Book, lots: IntArray, at: int) -> IntArray:

@@ -14,11 +14,16 @@ from dea_daemon.guards.uses import uses
 def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
     """The book the limits allow. Further from the present than `wanted_lots` [N] only to end a breach."""
     prices, guesses = agreement(view, params), guessed(view)
-    mode, why = propose(view, prices.doubted, params)
+    unpegged = depegged(view, params)
+    mode, why = propose(view, prices.doubted | unpegged, params)
     book = Book(view, caps(view, params), active(view, wanted_lots != view.position_lots))
-    suspect = view.quarantined | prices.off | prices.doubted | view.greeks_off | depegged(view, params)
-    licence, reason = licences(view, mode, _breached(book), suspect, guesses, params)
-    lots, clips = _cut(book, wanted_lots[book.rows], licence, guesses, reason, params)
+    suspect = view.quarantined | prices.off | prices.doubted | view.greeks_off | unpegged
+    breached = _breached(book)
+    licence, reason = licences(view, mode, breached, suspect, guesses, params)
+    wanted = wanted_lots[book.rows]
+    # Nothing is wanted and nothing too much: there is nothing to cut.
+    quiet = not breached and view.margin_use <= params.max_margin_danger and (wanted == book.held).all()
+    lots, clips = (wanted, ()) if quiet else _cut(book, wanted, licence, guesses, reason, params)
     permitted = view.position_lots.copy()
     permitted[book.rows] = lots
     return Permit(
@@ -60,10 +65,9 @@ def _worsens_a_guess(book: Book, lots: IntArray, guesses: BoolArray) -> BoolArra
 
 def _breached(book: Book) -> bool:
     """Whether any limit is broken by what is held right now, orders aside."""
-    usd = np.where(book.held != 0, np.abs(book.held) * book.notional, 0.0)
-    if not ((np.abs(book.now) <= book.line_cap).all() and (usd <= book.cap.instrument).all()):
+    if not ((np.abs(book.now) <= book.line_cap).all() and (book.held_usd <= book.cap.instrument).all()):
         return True
-    if not (book.sums_usd(usd) <= book.sum_cap).all():
+    if not (book.sums_usd(book.held_usd) <= book.sum_cap).all():
         return True
     return not all(loss <= getattr(book.cap, kind) for kind, loss in book.held_losses_usd.items())
 

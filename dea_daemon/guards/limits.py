@@ -71,20 +71,24 @@ LOSSES = ("scenario", "stress", "var", "es")
 
 
 class Lines(NamedTuple):
-    """The linear limits in force, one line each: what it is called, of what, and its row of X (of net: of delta)."""
+    """The linear limits in force, one line each: what it is called, of what, its row of X (of net: of delta), and
+    how much is allowed."""
 
     limit: tuple[str, ...]
     subject: tuple[str, ...]
     row: IntArray
+    cap: FloatArray
 
 
 @lru_cache(maxsize=64)
-def lines(underlyings: tuple[str, ...], kinds: tuple[str, ...]) -> Lines:
+def lines(underlyings: tuple[str, ...], cap: Caps) -> Lines:
     """Of each kind, a line an underlying (and bucket). Rows of X do not depend on its currencies."""
     factors, n = FactorIndex(underlyings), len(underlyings)
     limit: list[str] = []
     row: list[int] = []
-    for kind in kinds:
+    for kind in LINEAR:
+        if getattr(cap, kind) == np.inf:
+            continue
         if kind.startswith("bucket_"):
             first = factors.first(kind.removeprefix("bucket_"), 0)
             rows = range(first, first + n * len(BUCKETS))
@@ -93,7 +97,28 @@ def lines(underlyings: tuple[str, ...], kinds: tuple[str, ...]) -> Lines:
             rows = range(first, first + n)
         limit += [kind] * len(rows)
         row += rows
-    return Lines(tuple(limit), tuple(factors.names[k] for k in row), np.array(row, dtype=np.int64))
+    caps_of = np.array([getattr(cap, kind) for kind in limit])
+    return Lines(tuple(limit), tuple(factors.names[k] for k in row), np.array(row, dtype=np.int64), caps_of)
+
+
+class Groups(NamedTuple):
+    """Sums of |notional| in force: (limit, number of its underlying or venue, −1 for all), of what, and how much."""
+
+    key: tuple[tuple[str, int], ...]
+    subject: tuple[str, ...]
+    cap: FloatArray
+
+
+@lru_cache(maxsize=64)
+def groups(underlyings: tuple[str, ...], venues: tuple[str, ...], cap: Caps) -> Groups:
+    key: list[tuple[str, int]] = []
+    subject: list[str] = []
+    for limit, names in (("underlying", underlyings), ("venue", venues)):
+        if getattr(cap, limit) != np.inf:
+            key += [(limit, k) for k in range(len(names))]
+            subject += names
+    key.append(("gross", -1))
+    return Groups(tuple(key), (*subject, "book"), np.array([getattr(cap, limit) for limit, _ in key]))
 
 
 class Book:
@@ -102,65 +127,94 @@ class Book:
     buys, sells [M] lots ≥ 0; `add` takes one more order in. A row left out has neither position nor orders.
     """
 
-    def __init__(self, view: View, cap: Caps, rows: IntArray, scenarios: Scenarios | None = None) -> None:
+    def __init__(self, view: View, cap: Caps, rows: IntArray) -> None:
         universe = view.universe
         self.view, self.cap, self.rows = view, cap, rows
-        self.at = {row: m for m, row in enumerate(rows.tolist())}
         self.held = view.position_lots[rows]
         self.buys, self.sells = view.working_buy_lots[rows], view.working_sell_lots[rows]
         self.notional = view.notional_per_lot_usd[rows]
         self.delta = view.delta_per_lot[rows]
-        self.option = universe.option[rows]
         self.underlying = universe.underlying[rows]
-        self.scenarios = Scenarios(view) if scenarios is None else scenarios
+        self.scenarios = Scenarios(view, rows)
         # linear limits [L]: what a lot adds [L, M], what there is, and how much is allowed
-        kinds = tuple(kind for kind in LINEAR if getattr(cap, kind) != np.inf)
-        self.lines = lines(universe.underlyings, kinds)
+        self.lines = lines(universe.underlyings, cap)
         self.per_lot = view.exposure_per_lot[self.lines.row[:, None], rows]
-        self.now = view.exposure_usd[self.lines.row]
-        self.line_cap = np.array([getattr(cap, kind) for kind in self.lines.limit])
-        u = len(universe.underlyings)
+        self.now, self.line_cap = view.exposure_usd[self.lines.row], self.lines.cap
         # net comes first, and always: a trade pays its premium, whatever X is told in
+        u = len(universe.underlyings)
         self.per_lot[:u] = np.where(self.underlying == np.arange(u)[:, None], self.delta, 0.0)
         # sums [Q] of rows [Q, M]
-        limit, subject, member = _sums(view, cap, rows)
-        self.sum_limit, self.sum_subject, self.member = limit, subject, member
-        self.sum_cap = np.array([getattr(cap, kind) for kind in limit])
+        self.sums = groups(universe.underlyings, universe.venues, cap)
+        self.sum_cap = self.sums.cap
         self.losses = tuple(kind for kind in LOSSES if getattr(cap, kind) != np.inf)
+
+    @cached_property
+    def at(self) -> dict[int, int]:
+        """The place of each row."""
+        return {row: m for m, row in enumerate(self.rows.tolist())}
+
+    @cached_property
+    def option(self) -> BoolArray:
+        return self.view.universe.option[self.rows]
+
+    @cached_property
+    def member(self) -> BoolArray:
+        """[Q, M] which rows each sum is of."""
+        universe, found = self.view.universe, []
+        for limit, k in self.sums.key:
+            of = universe.venue[self.rows] if limit == "venue" else self.underlying
+            found.append(of == k if k >= 0 else np.ones(len(self.rows), dtype=np.bool_))
+        return np.array(found)
 
     def add(self, m: int, side: Side, lots: int) -> None:
         """An order more in row `rows[m]`."""
         (self.buys if side is Side.BUY else self.sells)[m] += lots
 
+    @property
+    def working(self) -> bool:
+        """Whether anything is in flight."""
+        return bool(self.buys.any() or self.sells.any())
+
     # --- the worst that fills can leave ----------------------------------------------------------
+
+    @cached_property
+    def held_usd(self) -> FloatArray:
+        """[M] |notional| held."""
+        return self.usd(self.held)
+
+    def usd(self, lots: IntArray) -> FloatArray:
+        """[M] |notional| of `lots`; none uses nothing, priced or not."""
+        return np.where(lots != 0, np.abs(lots) * self.notional, 0.0)
 
     def worst_lots(self) -> IntArray:
         """[M] the largest |position|."""
         return np.asarray(np.maximum(np.abs(self.held - self.sells), np.abs(self.held + self.buys)), dtype=np.int64)
 
     def instrument_usd(self) -> FloatArray:
-        """[M] worst |notional|; a row with neither position nor orders uses nothing, priced or not."""
-        lots = self.worst_lots()
-        return np.where(lots > 0, lots * self.notional, 0.0)
+        """[M] worst |notional|."""
+        return self.usd(self.worst_lots()) if self.working else self.held_usd
 
     def sums_usd(self, instrument_usd: FloatArray) -> FloatArray:
         """[Q] of those, in each group."""
+        if len(self.sum_cap) == 1:  # gross alone
+            return np.array([instrument_usd.sum()])
         return np.asarray(np.where(self.member, instrument_usd, 0.0).sum(axis=1), dtype=np.float64)
 
     def extremes(self) -> tuple[FloatArray, FloatArray]:
         """(lowest, highest) [L] of the linear limits, USD."""
-        working = (self.buys != 0) | (self.sells != 0)
-        if not working.any():
+        if not self.working:
             return self.now, self.now
-        x = np.where(working, self.per_lot, 0.0)  # what is not priced counts only where it works
+        x = np.where(
+            (self.buys != 0) | (self.sells != 0), self.per_lot, 0.0
+        )  # what is not priced counts only where it works
         up, down = np.maximum(x, 0.0), np.maximum(-x, 0.0)
         return self.now - (up @ self.sells + down @ self.buys), self.now + (up @ self.buys + down @ self.sells)
 
     def losses_usd(self) -> dict[str, float]:
         """The most the book may lose by each of `losses`, whatever of what works fills."""
-        if self.losses and ((self.buys != 0) | (self.sells != 0)).any():
-            return self._losses(self.held, self.buys, self.sells)
-        return self.held_losses_usd
+        if not (self.losses and self.working):
+            return self.held_losses_usd
+        return self._losses(self.scenarios.outcomes(self.held, self.buys, self.sells))
 
     @cached_property
     def held_losses_usd(self) -> dict[str, float]:
@@ -169,46 +223,23 @@ class Book:
 
     def losses_of(self, lots: IntArray) -> dict[str, float]:
         """Likewise of other `lots` [M]."""
-        nothing = np.zeros_like(lots)
-        return self._losses(lots, nothing, nothing)
+        return self._losses(self.scenarios.outcomes(lots)) if self.losses else {}
 
-    def _losses(self, lots: IntArray, buys: IntArray, sells: IntArray) -> dict[str, float]:
-        if not self.losses:
-            return {}
-        outcomes = self.scenarios.outcomes(self.rows, lots, buys, sells)
+    def _losses(self, outcomes: FloatArray) -> dict[str, float]:
         found = {"scenario": grid_loss(outcomes), "stress": stress_loss(outcomes)}
         if "var" in self.losses or "es" in self.losses:
-            tail = tail_losses(outcomes, self.view.day_returns, self.cap.var_annual_vol)
-            found["var"], found["es"] = tail
+            found["var"], found["es"] = tail_losses(outcomes, self.view.day_returns, self.cap.var_annual_vol)
         return {kind: found[kind] for kind in self.losses}
 
     # --- budgets ---------------------------------------------------------------------------------
 
-    def working_usd(self) -> FloatArray:
-        """[M] notional of everything in flight, both sides."""
-        lots = self.buys + self.sells
-        return np.where(lots > 0, lots * self.notional, 0.0)
-
     def stake_usd(self) -> tuple[float, float]:
-        """(turnover, fees) if everything working filled."""
-        usd, universe = self.working_usd(), self.view.universe
+        """(turnover, fees) if everything working filled, on both sides."""
+        if not self.working:
+            return 0.0, 0.0
+        usd, universe = self.usd(self.buys + self.sells), self.view.universe
         fee = np.maximum(universe.taker_fee[self.rows], universe.maker_fee[self.rows])
         return float(usd.sum()), float((usd * fee).sum())
-
-
-def _sums(view: View, cap: Caps, rows: IntArray) -> tuple[tuple[str, ...], tuple[str, ...], BoolArray]:
-    """(limit, subject) of each sum in force, and its members [Q, M]."""
-    universe = view.universe
-    limit, subject, member = ["gross"], ["book"], [np.ones((1, len(rows)), dtype=np.bool_)]
-    for kind, names, of in (
-        ("venue", universe.venues, universe.venue[rows]),
-        ("underlying", universe.underlyings, universe.underlying[rows]),
-    ):
-        if getattr(cap, kind) != np.inf:
-            limit = [kind] * len(names) + limit
-            subject = [*names, *subject]
-            member.insert(0, of == np.arange(len(names))[:, None])
-    return tuple(limit), tuple(subject), np.concatenate(member)
 
 
 def active(view: View, *others: BoolArray) -> IntArray:

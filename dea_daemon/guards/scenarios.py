@@ -9,7 +9,8 @@
   the grid are interpolated, beyond it prolonged.
 """
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
@@ -25,49 +26,58 @@ VOLS = np.array([0.5, 0.0, -0.25])
 SEEN_LEAST = 200  # hours, before losses are judged by what was seen
 NORMAL_VAR_99, NORMAL_ES_975 = 2.3263, 2.3378  # standard deviations
 _LEAST_YEARS = 0.5 / 24 / DAYS_PER_YEAR  # an option's last half hour is settled by an average
+_STEP = float(MOVES[1] - MOVES[0])
 _GRID, _SAME = len(MOVES) * len(VOLS), slice(1, len(MOVES) * len(VOLS), len(VOLS))
 
 
+class Moves(NamedTuple):
+    """The grid first, then history's days: [S, U] moves of the underlyings, their ln(1 + move), and [S, 1] shocks of
+    volatility."""
+
+    move: FloatArray
+    log: FloatArray
+    shock: FloatArray
+
+
 @lru_cache(maxsize=8)
-def scenarios(underlyings: tuple[str, ...]) -> tuple[FloatArray, FloatArray]:
-    """(moves [S, U], shocks of volatility [S, 1]): the grid first, then history's days."""
+def scenarios(underlyings: tuple[str, ...]) -> Moves:
     grid = np.repeat(np.repeat(MOVES, len(VOLS))[:, None], len(underlyings), axis=1)
     days = history.moves(underlyings)
     shocks = np.concatenate((np.tile(VOLS, len(MOVES)), np.full(len(days), VOLS[0])))
-    return np.vstack((grid, days)), shocks[:, None]
+    move = np.vstack((grid, days))
+    return Moves(move, np.log1p(move), shocks[:, None])
 
 
 class Scenarios:
-    """One view revalued, once for the rows that matter: those held or working, and others as they are asked for."""
+    """Some rows of one view revalued; nothing is computed before a limit asks."""
 
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self._move, self._shock = scenarios(view.universe.underlyings)
-        self._known: BoolArray | None = None  # nothing is laid out before a limit asks
-        self._gain = np.zeros((len(self._move), 0))
+    def __init__(self, view: View, rows: IntArray) -> None:
+        self.view, self.rows = view, rows
 
-    def outcomes(self, rows: IntArray, lots: IntArray, buys: IntArray, sells: IntArray) -> FloatArray:
-        """[S, U] the least that `lots` [M] of `rows` and any subset of working `buys` and `sells` would make in each
-        scenario, USD; coins held included. NaN where something cannot be valued."""
-        gain = self._of(rows)
-        least = gain * lots
-        if buys.any() or sells.any():
-            least += np.minimum(gain * buys, 0.0) - np.maximum(gain * sells, 0.0)
-        out = self._move * self.view.exposure_base_usd[: self._move.shape[1]]
-        of = self.view.universe.underlying[rows]
-        for u in range(out.shape[1]):
-            out[:, u] += least[:, of == u].sum(axis=1)
-        return out
+    @cached_property
+    def gain(self) -> FloatArray:
+        """[S, M] of a lot."""
+        return gain_per_lot(self.view, self.rows)
 
-    def _of(self, rows: IntArray) -> FloatArray:
-        n = len(self.view.universe)
-        if self._known is None:
-            self._known, self._gain = np.zeros(n, dtype=np.bool_), np.zeros((len(self._move), n))
-        new = rows[~self._known[rows]]
-        if len(new):
-            self._gain[:, new] = gain_per_lot(self.view, new)
-            self._known[new] = True
-        return self._gain[:, rows]
+    @cached_property
+    def coins(self) -> FloatArray:
+        """[S, U] what the coins held make."""
+        move = scenarios(self.view.universe.underlyings).move
+        return np.asarray(move * self.view.exposure_base_usd[: move.shape[1]], dtype=np.float64)
+
+    @cached_property
+    def _of(self) -> FloatArray:
+        """[M, U] 1 where a row is on an underlying. What has no value spoils every sum: nothing grows by it."""
+        universe = self.view.universe
+        return np.eye(len(universe.underlyings))[universe.underlying[self.rows]]
+
+    def outcomes(self, lots: IntArray, buys: IntArray | None = None, sells: IntArray | None = None) -> FloatArray:
+        """[S, U] the least that `lots` [M] and any subset of working `buys` and `sells` would make in each scenario,
+        USD; coins held included. NaN where something cannot be valued."""
+        least = self.gain * lots
+        if buys is not None and sells is not None:
+            least += np.minimum(self.gain * buys, 0.0) - np.maximum(self.gain * sells, 0.0)
+        return np.asarray(self.coins + least @ self._of, dtype=np.float64)
 
 
 def grid_loss(outcomes: FloatArray) -> float:
@@ -98,13 +108,20 @@ def tail_losses(outcomes: FloatArray, day_returns: FloatArray, annual_vol: float
 
 def _together(curve: FloatArray, move: float) -> float:
     """Every underlying moves by as much, each to the side that costs more."""
-    least = np.minimum(_along(curve, -move), _along(curve, move))
+    least = np.minimum(_at(curve, -move), _at(curve, move))
     return float(np.maximum(-least, 0.0).sum())
 
 
-def _along(curve: FloatArray, move: FloatArray | float) -> FloatArray:
-    """The profit at any `move` by the curve [9, …]; beyond its ends it goes on as steeply."""
-    at = (np.asarray(move) - MOVES[0]) / (MOVES[1] - MOVES[0])
+def _at(curve: FloatArray, move: float) -> FloatArray:
+    """The profit [U] at one `move` by the curve [9, U]; beyond its ends it goes on as steeply."""
+    at = (move - MOVES[0]) / _STEP
+    below = min(max(int(at // 1.0), 0), len(MOVES) - 2)
+    return np.asarray(curve[below] + (curve[below + 1] - curve[below]) * (at - below), dtype=np.float64)
+
+
+def _along(curve: FloatArray, moves: FloatArray) -> FloatArray:
+    """Likewise of one underlying, [9], at each of `moves` [H]."""
+    at = (moves - MOVES[0]) / _STEP
     below = np.clip(np.floor(at), 0, len(MOVES) - 2).astype(np.int64)
     return np.asarray(curve[below] + (curve[below + 1] - curve[below]) * (at - below), dtype=np.float64)
 
@@ -112,40 +129,50 @@ def _along(curve: FloatArray, move: FloatArray | float) -> FloatArray:
 def gain_per_lot(view: View, rows: IntArray) -> FloatArray:
     """Profit [S, M] USD of one lot of each of `rows` [M], beyond what the coins of e0 make by the move themselves."""
     universe = view.universe
-    moves, shock = scenarios(universe.underlyings)
-    move = moves[:, universe.underlying[rows]]
+    u, option = universe.underlying[rows], universe.option[rows]
+    moves = scenarios(universe.underlyings)
+    move = moves.move[:, u]
     gain: FloatArray = move * view.delta_per_lot[rows]  # a dated future's holds what is left to settle
-    option = universe.option[rows]
     if not option.any():
         return gain
     at = np.flatnonzero(option & (universe.expiry_ns[rows] > view.utc_ns))
     if len(at):
-        gain[:, at] = _options(view, rows[at], move[:, at], shock)
+        gain[:, at] = _options(view, rows[at], u[at], moves)
     # Black deltas stand beside e0 without the options' worth in coin: its move belongs to them then.
-    own = view.exposure_per_lot[universe.underlying[rows], rows] - view.delta_per_lot[rows]
-    return np.asarray(gain + move * np.where(option, own, 0.0), dtype=np.float64)
+    own = np.where(option, view.exposure_per_lot[u, rows] - view.delta_per_lot[rows], 0.0)
+    return gain + move * own if own.any() else gain
 
 
-def _options(view: View, rows: IntArray, spot_move: FloatArray, shock: FloatArray) -> FloatArray:
-    """Revalued [S, M]: the forward moves with what of the index is left to settle, the volatility by the shock."""
-    universe, move = view.universe, spot_move * view.settling[rows]
+def _options(view: View, rows: IntArray, u: IntArray, moves: Moves) -> FloatArray:
+    """Revalued [S, M]: the forward moves with what of the index is left to settle, the volatility by the shock.
+
+    Black 1976, undiscounted. The digits of cents that `pricing.black` keeps in the deep wings are not worth their
+    time here.
+    """
+    universe, left, iv = view.universe, view.settling[rows], view.iv[rows]
     days = (universe.expiry_ns[rows] - view.utc_ns) / NS_PER_DAY
-    years = np.maximum(days / DAYS_PER_YEAR, _LEAST_YEARS)
-    forward, strike, call = view.forward_price[rows], universe.strike[rows], universe.call[rows]
-    shocked = view.iv[rows] * (1.0 + shock * term_weight(days))
-    root = np.sqrt(years)
-    now = _black(forward, strike, view.iv[rows] * root, call)
-    then = _black(forward * (1.0 + move), strike, np.maximum(shocked, 0.01) * root, call)
-    spot = view.underlying_price[universe.underlying[rows]]
-    in_coin = spot * (1.0 + spot_move) * (then / (forward * (1.0 + move)) - now / forward)
-    gain = np.where(universe.coin_quoted[rows], in_coin, then - now)
-    return np.asarray(universe.lot_value[rows] * gain, dtype=np.float64)
-
-
-def _black(forward: FloatArray, strike: FloatArray, sd: FloatArray, call: BoolArray) -> FloatArray:
-    """Black 1976, undiscounted; `sd` is volatility times root of time. Digits of cents, which `pricing.black` keeps
-    in the deep wings, are not worth their time here."""
+    root = np.sqrt(np.maximum(days / DAYS_PER_YEAR, _LEAST_YEARS))
+    forward, strike, put = view.forward_price[rows], universe.strike[rows], ~universe.call[rows]
     with np.errstate(invalid="ignore", divide="ignore"):
-        d1 = np.log(forward / strike) / sd + 0.5 * sd
-    value = forward * ndtr(d1) - strike * ndtr(d1 - sd)
-    return np.asarray(np.where(call, value, value - forward + strike), dtype=np.float64)
+        level = np.log(forward / strike)
+        now = _black(forward, strike, level, iv * root, put)
+        spot_move = moves.move[:, u]
+        whole = bool((left == 1.0).all())
+        scale = 1.0 + spot_move if whole else 1.0 + spot_move * left
+        log_scale = moves.log[:, u] if whole else np.log(scale)
+        sd = np.maximum(iv * root * (1.0 + moves.shock * term_weight(days)), 0.01 * root)
+        then = _black(forward * scale, strike, level + log_scale, sd, put)
+    coin = universe.coin_quoted[rows]
+    if not coin.any():
+        return np.asarray(universe.lot_value[rows] * (then - now), dtype=np.float64)
+    # Worth spot·V/F in coin: both move.
+    worth = np.where(coin, view.underlying_price[u] / forward, 1.0) * universe.lot_value[rows]
+    drift = (1.0 + spot_move) / scale
+    return np.asarray(worth * (np.where(coin, drift * then, then) - np.where(coin, (1.0 + spot_move) * now, now)))
+
+
+def _black(forward: FloatArray, strike: FloatArray, level: FloatArray, sd: FloatArray, put: BoolArray) -> FloatArray:
+    """Value, USD; `level` is ln(forward/strike), `sd` volatility times root of time."""
+    d1 = level / sd + 0.5 * sd
+    call = forward * ndtr(d1) - strike * ndtr(d1 - sd)
+    return np.asarray(call - put * (forward - strike), dtype=np.float64)

@@ -20,8 +20,8 @@ def _exposures(book: Book) -> list[LimitUse]:
     names, cap = book.view.universe.instruments, book.cap.instrument
     rows = zip(book.rows.tolist(), per_row.tolist(), strict=True)
     told += [LimitUse("instrument", names[row].name, usd, cap) for row, usd in rows if usd != 0.0]
-    sums = zip(book.sum_limit, book.sum_subject, book.sums_usd(per_row).tolist(), book.sum_cap.tolist(), strict=True)
-    told += [LimitUse(limit, of, usd, cap) for limit, of, usd, cap in sums]
+    sums = zip(book.sums.key, book.sums.subject, book.sums_usd(per_row).tolist(), book.sum_cap.tolist(), strict=True)
+    told += [LimitUse(limit, of, usd, cap) for (limit, _), of, usd, cap in sums]
     losses = book.losses_usd()
     return told + [LimitUse(kind, "book", usd, getattr(book.cap, kind)) for kind, usd in losses.items()]
 
@@ -50,14 +50,14 @@ def _budgets(book: Book, params: GuardParameters) -> list[LimitUse]:
 def _account(view: View, params: GuardParameters) -> list[LimitUse]:
     told = [LimitUse("margin", "pool", view.margin_use, params.max_margin_use)]
     if (least := params.min_liquidation_distance) is not None:
-        distance = view.liquidation_distance
-        told.append(LimitUse("liquidation", "pool", least / distance if distance != 0.0 else float("inf"), 1.0))
+        told.append(LimitUse("liquidation", "pool", least / max(view.liquidation_distance, 1e-6), 1.0))
     if (most := params.max_daily_loss or params.flatten_daily_loss or params.halt_daily_loss) is not None:
         told.append(LimitUse("daily_loss", "book", daily_loss(view), most))
     told.append(LimitUse("drawdown", "book", drawdown(view), params.max_drawdown))
-    off = abs(view.peg - 1.0)
-    if (off != 0.0).any():
-        for c in sorted(set(view.universe.settle_currency[off != 0.0].tolist())):
-            of = off[view.universe.settle_currency == c].max()
-            told.append(LimitUse("depeg", view.universe.settle_currencies[c], float(of), params.max_depeg))
+    off = view.peg != 1.0
+    if off.any():
+        currency = view.universe.settle_currency
+        for c in sorted(set(currency[off].tolist())):
+            of = abs(float(view.peg[currency == c][0]) - 1.0)
+            told.append(LimitUse("depeg", view.universe.settle_currencies[c], of, params.max_depeg))
     return told

@@ -16,13 +16,12 @@ import aiohttp
 
 from dea_daemon.domain.decisions import Decision, DecisionRecord, Note
 from dea_daemon.shell.alert_sinks import Alert, Sink, telegram, webhook
+from dea_daemon.shell.limit_text import BUDGETS, used_allowed
 from dea_daemon.shell.redaction import clean
-from dea_daemon.shell.stats import EXPOSURE_LIMITS
 from dea_daemon.shell.watch_settings import AlertSettings
 
 CLOSE_S = 2.0
 KNOWN = 1_000  # alerts remembered, to tell a repeat
-BREACHABLE = EXPOSURE_LIMITS | {"drawdown"}  # the others are budgets that end at their bound by design
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,8 @@ class Kind:
     level: str
     text: str  # with the note's fields in braces
     subject: str = ""
-    state: str = ""  # events of one state replace each other: a change of it is never a repeat
+    state: str = ""  # events of one state (fields in braces) replace each other: a change of it is never a repeat
+    ends: str = ""  # it is news only after this event of its state
 
 
 KINDS = {
@@ -41,9 +41,21 @@ KINDS = {
     "run.failed": Kind("critical", "ended by an error: {why}"),
     "mode.changed": Kind("critical", "mode is {after}, was {before}: {why}", "after", "mode"),
     "operator.spoke": Kind("warning", "operator {who}: {command} {why}", "command"),
-    "limit.breached": Kind("critical", "limit {limit} {subject}: {used} used of {allowed}", "name"),
+    "limit.breached": Kind("critical", "limit {limit} {subject}: {said}", "name"),
     "ledger.failed": Kind("critical", "the ledger refuses writes, no new orders: {why}", state="ledger"),
     "ledger.restored": Kind("warning", "the ledger accepts writes again", state="ledger"),
+    "position.liquidated": Kind(
+        "critical", "the venue liquidated {lots} lots ({side}) of {instrument}: halted", "instrument"
+    ),
+    "watchdog.lost": Kind("critical", "the watchdog is gone, positions only shrink: {why}", state="watchdog"),
+    "watchdog.started": Kind("warning", "there is a watchdog again", state="watchdog", ends="watchdog.lost"),
+    "venue.closed": Kind("warning", "the venue takes no orders {currency}: {why}", state="venue {currency}"),
+    "venue.opened": Kind(
+        "warning", "the venue takes orders again {currency}: {why}", state="venue {currency}", ends="venue.closed"
+    ),
+    "instrument.regridded": Kind(
+        "warning", "{instrument} has other lots or ticks now ({lot_size}, {tick_size}): shut until a restart"
+    ),
     "account.drift_confirmed": Kind(
         "critical", "{instrument}: {ours_lots} lots, the venue has {venue_lots}", "instrument"
     ),
@@ -96,12 +108,15 @@ class Alerts:
             return
         level, now_s = _level(kind, note), monotonic()
         subject = str(note.fields.get(kind.subject, "")) if kind.subject else ""
-        key, value = ((kind.state, ""), note.event + subject) if kind.state else ((note.event, subject), "")
+        state = kind.state.format_map(_Fields(note.fields))
+        key, value = ((state, ""), note.event + subject) if state else ((note.event, subject), "")
         if level == "warning" and self._settings.min_level == "critical":
             if kind.state:  # it is left all the same: to come back to it is news
                 self._told.pop(key, None)
             return
         before = self._told.get(key)
+        if kind.ends and (before is None or before[0] != kind.ends):  # every run starts with it
+            return
         if before is not None and before[0] == value and now_s - before[1] < self._settings.repeat_after_s:
             self._held[key] = self._held.get(key, 0) + 1
             return
@@ -167,10 +182,11 @@ def _is_news(note: Note) -> bool:
 def _breaches(record: DecisionRecord) -> Iterator[Note]:
     """Limits used beyond what they allow. What cannot be measured stops orders, and is told by the mode or a feed."""
     for use in record.uses:
-        if use.used > use.allowed and use.limit in BREACHABLE:
+        if use.used > use.allowed and use.limit not in BUDGETS:
             name = f"{use.limit} {use.subject}"
+            said = " used of ".join(used_allowed({"limit": use.limit, "used": use.used, "allowed": use.allowed}))
             fields: dict[str, str | int | float | bool] = {
                 "limit": use.limit, "subject": use.subject, "used": round(use.used, 4), "allowed": use.allowed,
-                "name": name, "seq": record.seq,
+                "name": name, "said": said, "seq": record.seq,
             }  # fmt: skip
             yield Note("limit.breached", fields)

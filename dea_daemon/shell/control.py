@@ -134,7 +134,7 @@ class ControlServer:
         self._actions.operator(command, who, str(asked.get("why", ""))[:WHY_MAX])
         try:
             status = self._monitor.status()
-            after = {name: status[name] for name in ("armed", "mode", "mode_why")}
+            after = {name: status[name] for name in ("armed", "mode", "mode_why", "unhealthy")}
             return _response({**after, "orders": len(status["orders"])})
         except Exception as error:
             log.exception("control.failed", path=request.path)

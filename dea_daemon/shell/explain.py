@@ -15,6 +15,7 @@ from typing import Any
 from dea_daemon.domain.errors import LedgerError
 from dea_daemon.domain.modes import Mode
 from dea_daemon.shell.greeks import DELTA, by_underlying, curved
+from dea_daemon.shell.limit_text import BUDGETS, amount, cut_words, legend, used_allowed
 
 _CAUSES = {
     "timer": "the regular tick",
@@ -129,8 +130,8 @@ def _greeks(record: Record) -> Iterator[str]:
         ("options, USD", "gamma per 1 %", "vega per point", "theta per day", "vega by expiry")
     ]
     for underlying, line in found.items():
-        greeks = (_amount(line[name]) for name in ("gamma_usd_1pct", "vega_usd_1pt", "theta_usd_day"))
-        by_expiry = ", ".join(f"{bucket} {_amount(usd)}" for bucket, usd in line["vega_by_expiry"].items())
+        greeks = (amount(line[name]) for name in ("gamma_usd_1pct", "vega_usd_1pt", "theta_usd_day"))
+        by_expiry = ", ".join(f"{bucket} {amount(usd)}" for bucket, usd in line["vega_by_expiry"].items())
         rows.append((f"  {underlying}", *greeks, by_expiry))
     return columns(rows) if len(rows) > 1 else iter(())
 
@@ -146,19 +147,30 @@ def _verdict(line: Record) -> str:
 
 
 def _limits(record: Record) -> Iterator[str]:
-    """The most used first; those beyond the first few only counted."""
+    """The most used first, those breached with what they mean; those beyond the first few only counted."""
     used = sorted(record["uses"], key=lambda use: -float("inf") if (share := _share(use)) is None else -share)
     rows = [("limits used", "", "", "")]
     for use in used[:_LIMITS_SHOWN]:
         share = _share(use)
         full = 0 if share is None else min(_BAR, round(share * _BAR))
-        of = f"{_amount(use['used'])} of {_amount(use['allowed'])}"
+        of = " of ".join(used_allowed(use))
         percent = "not known" if share is None else f"{share:.0%}"
         rows.append((f"  {use['limit']} {use['subject']}", "#" * full + "." * (_BAR - full), percent, of))
     if len(rows) > 1:
         yield from columns(rows, left=(0, 1))
     if len(used) > _LIMITS_SHOWN:
         yield f"  and {len(used) - _LIMITS_SHOWN} more, less used"
+    yield from _legends(use["limit"] for use in _breached(record))
+
+
+def _legends(limits: Iterable[str]) -> Iterator[str]:
+    """What each means, once."""
+    yield from (f"    {words}" for words in map(legend, dict.fromkeys(limits)) if words)
+
+
+def _breached(record: Record) -> list[Record]:
+    """Limits used beyond what they allow, by what is held or could still fill."""
+    return [use for use in record["uses"] if use["limit"] not in BUDGETS and (_share(use) or 0.0) > 1.0]
 
 
 def _share(use: Record) -> float | None:
@@ -172,8 +184,8 @@ def _cuts(record: Record) -> Iterator[str]:
     if record["clips"]:
         yield "cut by limits"
     for clip in record["clips"]:
-        change = f"{_amount(clip['wanted'])} to {_amount(clip['allowed'])}"
-        yield f"  {clip['limit']} {clip['subject']}: from {change}: {clip['why']}"
+        yield f"  {clip['limit']} {clip['subject']}: from {cut_words(clip)}: {clip['why']}"
+    yield from _legends(clip["limit"] for clip in record["clips"])
 
 
 def _sent(record: Record) -> Iterator[str]:
@@ -201,9 +213,10 @@ def _why_nothing(record: Record) -> str:
         return "it only observes"
     held_back = [clip for clip in record["clips"] if clip["limit"] == "licence"]
     if held_back:
-        return "; ".join(dict.fromkeys(clip["why"] for clip in held_back))
+        over = ", ".join(f"{use['limit']} {use['subject']}" for use in _breached(record))
+        return "; ".join(dict.fromkeys(clip["why"] for clip in held_back)) + (f" (beyond: {over})" if over else "")
     if record["clips"]:
-        return "limits left nothing to do"
+        return f"limits left nothing to do: {', '.join(dict.fromkeys(clip['limit'] for clip in record['clips']))}"
     aimed = [line for line in _deltas(record) if line["band_usd"] is not None]
     if not aimed:
         return "there is no target"
@@ -236,13 +249,6 @@ def _number(value: float | None, how: str) -> str:
 
 def _usd(value: float | None) -> str:
     return _number(value, ",.0f")
-
-
-def _amount(value: float | None) -> str:
-    """Dollars, lots, counts or fractions: as short as it stays clear."""
-    if value is None:
-        return "?"
-    return f"{value:,.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.3g}"
 
 
 def columns(rows: Iterable[tuple[str, ...]], left: tuple[int, ...] = (0, -1)) -> Iterator[str]:

@@ -78,13 +78,16 @@ class Gateway:
         pace: Callable[[], Awaitable[None]] = _at_once,
         on_throttled: Callable[[int], None] = _unheard,
         fresh: Callable[[Iterable[Raw]], tuple[Instrument, ...]] = _none,
+        changed: Callable[[Iterable[Raw]], tuple[Instrument, ...]] = _none,
     ) -> None:
         """`pace` is awaited before each request of a query. `on_throttled(retry_after_ms)` hears every "too
-        many requests" of the venue. `fresh` picks those of the venue's contracts that should join."""
+        many requests" of the venue. `fresh` picks those of the venue's contracts that should join, `changed` those
+        with a row that are now traded in other lots or ticks."""
         self.universe = universe
         self._client, self._account = client, account
         self._now_ns, self._utc_ns = now_ns, utc_ns
-        self._pace, self._on_throttled, self._fresh = pace, on_throttled, fresh
+        self._pace, self._on_throttled = pace, on_throttled
+        self._fresh, self._changed = fresh, changed
 
     async def perform(self, command: Outgoing) -> list[AnyEvent]:
         """Carry out one command; its answer as events. Raises only on our own bugs, and when cancelled."""
@@ -221,14 +224,18 @@ class Gateway:
         )
 
     async def query_instruments(self, command: QueryInstruments) -> InstrumentsListed:
-        """The contracts that should join. One request: ccxt's own `load_markets` would take twenty, and hold the
-        loop while it builds its tables anew, which orders do not need."""
+        """The contracts that should join, and those of another grid than before. One request: ccxt's own
+        `load_markets` would take twenty, and hold the loop while it builds its tables anew, which orders do not
+        need."""
         check(command.account == self._account, "a question about another account")
         legs = Legs(self._outcome)
         found: tuple[Instrument, ...] = ()
+        changed: tuple[Instrument, ...] = ()
         with legs.leg("get_instruments"):
-            found = self._fresh(_rows(await self._question("public_get_get_instruments", {"currency": "any"})))
-        return InstrumentsListed(self._now_ns(), self._account, found, legs.why)
+            infos = _rows(await self._question("public_get_get_instruments", {"currency": "any"}))
+            changed = self._changed(infos)
+            found = self._fresh(infos)
+        return InstrumentsListed(self._now_ns(), self._account, found, legs.why, changed)
 
     async def _settlements(self, since_ms: int) -> tuple[tuple[Settlement, ...], str]:
         """Deliveries since `since_ms` (0: none are owed) in our contracts, and why there are none: those of other

@@ -14,6 +14,7 @@ from dea_daemon.domain.instruments import Instrument, Universe
 from dea_daemon.feeds.deribit_mapping import instrument_from
 
 log = structlog.get_logger()
+_GRID = ("tick_size", "tick_size_steps", "contract_size", "min_trade_amount")
 
 
 class Listings:
@@ -33,6 +34,9 @@ class Listings:
         self._universe, self._account = universe, account
         self._takes, self._max, self._utc_ns = takes, max_contracts, utc_ns
         self._left_out = 0
+        self._alike: dict[
+            str, Any
+        ] = {}  # what it said of a grid that is ours still
 
     def fresh(self, infos: Iterable[dict[str, Any]]) -> tuple[Instrument, ...]:
         """Of the venue's list, those that should join: wanted, without a row, live, on an underlying and in money
@@ -48,6 +52,22 @@ class Listings:
         room = max(0, self._max - len(self.rows()))
         self._tell(len(found) - room)
         return tuple(found[:room])
+
+    def changed(self, infos: Iterable[dict[str, Any]]) -> tuple[Instrument, ...]:
+        """Of the venue's list, those with a live row that are now traded in other lots or ticks than it says. Told each
+        time: a row's word does not change. VenueError where one cannot be read."""
+        mine = {self._universe.instruments[row].name: self._universe.instruments[row] for row in self.rows()}
+        found: list[Instrument] = []
+        for info in infos:
+            name, said = info["instrument_name"], [info.get(word) for word in _GRID]
+            if name not in mine or self._alike.get(name) == said:
+                continue
+            contract = instrument_from(info)
+            if contract is not None and _grid(contract) != _grid(mine[name]):
+                found.append(contract)
+            else:
+                self._alike[name] = said
+        return tuple(found)
 
     def rows(self) -> tuple[int, ...]:
         """The account's contracts that have not ended."""
@@ -79,3 +99,8 @@ class Listings:
         if left_out > self._left_out:
             log.error("contracts.left_out", contracts=left_out, max_contracts=self._max, why="max_contracts reached")
         self._left_out = max(0, left_out)
+
+
+def _grid(instrument: Instrument) -> tuple[object, ...]:
+    """What an order's amount and price must be multiples of, and the least amount."""
+    return instrument.lot_size, instrument.min_lots, instrument.tick_size, instrument.tick_steps

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, MutableMapping
 from functools import lru_cache
 from typing import IO, Any
@@ -32,9 +33,11 @@ BURST = 100  # lines of one event in one second; the rest is counted
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # Notes carry no level: these verbs are bad news.
 _BAD_NEWS = (
-    "failed", "refused", "rejected", "unknown", "opened", "confirmed", "found", "closed", "incomplete", "lost",
-    "breached", "quarantined", "order.adopted", "mode.changed",
+    "failed", "refused", "rejected", "unknown", "circuit_opened", "confirmed", "found", "closed", "incomplete", "lost",
+    "breached", "quarantined", "liquidated", "regridded", "order.adopted", "mode.changed",
 )  # fmt: skip
+COUNTED = ("contracts.left_out",)  # events that metrics tell though no decision notes them
+lines: Counter[str] = Counter()  # of each of them, in this process
 
 log = structlog.get_logger()
 _sink = Sink()
@@ -145,6 +148,8 @@ class _Repeats:
             self._tell()
             self._second = second
         event = fields["event"]
+        if event in COUNTED:
+            lines[event] += 1
         count = self._counts[event] = self._counts.get(event, 0) + 1
         if count > BURST:
             raise structlog.DropEvent

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 
 from dea_daemon.domain.decisions import Decision
 from dea_daemon.domain.modes import Mode
+from dea_daemon.shell.logs import COUNTED, lines
 from dea_daemon.shell.monitor import Monitor
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -21,10 +22,11 @@ CONTRACTS = 200  # this many are told one by one
 NOTES = (
     "account.adopted", "account.drift_confirmed", "account.outside_found", "account.reconciled",
     "account.report_failed", "feed.closed", "feed.gap_found", "feed.message_refused",
-    "instruments.joined", "instruments.unlisted", "ledger.failed",
+    "instrument.regridded", "instruments.joined", "instruments.unlisted", "ledger.failed",
     "ledger.restored", "mode.changed", "operator.spoke", "order.adopted", "order.circuit_opened",
     "order.filled", "order.forgotten", "order.outcome_unknown", "order.proved_absent", "order.rejected",
-    "order.surprised", "parameters.reloaded", "position.settled",
+    "order.surprised", "parameters.reloaded", "position.liquidated", "position.settled",
+    "venue.closed", "venue.opened", "watchdog.lost", "watchdog.started",
 )  # fmt: skip
 STAGES = ("decision", "event_to_order", "wait", "decide", "commit", "send")
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
@@ -38,6 +40,7 @@ class Metrics:
 
     def __init__(self, monitor: Monitor, utc_ns: Callable[[], int] = time.time_ns) -> None:
         self._monitor, self._utc_ns = monitor, utc_ns
+        self._lines_before = dict(lines)
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         notes = Counter("dea_notes", "What the core noted, by event", ["event"], registry=self._registry)
@@ -58,8 +61,13 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """All of it as text. Call it from the trading loop: the status is read from the core's own state."""
-        lines = list(_lines(families(self._monitor.status())))
-        return "".join(lines).encode() + generate_latest(self._registry)
+        found = [*families(self._monitor.status()), self._logged()]
+        return "".join(_lines(found)).encode() + generate_latest(self._registry)
+
+    def _logged(self) -> Family:
+        """What is logged and no decision notes, since this run began."""
+        samples = [(labels("event", name), lines[name] - self._lines_before.get(name, 0)) for name in COUNTED]
+        return "dea_log_lines_total", "counter", "Lines logged, by event", samples
 
 
 def families(status: dict[str, Any]) -> Iterator[Family]:
@@ -94,6 +102,11 @@ def _run(status: dict[str, Any]) -> Iterator[Family]:
     yield _gauge("dea_ready", "Whether every account agreed with its venue", status["ready"])
     yield _gauge("dea_recording", "Whether the ledger accepts writes", status["recording"])
     yield _gauge("dea_draining", "Whether it is ending", status["draining"])
+    yield _gauge("dea_watched", "0: the watchdog that was asked for is gone", status["watched"])
+    yield _gauge("dea_contracts_closed", "Contracts closed by the venue's announcement", status["contracts_closed"])
+    yield _gauge("dea_contracts_regridded", "Contracts with other lots or ticks by now", status["contracts_regridded"])
+    pegs = [(labels("currency", currency), price) for currency, price in status["pegs"].items()]
+    yield "dea_peg_usd", "gauge", "Price of a stablecoin", pegs
     yield _gauge("dea_decision_age_seconds", "Since the last decision", status["decision_age_s"])
     yield _gauge("dea_orders_live", "Own orders that may still fill", len(status["orders"]))
     yield _gauge("dea_clips", "Things a limit cut in the last decision", len(status["clips"]))

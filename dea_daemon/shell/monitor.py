@@ -23,6 +23,7 @@ from dea_daemon.shell.greeks import DELTA, by_underlying
 from dea_daemon.shell.plain import plain
 from dea_daemon.shell.runner import Runner
 from dea_daemon.shell.sockets import VenueSocket
+from dea_daemon.state.market import Market
 from dea_daemon.state.view import account_fresh
 
 SCHEMA = 1
@@ -56,8 +57,8 @@ class Monitor:
             "version": __version__,
             "pid": os.getpid(),
             "run_id": run_id,
-            "config": str(config) if config else None,
-            "state_dir": str(state_dir),
+            "config": str(config.absolute()) if config else None,
+            "state_dir": str(state_dir.absolute()),
             "started_utc_ns": utc_ns(),
         }
         self._started_ns = now_ns()
@@ -149,6 +150,9 @@ class Monitor:
             "ready": account.ready,
             "recording": account.recording,
             "draining": account.draining,
+            "watched": account.watched,
+            **_contracts_shut(state.market),
+            "pegs": _pegs(state.market),
             "healthy": not unhealthy,
             "unhealthy": unhealthy,
             "seq": state.seq,
@@ -211,6 +215,8 @@ def _unhealthy(state: State, now_ns: int, age_s: float, feeds: Iterable[dict[str
         yield f"no decision for {age_s:.0f} s"
     if not state.account.recording:
         yield "the ledger refuses writes"
+    if not state.account.watched:
+        yield "no watchdog"
     if not state.account.ready:
         yield "account not reconciled yet"
     elif not account_fresh(state.account, now_ns):
@@ -218,6 +224,18 @@ def _unhealthy(state: State, now_ns: int, age_s: float, feeds: Iterable[dict[str
     for feed in feeds:
         if not feed["ready"]:
             yield f"feed {feed['feed']} is not connected"
+
+
+def _contracts_shut(market: Market) -> dict[str, int]:
+    """How many take no orders by the venue's announcement, and how many changed their lots or ticks."""
+    regridded, shut = market.regridded, market.shut()
+    return {"contracts_closed": int((shut & ~regridded).sum()), "contracts_regridded": int(regridded.sum())}
+
+
+def _pegs(market: Market) -> dict[str, float]:
+    """USD prices heard of stablecoins."""
+    stable = market.params.state.stable_currencies
+    return {currency: price for currency, price in market.currency_price.items() if currency in stable}
 
 
 def _drawdown(equity_usd: float, peak_usd: float) -> float:

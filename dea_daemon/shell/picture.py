@@ -28,7 +28,9 @@ from dea_daemon.shell.figures import (
     number,
     percent,
     plain,
+    time_of_day,
 )
+from dea_daemon.shell.limit_text import shut
 from dea_daemon.shell.sections import LEFT, NARROW, RIGHT, Section
 
 _WIDE = 150  # from here on there are two columns
@@ -36,7 +38,7 @@ _MODES = {"normal": "black on green", "halted": "bold white on red"}
 
 
 class Picture:
-    """What rich prints. `notice` says why the status is old: then all the rest is dimmed.
+    """What rich prints. `notice` says why the status is old: then all the rest is dimmed, and the header says of when.
 
     It fills the console, or has all it can tell where `height` is 0.
     """
@@ -46,7 +48,8 @@ class Picture:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         height = options.size.height if self._height is None else self._height
-        lines = picture(self._status, self._title, self._hint, options.max_width, height or 10_000)
+        status = self._status | {"old": bool(self._notice)}
+        lines = picture(status, self._title, self._hint, options.max_width, height or 10_000)
         if self._notice:
             dimmed = [[(text, DIM) for text, _ in line] for line in lines]
             lines = [[(fit(self._notice, options.max_width), "bold white on red")], *dimmed][: height or None]
@@ -73,14 +76,19 @@ def picture(status: Status, title: str, hint: str, width: int, height: int) -> l
 
 
 def header(status: Status, title: str, hint: str, width: int) -> list[Line]:
-    """What to know first, in as many lines as the width asks for."""
+    """What to know first, in as many lines as the width asks for. Of an old status nothing that may have ended."""
     mode = str(status.get("mode"))
+    now = [(f"as it was at {time_of_day(status.get('now_utc_ns'))} UTC", YELLOW)]
+    if not status.get("old"):
+        now = [
+            (f" {mode.replace('_', ' ')} ", _MODES.get(mode, "black on yellow")),
+            ("armed", GREEN) if status.get("armed") else ("observe: nothing is sent", YELLOW),
+            *_conditions(status),
+        ]
     pieces = [
         (title, BOLD),
         (", ".join(sorted({str(row["account"]) for row in listed(status, "instruments")})), BOLD),
-        (f" {mode.replace('_', ' ')} ", _MODES.get(mode, "black on yellow")),
-        ("armed", GREEN) if status.get("armed") else ("observe: nothing is sent", YELLOW),
-        *_conditions(status),
+        *now,
         (f"up {duration(status.get('uptime_s'))}", ""),
         (f"equity {number(status.get('equity_usd'))} USD", BOLD),
         (f"drawdown {percent(status.get('drawdown'), 2)}", ""),
@@ -100,6 +108,7 @@ def _conditions(status: Status) -> list[Span]:
         ("draining", YELLOW, status.get("draining")),
         ("not ready", YELLOW, not status.get("ready")),
         ("not recording", RED, not status.get("recording")),
+        *((text, YELLOW, True) for text in shut(status)),
     ]
     said = [(text, style) for text, style, so in wrong if so]
     if status.get("healthy"):

@@ -33,6 +33,7 @@ from dea_daemon.shell.figures import (
     time_of_day,
 )
 from dea_daemon.shell.greeks import curved
+from dea_daemon.shell.limit_text import cut_words, used_allowed
 
 
 class Section(NamedTuple):
@@ -144,7 +145,7 @@ def show_limits(status: Status, width: int) -> Section:
     uses = sorted(listed(status, "limits"), key=lambda use: -round(100 * share(use)))  # in steps, so that rows stay put
     rows: list[list[Cell]] = []
     for use in uses:
-        of = f"{amount(use['used'])} / {amount(use['allowed'])}"
+        of = " / ".join(used_allowed(use, unknown="-"))
         bar = limit_bar(share(use), remainder(columns, width))
         how_much = (percent(share(use)), limit_style(share(use)))
         rows.append([(str(use["limit"]), ""), (str(use["subject"]), ""), bar, how_much, (of, DIM)])
@@ -152,10 +153,10 @@ def show_limits(status: Status, width: int) -> Section:
 
 
 def show_cuts(status: Status, width: int) -> Section:
-    rows: list[list[Cell]] = []
-    for cut in listed(status, "clips"):
-        from_to = f"{amount(cut['wanted'])} to {amount(cut['allowed'])}"
-        rows.append([(f"{cut['limit']} {cut['subject']}: cut {from_to} because {cut['why']}", YELLOW)])
+    rows: list[list[Cell]] = [
+        [(f"{clip['limit']} {clip['subject']}: cut {cut_words(clip)} because {clip['why']}", YELLOW)]
+        for clip in listed(status, "clips")
+    ]
     return _section("cut by limits in the last decision", [Column("", 0)], rows, width, 1 if rows else 0)
 
 

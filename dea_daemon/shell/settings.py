@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # numpy and aiohttp would double the time of `check`
     from dea_daemon.shell.ccxt_client import VenueAccess
 
 Environment = Literal["simulated", "testnet", "live"]
+TICKS_MISSED = 4  # before the watchdog may take the daemon for hung
 
 # --- venues -------------------------------------------------------------------------------------------------
 
@@ -248,6 +249,15 @@ class LogSettings(Section):
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
 
 
+class WatchdogSettings(Section):
+    """A process beside the daemon that cancels its orders, and nothing else, where the daemon stops."""
+
+    enabled: bool = Field(True, description="start it with `run`; without it nothing new is risked")
+    after_s: float = Field(
+        15.0, ge=2.0, allow_inf_nan=False, description="no decision for so long is a daemon that hangs"
+    )
+
+
 class Settings(Parameters):
     """One configuration file."""
 
@@ -259,6 +269,7 @@ class Settings(Parameters):
     http: HttpSettings = HttpSettings()
     alerts: AlertSettings = AlertSettings()
     record: RecordSettings = RecordSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
 
     @property
     def parameters(self) -> Parameters:
@@ -301,6 +312,9 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
         yield from _venue_contradictions(section)
     if settings.armed and settings.venues.deribit is None:
         yield Problem(("armed",), "no configured venue takes orders: deribit does")
+    least_s = TICKS_MISSED * settings.decide_every_ms / 1_000
+    if settings.watchdog.enabled and settings.watchdog.after_s < least_s:
+        yield Problem(("watchdog", "after_s"), f"is less than {TICKS_MISSED} times decide_every_ms, {least_s:g} s")
     guards, forecast = settings.guards, settings.forecast
     if guards.max_order_usd > guards.max_instrument_usd:
         yield Problem(
@@ -348,6 +362,8 @@ def warnings(settings: Settings) -> Iterator[str]:
     for section in settings.venues.sections:
         if settings.armed and section.environment == "live" and isinstance(section, DeribitSection):
             yield f"armed on live {section.venue}: orders are sent as soon as it starts, with real money"
+            if not settings.watchdog.enabled:
+                yield "no watchdog: should the daemon die, its orders stay at the venue"
         if isinstance(section, DeribitSection) and section.acknowledge_withdraw_scope:
             yield f"the key for {section.venue} may be one that can withdraw"
     if not settings.allocator.targets:

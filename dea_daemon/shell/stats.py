@@ -9,10 +9,10 @@ import numpy as np
 from dea_daemon.domain.commands import Approved, CancelOrder, Outgoing
 from dea_daemon.domain.decisions import Decision, DecisionRecord
 from dea_daemon.domain.events import DecisionDue
+from dea_daemon.shell.limit_text import BUDGETS
 
 SAMPLES = 100_000
-# Limits of exposure: the others are budgets that end at their bound by design.
-EXPOSURE_LIMITS = frozenset({"net", "instrument", "gross"})
+NOT_OURS = BUDGETS | {"depeg"}  # budgets end at their bound by design, and a stablecoin's price is nobody's breach
 
 
 class Stats:
@@ -39,7 +39,7 @@ class Stats:
         self.decisions += 1
         self.last = record
         # NaN is no breach: what cannot be measured (the venue is gone) stops orders, and is told by them.
-        self.limits_breached += sum(u.limit in EXPOSURE_LIMITS and u.used > u.allowed for u in record.uses)
+        self.limits_breached += sum(u.limit not in NOT_OURS and u.used > u.allowed for u in record.uses)
 
     def decided(
         self, due: DecisionDue, sendable: Iterable[Outgoing], before_ns: int, decided_ns: int, committed_ns: int

@@ -7,9 +7,12 @@ accounts, matching, fees and margin on a recorded one, fed level by level. Time 
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import replace
+from decimal import Decimal
+
+import msgspec
 
 from dea_daemon.domain.errors import check
-from dea_daemon.domain.instruments import Instrument, Side
+from dea_daemon.domain.instruments import Instrument, Side, TickStep
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MS, NS_PER_S
 from dea_daemon.simvenue.accounts import HOUSE, Contract
 from dea_daemon.simvenue.chain import Chain, Series
@@ -33,6 +36,7 @@ from dea_daemon.simvenue.words import (
     Ticker,
     TickerChanged,
     Traded,
+    TradingLocked,
     VenueFill,
     VenueOrder,
     VenuePosition,
@@ -40,6 +44,7 @@ from dea_daemon.simvenue.words import (
 
 _PRUNE_EVERY_NS = 60 * NS_PER_S
 _OPTION_FORWARDS = 10_000  # numbers of the forwards no future carries
+_STABLE = ("USDC", "USDT")
 _NAN = float("nan")
 
 
@@ -59,11 +64,13 @@ class Exchange(Floor):
         self._flow: dict[str, Flow] = {}
         self._chain = Chain(scenario, seed)
         self._recorded = False
+        self._peg: dict[str, float] = {}
         for instrument in initial_instruments(scenario, start_ns):
             self._list(instrument)
         for coin, settles in chains(scenario):
             self._list_series(coin, settles, initial_expiries(scenario, start_ns))
         self._look_at_options()
+        self._peg = {coin: 1.0 for coin in self.currencies() if coin in _STABLE}
         self.events()  # what is there at the start is asked for, not announced
 
     @classmethod
@@ -73,7 +80,7 @@ class Exchange(Floor):
         self = cls.__new__(cls)
         Floor.__init__(self, scenario or Scenario("replayed", coins={}), start_ns, publishes=False)
         self._recorded = True
-        self._carry, self._forwards = {}, {}
+        self._carry, self._forwards, self._peg = {}, {}, {}
         for instrument in instruments:
             self.open_book(instrument)
         return self
@@ -95,7 +102,8 @@ class Exchange(Floor):
             carry.step(self.now_ns, self._index.price[coin])
         for contract in [self.contracts[name] for name in self._flow]:
             self._reprice(contract)
-            self._trade_background(contract)
+            if contract.instrument.underlying not in self.locked:
+                self._trade_background(contract)
             if 0 < contract.instrument.expiry_ns <= self.now_ns:
                 self._settle(contract)
         self._step_options()
@@ -135,7 +143,7 @@ class Exchange(Floor):
         for contract in self._chain.contracts[self.now_ns // self._step_ns % shares :: shares]:
             self.emit(TickerChanged(self.ticker(contract.name)))
         if self._every(s.index_every_ms):
-            for coin, price in self._index.price.items():
+            for coin, price in (*self._index.price.items(), *self._peg.items()):
                 self.emit(IndexChanged(coin, self.now_ns, price))
         if self._every(s.portfolio_every_ms):
             for account in self.accounts.clients():
@@ -156,6 +164,8 @@ class Exchange(Floor):
                     self.emit(FundingPaid(account, contract.name, self.now_ns, amount))
 
     def _liquidate_short(self) -> None:
+        if self.locked:  # nothing is traded, and in no doubt whose pool it would be
+            return
         for account in list(self.accounts.clients()):
             if account.holdings:
                 for pool in self.currencies():
@@ -196,6 +206,37 @@ class Exchange(Floor):
         taken = {*self.instruments, *self.delisted}
         self._list(successor(self.scenario, contract.instrument, self.now_ns, taken))
 
+    # --- what befalls it -------------------------------------------------------------------------------
+
+    def lock(self, coin: str = "", *, locked: bool = True) -> None:
+        """Stop trading in all contracts on a coin, or let it go on; "" is all of the venue: maintenance."""
+        coins = [coin] if coin else list(self._index.price)
+        self.maintenance = self.maintenance if coin else locked
+        for one in coins:
+            (self.locked.add if locked else self.locked.discard)(one)
+            self.emit(TradingLocked(one, self.now_ns, locked))
+
+    def set_peg(self, currency: str, price: float) -> None:
+        """Move a stablecoin, in USD. What is quoted in it does not follow."""
+        check(currency in self._peg and price > 0, f"{currency} at {price}: stablecoins are {', '.join(self._peg)}")
+        self._peg[currency] = price
+        self.emit(IndexChanged(currency, self.now_ns, price))
+
+    def change_tick(self, name: str, tick_size: Decimal) -> None:
+        """From now on prices of a future or perpetual are multiples of `tick_size`, itself one of the tick it was
+        listed with: ticks are counted in that one still. Its background moves; orders at rest stay where they are."""
+        contract, known = self.contract(name), self.instruments[name]
+        check(name in self._flow and tick_size % known.tick_size == 0, f"{name}: no tick of {tick_size}")
+        wider = (step for step in known.tick_steps if step.above_price > 0 and step.tick_size > tick_size)
+        steps = (TickStep(Decimal(0), tick_size), *wider)
+        contract.instrument = self.instruments[name] = msgspec.structs.replace(known, tick_steps=steps)
+        for side in Side:
+            for ticks in list(contract.book.half(side).levels):
+                self.set_background(contract, side, ticks, 0)
+        self._listed += 1
+        self._flow[name] = Flow(self.scenario, contract, self._seed, self._listed)
+        self.emit(InstrumentChanged(contract.instrument, self.now_ns, "regridded"))
+
     # --- options -------------------------------------------------------------------------------------
 
     def _step_options(self) -> None:
@@ -216,6 +257,8 @@ class Exchange(Floor):
         if not chain.series:
             return
         chain.reprice(self.now_ns, self._index.price, self._index.heat)
+        if self.locked:  # quotes stand still, of all coins
+            return
         for contract, quotes in chain.makers():
             for quote in quotes:
                 self.set_background(contract, quote.side, quote.ticks, quote.lots)
@@ -410,13 +453,17 @@ class Exchange(Floor):
         return replace(quote, bid_iv=bid_iv, ask_iv=ask_iv)
 
     def index_price(self, currency: str) -> float:
-        """USD. Stablecoins are at 1. Refused: instrument_not_found."""
-        if currency in ("USD", "USDC", "USDT"):
-            return 1.0
+        """USD. Stablecoins are at 1, unless `set_peg` says otherwise. Refused: instrument_not_found."""
+        if currency in ("USD", *_STABLE):
+            return self._peg.get(currency, 1.0)
         for contract in self.contracts.values():
             if contract.instrument.underlying == currency:
                 return contract.index
         raise Refused("instrument_not_found", f"no index of {currency}")
+
+    def stablecoins(self) -> list[str]:
+        """Those it settles in."""
+        return list(self._peg)
 
     def trades(self, instrument: str, count: int = 100) -> list[Traded]:
         """Newest last, at most the 1,000 kept."""

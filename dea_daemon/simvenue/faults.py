@@ -2,7 +2,8 @@
 
 On the command line `PATTERN=ACTION[:ARGUMENT][:PROBABILITY]`: `private/buy=hang_after:0.05`,
 `private/*=slow:250:0.1`, `book.*=gap:0.001`, `ws=silent:BTC-PERPETUAL`. Patterns are shell globs, of method
-names for requests, of channel names for messages. Probability 1 where none is given.
+names for requests, of channel names for messages. Probability 1 where none is given. What befalls the venue itself
+stands among them: incidents.py.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from dea_daemon.domain.errors import ConfigError
+from dea_daemon.simvenue import incidents
 
 # Of requests. *_before never reaches the venue; the rest are processed, and the reply is lost or spoilt. `late`
 # reaches the venue after so many ms, `slow` is answered after so many.
@@ -48,7 +50,8 @@ class FaultPlan:
 
     def __init__(self, seed: int = 0, specs: tuple[str, ...] = ()) -> None:
         self._random = np.random.default_rng(seed)
-        self._rules = [parse(spec) for spec in specs]
+        self._rules = [parse(spec) for spec in specs if not incidents.is_incident(spec)]
+        self.incidents = [i for spec in specs if incidents.is_incident(spec) for i in incidents.parse(spec)]
 
     def next(self, pattern: str, action: str, count: int = 1) -> None:
         """The next `count` that match. `action` may carry an argument: "slow:200"."""
@@ -88,7 +91,7 @@ def parse(spec: str) -> Fault:
     pattern, _, rest = spec.partition("=")
     action, *arguments = rest.split(":")
     if not pattern or action not in CALL_ACTIONS + MESSAGE_ACTIONS:
-        known = ", ".join(CALL_ACTIONS + MESSAGE_ACTIONS)
+        known = ", ".join(CALL_ACTIONS + MESSAGE_ACTIONS + incidents.ACTIONS)
         raise ConfigError(f"fault {spec!r}: expected PATTERN=ACTION[:ARGUMENT][:PROBABILITY], with one of {known}")
     fault = Fault(pattern, action)
     try:

@@ -49,6 +49,8 @@ class Floor:
         self.accounts = Accounts(self.contracts)
         self.orders = Orders()
         self.margin = Margin(scenario, self.accounts, self.orders)
+        self.locked: set[str] = set()  # coins whose contracts are not traded now
+        self.maintenance = False  # none is, and no order is cancelled either
         self._pools: dict[str, None] = {}  # in the order they came
         self._settled: deque[Settled] = deque()
         self._publishes = publishes
@@ -147,6 +149,7 @@ class Floor:
         A reduce-only order is cut to the position.
         """
         contract, account = self.contract(request.instrument), self.account(request.account)
+        self._check_open(contract)
         self._check_deadline(request.valid_until_ms)
         if self.orders.open_count(account.name) >= self.scenario.orders_max:
             raise Refused("too_many_orders", f"{self.scenario.orders_max} open")
@@ -179,6 +182,7 @@ class Floor:
         its place in the queue; anything else loses it, and may trade. Refused: then it stays as it was."""
         order, owner = self._live(account, order_id), self.account(account)
         contract = self.contract(order.instrument)
+        self._check_open(contract)
         self._check_deadline(valid_until_ms)
         reduce_only = order.reduce_only if reduce_only is None else reduce_only
         left = lots - order.filled_lots
@@ -242,6 +246,12 @@ class Floor:
         return other_side is not None, self.margin.maintenance(contract, lots), value
 
     # --- the parts of an order's life ----------------------------------------------------------------
+
+    def _check_open(self, contract: Contract) -> None:
+        if self.maintenance:
+            raise Refused("system_maintenance", "the venue is under maintenance")
+        if contract.instrument.underlying in self.locked:
+            raise Refused("locked_by_admin", f"{contract.name} is not traded now")
 
     def _check_deadline(self, valid_until_ms: int) -> None:
         if valid_until_ms and self.now_ns > valid_until_ms * NS_PER_MS:
@@ -347,7 +357,16 @@ class Floor:
         price = ticks * contract.tick
         contract.last_price = price
         traded = Traded(
-            contract.name, self.now_ns, trade_id, contract.trade_seq, side, ticks, lots, contract.mark, contract.index
+            contract.name,
+            self.now_ns,
+            trade_id,
+            contract.trade_seq,
+            side,
+            ticks,
+            lots,
+            contract.mark,
+            contract.index,
+            liquidation,
         )
         if self._publishes:
             amount = lots * float(contract.instrument.lot_size)
@@ -374,7 +393,7 @@ class Floor:
         rate = contract.instrument.maker_fee if is_maker else contract.instrument.taker_fee
         fee = contract.fee(rate, traded.lots, price)
         pnl = self.accounts.trade(order.account, contract, order.side.sign * traded.lots, price, fee)
-        if liquidation:
+        if liquidation and not is_maker:
             extra = self.scenario.liquidation_fee * contract.notional(traded.lots, price)
             self.accounts.pay_fee(self.account(order.account), contract.pool, extra, INSURANCE)
             fee += extra
@@ -434,6 +453,7 @@ class Floor:
         lots = max(int(abs(position) * share), min(abs(position), contract.instrument.min_lots))
         request = OrderRequest(account.name, contract.name, side, lots, None, reduce_only=True)
         order = self._new_order(contract, request, lots, self._limit(contract, side, None))
+        order.is_liquidation = True
         self.orders.add(order)
         self._changed("accepted", order)
         self._execute(contract, order, liquidation=True)

@@ -66,6 +66,7 @@ class VenueOrder:
     state: str = "open"
     replaced: bool = False
     cancel_reason: str = ""
+    is_liquidation: bool = False  # the venue's own order
 
     @property
     def left_lots(self) -> int:
@@ -74,7 +75,8 @@ class VenueOrder:
 
 @dataclass(frozen=True, slots=True)
 class VenueFill:
-    """One side of an execution, in one account. fee is in the settle currency, positive when paid."""
+    """One side of an execution, in one account. fee is in the settle currency, positive when paid. `liquidation`: the
+    taker was liquidated by it, whichever side this is."""
 
     trade_id: str
     trade_seq: int
@@ -191,6 +193,7 @@ class Traded:
     lots: int
     mark_price: float
     index_price: float
+    liquidation: bool = False  # of the taker
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,11 +263,20 @@ class Liquidated:
 
 @dataclass(frozen=True, slots=True)
 class InstrumentChanged:
-    """Listed, or delisted (state "created", "closed")."""
+    """Listed, delisted, or traded in other ticks from now on (state "created", "closed", "regridded")."""
 
     instrument: Instrument
     ts_ns: int
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class TradingLocked:
+    """Contracts on one coin are no longer traded, or are again."""
+
+    currency: str
+    ts_ns: int
+    locked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +288,7 @@ class PortfolioChanged:
 
 VenueEvent = (
     BookChanged | Traded | TickerChanged | IndexChanged | OrderChanged | Filled | FundingPaid | Settled | Liquidated
-    | InstrumentChanged | PortfolioChanged
+    | InstrumentChanged | PortfolioChanged | TradingLocked
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import structlog
 import uvloop
 
 from dea_daemon.domain.errors import LedgerError, check
-from dea_daemon.domain.events import Operator, RunStarted
+from dea_daemon.domain.events import Operator, RunStarted, WatchdogChanged
 from dea_daemon.shell import logs
 from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.ledger import Ledger
@@ -25,6 +25,7 @@ from dea_daemon.shell.tape import TapeError, TapeHeader, TapeWriter
 from dea_daemon.wiring.summary import summary
 from dea_daemon.wiring.venues import Venues
 from dea_daemon.wiring.watch import watching
+from dea_daemon.wiring.watchdog import Watchdog, brief_for
 
 log = structlog.get_logger()
 DRAIN_S = 30.0
@@ -222,7 +223,25 @@ async def _watched(
             from dea_daemon.wiring.view import viewed
 
             await shown.enter_async_context(viewed(monitor.status, settings))
-        return await _run(runner, venues, ledger, until, clock)
+        async with _guarded(runner, settings, run_id, clock) as watchdog:
+            drained = await _run(runner, venues, ledger, until, clock)
+            if drained and watchdog is not None:
+                watchdog.release()
+        return drained
+
+
+def _guarded(
+    runner: Runner, settings: Settings, run_id: str, clock: Clock
+) -> contextlib.AbstractAsyncContextManager[Watchdog | None]:
+    """A watchdog, where one is wanted and there are orders to cancel."""
+    takes_orders = any(isinstance(section, DeribitSection) for section in settings.venues.sections)
+    if not (settings.watchdog.enabled and takes_orders):
+        return contextlib.nullcontext()
+
+    def changed(alive: bool, why: str) -> None:
+        runner.emit([WatchdogChanged(clock.now_ns(), alive, why)])
+
+    return Watchdog(brief_for(settings, run_id), lambda: runner.stats.decisions, changed)
 
 
 async def _run(runner: Runner, venues: Venues, ledger: Ledger, until: Stop, clock: Clock) -> bool:

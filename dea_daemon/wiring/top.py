@@ -42,12 +42,13 @@ class Asker:
             time.sleep(self._every_s)
 
     def notice(self) -> str:
-        """Empty while answers come."""
-        silent_s = time.monotonic() - self.answered_s
+        """Empty while answers come. That nobody listens is told at once, a silence once it lasts."""
+        error, silent_s = self.error, time.monotonic() - self.answered_s
+        if isinstance(error, ConnectionError):
+            return f"gone for {silent_s:.0f} s: {error}"
         if silent_s < _SILENT_S:
             return ""
-        why = f": {self.error}" if self.error else ""
-        return f"no answer for {silent_s:.0f} s{why}"
+        return f"no answer for {silent_s:.0f} s" + (f": {error}" if error else "")
 
 
 def run_top(fetch: Callable[[], dict[str, Any]], title: str = "dea-daemon", every_s: float = 0.5) -> int:

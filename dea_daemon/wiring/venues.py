@@ -218,8 +218,7 @@ class Venues:
                 access = section.access()
                 _, base = venue_urls(access)
                 secret = access.client_secret.get_secret_value()
-                stables = self._settings.state.stable_currencies
-                held = [c for c in self._traded[number].facts.held if c not in stables]
+                held = self._traded[number].facts.held
                 sockets = deribit.sockets(self.universe, number, access.client_id, secret, held=held)
                 path = "" if urlsplit(base).path.strip("/") else "/ws/api/v2"
             elif isinstance(section, OkxSection):
@@ -258,6 +257,7 @@ class Venues:
             pace=queries.acquire,
             on_throttled=throttled,
             fresh=listings.fresh,
+            changed=listings.changed,
         )
         dispatcher = traded.dispatcher = Dispatcher(
             gateway,

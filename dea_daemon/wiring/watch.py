@@ -97,7 +97,9 @@ async def watching(
         tasks: list[asyncio.Task[Any]] = []
         stack.push_async_callback(_stopped, tasks)
         actions = Actions(runner, settings, config, environ, notifier)
-        await stack.enter_async_context(ControlServer(control_path(settings.state_dir, environ), monitor, actions))
+        control = ControlServer(control_path(settings.state_dir, environ), monitor, actions)
+        await stack.enter_async_context(control)
+        log.info("control.listening", socket=str(control.path.absolute()), state_dir=str(ledger.parent.absolute()))
         if settings.http.enabled:
             metrics = Metrics(monitor)
             runner.listeners.append(metrics.decided)

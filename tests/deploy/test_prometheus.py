@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from dea_daemon.domain.modes import Mode
+from dea_daemon.shell.logs import COUNTED
 from dea_daemon.shell.metrics import NOTES, STAGES, Metrics
 from tests.shell.status_sample import still_monitor
 
@@ -116,7 +117,7 @@ def test_every_label_asked_for_is_told():
 
 
 def test_every_event_mode_and_stage_asked_for_exists():
-    known = {"event": set(NOTES), "mode": {mode.name.lower() for mode in Mode}, "stage": set(STAGES)}
+    known = {"event": {*NOTES, *COUNTED}, "mode": {mode.name.lower() for mode in Mode}, "stage": set(STAGES)}
     for where, expression in EXPRESSIONS:
         for _, labels in asked(expression):
             for label in labels.keys() & known:

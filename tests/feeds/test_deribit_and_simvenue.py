@@ -21,14 +21,15 @@ from dea_daemon.domain.events import (
     PoolUpdated,
     TradePrinted,
     VenueOrderState,
+    VenueStateChanged,
 )
 from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Universe
 from dea_daemon.feeds.codec import Codec
 from dea_daemon.feeds.deribit import sockets
-from dea_daemon.feeds.deribit_mapping import instrument_from, pool_from, position_from, settlement_from
+from dea_daemon.feeds.deribit_mapping import fill_from, instrument_from, pool_from, position_from, settlement_from
 from dea_daemon.simvenue.deribit import Session
 from dea_daemon.state.books import Book, Change
-from tests.simvenue.deribit_desk import BTC, KEY, Desk
+from tests.simvenue.deribit_desk import BTC, KEY, OTHER, Desk
 
 
 class Wire:
@@ -108,7 +109,7 @@ def test_books_follow_the_venues_own_without_a_gap(desk):
     assert len(market.of(FeedOpened)) == 1
     assert market.of(MarkUpdated)
     assert market.of(TradePrinted)
-    assert {index.currency for index in market.of(IndexUpdated)} == {"BTC", "ETH"}
+    assert {index.currency for index in market.of(IndexUpdated)} == {"BTC", "ETH", "USDC"}
 
 
 def test_a_lost_message_is_a_gap_and_a_resubscription_heals_it(desk):
@@ -263,3 +264,63 @@ def test_a_delivery_is_read_as_the_venue_booked_it(options):
     assert told.ts_event_ns == pytest.approx(booked.ts_ns, abs=10**6)
     assert told.price == pytest.approx(booked.settlement_price, rel=1e-6)
     assert told.profit == pytest.approx(booked.cash - booked.fee, abs=1e-8)
+
+
+def test_a_lock_of_one_coin_is_heard_and_by_a_latecomer_too(desk):
+    market, _ = wires(desk)
+    desk.exchange.lock("BTC")
+    desk.sleep(100)
+    assert [(e.open, e.currency) for e in market.hear() if isinstance(e, VenueStateChanged)] == [(False, "BTC")]
+    late, _ = wires(desk)
+    assert [(e.open, e.currency) for e in late.of(VenueStateChanged)] == [(False, "BTC")]
+    desk.exchange.lock("BTC", locked=False)
+    desk.sleep(100)
+    for wire in (market, late):
+        assert [(e.open, e.currency) for e in wire.hear() if isinstance(e, VenueStateChanged)] == [(True, "BTC")]
+
+
+def test_all_of_the_venue_locked_is_each_of_its_coins(desk):
+    market, _ = wires(desk)
+    desk.exchange.lock()
+    desk.sleep(100)
+    assert {(e.open, e.currency) for e in market.hear() if isinstance(e, VenueStateChanged)} == {
+        (False, "BTC"),
+        (False, "ETH"),
+    }
+    late, _ = wires(desk)
+    assert {(e.open, e.currency) for e in late.of(VenueStateChanged)} == {(False, "BTC"), (False, "ETH")}
+
+
+def test_a_stablecoin_that_loses_its_peg_is_heard(desk):
+    market, _ = wires(desk)
+    desk.exchange.set_peg("USDC", 0.97)
+    market.hear()
+    desk.sleep(300)
+    prices = [e.price for e in market.hear() if isinstance(e, IndexUpdated) and e.currency == "USDC"]
+    assert prices and set(prices) == {0.97}
+
+
+def test_a_liquidation_is_ours_and_not_that_of_whoever_took_the_other_side(desk):
+    _, account = wires(desk)
+    other = {"grant_type": "client_credentials", "client_id": OTHER.client_id, "client_secret": OTHER.client_secret}
+    counterparty = desk.venue.open(websocket=True)
+    desk.ask("public/auth", counterparty, **other)
+    desk.take(BTC, 10_000)
+    price = desk.best(BTC)[0] + 0.5
+    bid = {"instrument_name": BTC, "amount": 10_000, "price": price}
+    desk.ask("private/buy", counterparty, **bid)
+    desk.exchange.liquidate(desk.exchange.account("main"), "BTC")
+    desk.sleep(100)
+    account.hear()
+    fills = account.of(FillReceived)
+    assert [fill.liquidation for fill in fills][:1] == [False]
+    assert [fill.liquidation for fill in fills][-1:] == [True]
+    (theirs,) = desk.exchange.fills("other")
+    said = desk.ask("private/get_user_trades_by_currency", counterparty, currency="BTC")["trades"]
+    ours = desk.ask("private/get_user_trades_by_currency", currency="BTC", sorting="asc")["trades"]
+    universe = account.universe
+    read = [[fill_from(raw, universe, 0, 1) for raw in trades] for trades in (said, ours)]
+    liquidated = [[fill is not None and fill.liquidation for fill in fills] for fills in read]
+    assert liquidated[0] == [False]
+    assert liquidated[1][0] is False and liquidated[1][-1] is True
+    assert theirs.fee == 0.0  # the fee of a liquidation is its victim's

@@ -28,6 +28,7 @@ from dea_daemon.domain.events import (
     QuoteUpdated,
     TradePrinted,
     VenueOrderState,
+    VenueStateChanged,
 )
 from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Payoff, Side, Universe
 from dea_daemon.feeds.codec import EXCERPT_BYTES_MAX
@@ -89,7 +90,9 @@ def answered(codec: Deribit, request: dict[str, Any], granted: list[str] | None 
     names = request["params"]["channels"] if granted is None else granted
     out: list[Any] = []
     following = codec.decode(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": names}), 7, out)
-    return out if following is None else [*out, sent(following)]
+    request = {} if following is None else sent(following)
+    # Once it is open it asks whether trading is locked: the tests of that look at it.
+    return out if request.get("method") in (None, "public/status") else [*out, request]
 
 
 def notice(channel: str, data: object) -> dict[str, Any]:
@@ -177,7 +180,18 @@ def test_the_index_of_an_underlying_without_coin_settled_contracts_is_in_usdc():
     assert {c for c in channels if c.startswith("deribit")} == {
         "deribit_price_index.btc_usd",
         "deribit_price_index.sol_usdc",
+        "deribit_price_index.usdc_usd",  # what it is settled in
     }
+
+
+def test_the_price_of_a_stablecoin_that_is_held_is_heard_and_of_dollars_there_is_none():
+    btc = Universe((AccountKey("deribit", "main"),), ((0, UNIVERSE.instruments[0]),))
+    codec = Deribit(btc, 0, held=("USDT", "USD", "BTC"))
+    channels = sent(codec.hello(0, "n")[1])["params"]["channels"]
+    told_of = [c.rpartition(".")[2] for c in channels if c.startswith("deribit_price_index")]
+    assert told_of == ["btc_usd", "usdt_usd"]
+    index = {"timestamp": 5, "price": 0.97, "index_name": "usdt_usd"}
+    assert told(codec, notice("deribit_price_index.usdt_usd", index)) == [IndexUpdated(7, 5 * MS, 0, "USDT", 0.97)]
 
 
 # --- the connection ---------------------------------------------------------------------------------
@@ -257,6 +271,82 @@ def test_heartbeats_are_signs_of_life_and_a_test_request_is_answered():
     assert reply is not None
     assert sent(reply)["method"] == "public/test"
     assert out == [FeedAlive(7, "deribit", 0, True), FeedAlive(8, "deribit", 0, True)]
+
+
+def opened_feed(codec: Deribit) -> Deribit:
+    """Subscribed, and asking for the venue's state."""
+    first = sent(codec.hello(0, "n")[1])
+    if codec.private:
+        reply = codec.decode(json.dumps({"id": first["id"], "result": {"access_token": "a"}}), 7, [])
+        first = sent(reply or b"")
+    following = codec.decode(json.dumps({"id": first["id"], "result": first["params"]["channels"]}), 7, [])
+    assert (following is None) == codec.private
+    assert following is None or sent(following)["method"] == "public/status"
+    assert codec.ready
+    return codec
+
+
+def heartbeat(codec: Deribit) -> dict[str, Any] | None:
+    reply = codec.decode(b'{"method":"heartbeat","params":{"type":"heartbeat"}}', 7, [])
+    return None if reply is None else sent(reply)
+
+
+def test_the_account_stream_asks_at_each_heartbeat_whether_its_key_still_holds():
+    codec = opened_feed(private())
+    still = heartbeat(codec)
+    assert still is not None and still["method"].startswith("private/")
+    told(codec, {"id": still["id"], "result": {"enabled": False, "scope": "connection"}})
+    told(codec, {"id": still["id"], "error": {"code": 10028, "message": "too_many_requests"}})
+    assert codec.ready
+    (refusal,) = told(codec, {"id": still["id"], "error": {"code": 13009, "message": "unauthorized"}})[:1]
+    assert "13009 unauthorized" in refusal.why
+    assert not codec.ready  # so that it is connected anew
+    assert heartbeat(codec) is None
+    assert heartbeat(opened_feed(market())) is None
+
+
+def locked(codec: Deribit, *answers: dict[str, Any]) -> list[tuple[bool, str]]:
+    """(open, currency) told of platform_state notices, or of answers to public/status."""
+    heard = []
+    for answer in answers:
+        status = isinstance(answer.get("locked"), str) or "locked_indices" in answer
+        message = {"id": 6, "result": answer} if status else notice("platform_state", answer)
+        out: list[Any] = []
+        codec.decode(json.dumps(message), 7, out)
+        assert all(isinstance(event, VenueStateChanged) and event.why for event in out), out
+        heard += [(event.open, event.currency) for event in out]
+    return heard
+
+
+def test_a_currency_is_locked_while_one_of_its_indices_is():
+    codec = opened_feed(market())
+    first = locked(codec, {"price_index": "btc_usd", "locked": True}, {"price_index": "btc_usdc", "locked": True})
+    assert first == [(False, "BTC")]
+    assert locked(codec, {"price_index": "btc_usd", "locked": False}) == []
+    assert locked(codec, {"price_index": "btc_usdc", "locked": False}) == [(True, "BTC")]
+    assert locked(codec, {"price_index": "xrp_usdc", "locked": True}) == []  # nothing of ours
+    assert locked(codec, {"maintenance": True}, {"maintenance": False}) == [(False, ""), (True, "")]
+
+
+def test_a_maintenance_told_before_we_came_is_asked_for_and_its_end_is_told_once():
+    codec = opened_feed(market())
+    assert locked(codec, {"locked": "partial", "locked_indices": ["btc_usd", "xrp_usdc"]}) == [(False, "BTC")]
+    assert locked(codec, {"locked": "true", "locked_indices": ["btc_usd", "sol_usdc"]}) == [(False, "SOL")]
+    opened_feed(codec)  # a new connection: what was heard before still holds
+    assert locked(codec, {"locked": "false", "locked_indices": []}) == [(True, "BTC"), (True, "SOL")]
+    assert locked(codec, {"locked": "false", "locked_indices": []}) == []
+
+
+def test_a_venue_locked_as_a_whole_is_open_when_one_of_its_indices_is():
+    codec = opened_feed(market())
+    assert locked(codec, {"locked": "true"}) == [(False, "")]
+    assert locked(codec, {"price_index": "btc_usd", "locked": False}) == [(True, "")]
+
+
+@pytest.mark.parametrize("said", [{}, {"price_index": "btc_usd"}, {"price_index": 5, "locked": True}, []])
+def test_a_state_of_the_venue_that_cannot_be_read_is_refused(said):
+    (refusal,) = told(opened_feed(market()), notice("platform_state", said))
+    assert isinstance(refusal, MessageRefused)
 
 
 def test_a_fresh_book_is_had_by_subscribing_again():

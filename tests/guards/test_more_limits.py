@@ -206,7 +206,8 @@ def test_a_loss_never_leads_to_a_milder_mode(mode):
 
 def test_off_its_peg_what_settles_in_a_stablecoin_only_shrinks_and_proves_no_loss():
     usdc = np.array([i.settle_currency == "USDC" for i in WITH_OPTIONS.instruments])
-    v = view(tuple(100 * (np.arange(8) == BTC_LINEAR)), peg=np.where(usdc, 0.99, 1.0), equity_usd=0.1e6, peak_equity_usd=1e6)
+    book = tuple(100 * (np.arange(8) == BTC_LINEAR))
+    v = view(book, peg=np.where(usdc, 0.99, 1.0), equity_usd=0.1e6, peak_equity_usd=1e6)
     permit = guard(v, v.position_lots, limits(max_drawdown=0.2, halt_drawdown=0.3))
     assert permit.mode is Mode.NORMAL
     assert (permit.licence[usdc] == Licence.SHRINK_POSITION).all()

@@ -41,6 +41,7 @@ def status(**other: Any) -> dict[str, Any]:
         schema=1, version="0.1.0", pid=7, run_id="ab12", config="/etc/dea.yaml", state_dir="state",
         started_utc_ns=1_790_000_000_000_000_000, now_utc_ns=1_790_000_060_000_000_000, uptime_s=60.0,
         armed=True, mode="normal", mode_why="", ready=True, recording=True, draining=False, healthy=True,
+        watched=True, contracts_closed=0, contracts_regridded=0, pegs=dict(USDC=0.9999),
         unhealthy=[], seq=600, decision_age_s=0.05, equity_usd=500_000.0, peak_equity_usd=510_000.0,
         drawdown=0.0196, fees_usd=3.5, funding_usd=-0.25, turnover_hour_usd=40_000.0, fees_hour_usd=3.5,
         counts=dict(

@@ -153,7 +153,7 @@ async def test_a_breached_limit_alerts_and_one_at_its_bound_does_not(place):
             alerts.tell(decision)
     (got,) = place.got
     assert (got["event"], got["level"]) == ("limit.breached", "critical")
-    assert got["text"] == "limit net delta:BTC: 120.0 used of 100.0"
+    assert got["text"] == "limit net delta:BTC: 120 used of 100"
 
 
 async def test_what_happens_all_day_does_not_alert(place):
@@ -165,9 +165,48 @@ async def test_what_happens_all_day_does_not_alert(place):
 
 @pytest.mark.parametrize("event", KINDS)
 async def test_every_kind_can_be_told_without_its_fields(place, event):
+    events = [one for one in (KINDS[event].ends, event) if one]
     async with running(settings(place.url)) as alerts:
-        alerts.note(Note(event, {}))
-    assert [got["event"] for got in place.got] == [event]
+        alerts.tell(noted(*(Note(one, {}) for one in events)))
+    assert [got["event"] for got in place.got] == events
+
+
+async def test_a_liquidation_is_critical_and_names_what_was_taken(place):
+    taken = Note("position.liquidated", {"instrument": "BTC-PERPETUAL", "side": "sell", "lots": 30})
+    async with running(settings(place.url, min_level="critical")) as alerts:
+        alerts.tell(noted(taken))
+    (got,) = place.got
+    assert got["text"] == "the venue liquidated 30 lots (sell) of BTC-PERPETUAL: halted"
+
+
+async def test_a_watchdog_or_venue_that_is_there_is_news_only_after_it_was_gone(place):
+    started, lost = Note("watchdog.started", {"why": ""}), Note("watchdog.lost", {"why": "exit -9"})
+    eth = Note("venue.closed", {"currency": "ETH", "why": "locked"})
+    btc = Note("venue.closed", {"currency": "BTC", "why": "locked"})
+    opened = [Note("venue.opened", note.fields) for note in (btc, eth)]
+    async with running(settings(place.url)) as alerts:
+        alerts.tell(noted(started, *opened, lost, started, eth, btc, *opened, *opened))
+    told = [(got["event"], got["fields"].get("currency")) for got in place.got]
+    assert told == [
+        ("watchdog.lost", None), ("watchdog.started", None), ("venue.closed", "ETH"), ("venue.closed", "BTC"),
+        ("venue.opened", "BTC"), ("venue.opened", "ETH"),
+    ]  # fmt: skip
+
+
+async def test_a_hundred_contracts_of_another_grid_are_one_message(place):
+    notes = [Note("instrument.regridded", {"instrument": f"BTC-{k}-C", "lot_size": "1"}) for k in range(100)]
+    async with running(settings(place.url)) as alerts:
+        alerts.tell(noted(*notes))
+    assert [got["fields"]["instrument"] for got in place.got] == ["BTC-0-C"]
+
+
+async def test_a_limit_in_parts_of_a_whole_is_told_as_percent(place):
+    uses = (LimitUse("depeg", "USDC", 0.0062, 0.005),)
+    async with running(settings(place.url)) as alerts:
+        alerts.tell(Decision(record=DecisionRecord(7, 0, 0, "timer", Mode.NORMAL, True, 5e5, (), (), uses, (), ())))
+    (got,) = place.got
+    assert got["text"] == "limit depeg USDC: 0.62 % used of 0.5 %"
+    assert (got["fields"]["used"], got["fields"]["allowed"]) == (0.0062, 0.005)
 
 
 async def test_below_the_configured_level_nothing_is_sent(place):

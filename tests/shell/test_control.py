@@ -149,7 +149,7 @@ async def test_a_bug_in_an_answer_ends_that_answer_only(place, daemon):
 async def test_a_command_is_obeyed_before_it_is_answered_and_logged_with_who(place, daemon):
     with capture_logs() as logs:
         after = await command(place, "halt", why="fire drill")
-    assert after == {"armed": True, "mode": "halted", "mode_why": "test", "orders": 2}
+    assert after == {"armed": True, "mode": "halted", "mode_why": "test", "unhealthy": [], "orders": 2}
     [(told, who, why)] = daemon.told
     assert (told, why) == (Operator.HALT, "fire drill")
     assert who.startswith(f"uid {os.getuid()}")

@@ -11,6 +11,7 @@ from dea_daemon.domain.decisions import Clip, FactorLine, LimitUse, OrderLine
 from dea_daemon.domain.errors import LedgerError
 from dea_daemon.shell.explain import from_ledger, neighbours, render
 from dea_daemon.shell.ledger import Batch, Ledger
+from dea_daemon.shell.limit_text import MEANINGS
 from tests.shell.ledger_samples import NOW, UNIVERSE, record
 
 BTC = FactorLine("delta:BTC", 65_000.0, 0.6, 260_000.0, 250_000.0, 5_000.0)
@@ -48,7 +49,7 @@ def test_greeks_are_told_apart_and_are_neither_inside_nor_outside_a_band(ledger)
     greeks = {"gamma:BTC": -5_995.0, "vega:BTC": 160.0, "vega:BTC:7d": 38.4, "theta:BTC": -12.5, "cash:USDC": 7.0}
     more = tuple(FactorLine(name, 65_000.0, nan, usd, nan, nan) for name, usd in greeks.items())
     text = told(ledger, factors=(inside, *more))
-    assert "BTC -5,995 160 -12 7d 38" in [" ".join(line.split()) for line in text.splitlines()]
+    assert "BTC -5,995 160 -12.5 7d 38.4" in [" ".join(line.split()) for line in text.splitlines()]
     assert "every exposure is inside its band" in text
     assert "gamma:BTC" not in text
     assert "options" not in told(ledger, factors=(inside,))
@@ -72,6 +73,30 @@ def test_a_decision_tells_what_was_seen_wanted_cut_and_sent(ledger):
     assert "sell BTC-PERPETUAL 1,000 lots at 65000.5 (10,000 USD) d1: post" in lines
     assert "cancel BTC-PERPETUAL d0: left behind by the touch" in lines
     assert lines[-1] == "mode.changed"
+
+
+@pytest.mark.parametrize("limit", [name for name in MEANINGS if name not in ("order_size", "order_rate", "collar")])
+def test_a_cut_is_explained_in_words_with_the_options_that_set_the_limit(ledger, limit):
+    clips = (Clip(limit, "BTC-PERPETUAL", 9.0, 4.0, "cut"), Clip(limit, "ETH-PERPETUAL", 5.0, 0.0, "cut"))
+    text = told(ledger, clips=clips)
+    cuts = text.partition("cut by limits\n")[2].partition("\n\n")[0].splitlines()
+    assert len(cuts) == 3 and cuts[1].strip() == f"{limit} ETH-PERPETUAL: from 5 to 0: cut"
+    assert cuts[2].strip() == f"{limit}: {MEANINGS[limit].bounds} (guards.{MEANINGS[limit].options})"
+    assert f"limits left nothing to do: {limit}" in text
+
+
+def test_a_breached_limit_that_holds_all_back_is_named_and_explained(ledger):
+    uses = (LimitUse("stress", "book", 9e4, 5e4), LimitUse("turnover", "hour", 2.0, 1.0), LimitUse("var", "book", 1, 9))
+    text = told(ledger, clips=(Clip("licence", "X", 5.0, 0.0, "a limit is breached"),), uses=uses)
+    assert text.endswith("nothing sent: a limit is breached (beyond: stress book)")
+    assert "stress: loss if one of history's worst days came again (guards.max_stress_loss)" in text
+    assert "var:" not in text and "turnover:" not in text
+
+
+def test_used_fractions_are_percent(ledger):
+    text = told(ledger, uses=(LimitUse("stress", "book", 0.03, 0.05), LimitUse("stress", "book", 3e4, 5e4)))
+    lines = [line.split("60%")[1].strip() for line in text.splitlines() if "stress book" in line]
+    assert lines == ["3 % of 5 %", "30,000 of 50,000"]
 
 
 @pytest.mark.parametrize(

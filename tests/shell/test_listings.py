@@ -1,11 +1,15 @@
 """Which of a venue's contracts join while a run lasts."""
 
+from typing import Any
+
 import pytest
 
 from dea_daemon.domain.errors import VenueError
 from dea_daemon.domain.events import InstrumentsListed
-from dea_daemon.domain.instruments import AccountKey, Universe
+from dea_daemon.domain.instruments import AccountKey, Instrument, Universe
 from dea_daemon.shell.listings import Listings
+from dea_daemon.simvenue.deribit import encodings
+from dea_daemon.simvenue.deribit.contract import Contract
 from tests.feeds.test_deribit_mapping import INVERSE, OPTION
 from tests.shell.deribit_stub import INVERSE as PERPETUAL
 from tests.shell.deribit_stub import STEPPED, UTC_NS
@@ -70,3 +74,37 @@ def test_what_joins_is_numbered_behind_all_others():
 def test_a_contract_that_cannot_be_read_is_said():
     with pytest.raises(VenueError):
         Desk().names(NEXT | {"strike": "high"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tick_size": 1.0},
+        {"tick_size_steps": [{"above_price": 100.0, "tick_size": 5.0}]},
+        {"contract_size": 1.0, "min_trade_amount": 1.0},
+        {"min_trade_amount": 50.0},
+    ],
+    ids=["tick", "steps", "lot", "least amount"],
+)
+def test_a_contract_of_ours_in_other_lots_or_ticks_is_told_until_a_restart(change):
+    desk = Desk()
+    known = row_of(PERPETUAL)
+    assert desk.listings.changed([known, NEXT]) == ()
+    for _ in range(2):
+        (changed,) = desk.listings.changed([known | change, NEXT])
+        assert changed.name == PERPETUAL.name
+    assert desk.universe.instruments[0] == PERPETUAL  # a row's word does not change
+
+
+def test_a_contract_that_ended_has_no_grid_to_change():
+    desk = Desk()
+    other = row_of(STEPPED) | {"tick_size": 7.0}
+    assert len(desk.listings.changed([other])) == 1
+    desk.utc_ns = STEPPED.expiry_ns
+    assert desk.listings.changed([other]) == ()
+
+
+def row_of(instrument: Instrument) -> dict[str, Any]:
+    """One of get_instruments, as the venue lists it."""
+    info: dict[str, Any] = encodings.instrument(Contract(instrument, 1, 0), listed=True)
+    return info

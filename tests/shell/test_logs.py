@@ -10,6 +10,7 @@ import math
 import os
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,13 @@ def test_a_limit_that_cannot_be_measured_is_the_tightest(out, used, allowed):
         ("feed.gap_found", "warning"),
         ("order.outcome_unknown", "warning"),
         ("mode.changed", "warning"),
+        ("order.circuit_opened", "warning"),
+        ("position.liquidated", "warning"),
+        ("instrument.regridded", "warning"),
+        ("venue.closed", "warning"),
+        ("watchdog.lost", "warning"),
+        ("venue.opened", "info"),
+        ("watchdog.started", "info"),
         ("order.filled", "info"),
     ],
 )
@@ -210,6 +218,14 @@ def test_a_note_is_written_with_its_fields(out, event, level):
     logs.log_note(Note(event, {"row": 3, "event": "theirs"}))
     line = out.last()
     assert (line["event"], line["level"], line["row"], line["of_event"]) == (event, level, 3, "theirs")
+
+
+def test_what_metrics_tell_is_counted_and_nothing_else(out, monkeypatch):
+    monkeypatch.setattr(logs, "lines", Counter())
+    out.configure()
+    for event in ("contracts.left_out", "contracts.left_out", "order.filled"):
+        structlog.get_logger().error(event)
+    assert logs.lines == {"contracts.left_out": 2}
 
 
 # --- what it never says ------------------------------------------------------------------------------------

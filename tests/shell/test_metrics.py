@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dea_daemon.domain.decisions import Decision, DecisionRecord, Note
 from dea_daemon.domain.modes import Mode
+from dea_daemon.shell.logs import lines
 from dea_daemon.shell.metrics import CONTRACTS, NOTES, Metrics
 from tests.shell.status_sample import instrument, status, still_monitor
 from tests.shell.test_monitor import Watched
@@ -101,6 +102,22 @@ def test_every_note_of_the_core_has_a_counter():
         for event in re.findall(r'effects\.note\(\s*"([^"]+)"', path.read_text(encoding="utf-8"))
     }
     assert len(written) > 15 and written <= set(NOTES)
+
+
+def test_what_is_closed_gone_or_off_its_peg_is_told():
+    read = shown(watched=False, contracts_closed=12, contracts_regridded=2, pegs={"USDC": 0.991})
+    assert value(read, "dea_watched") == 0
+    assert value(read, "dea_contracts_closed") == 12
+    assert value(read, "dea_contracts_regridded") == 2
+    assert value(read, "dea_peg_usd", currency="USDC") == 0.991
+
+
+def test_logged_lines_are_counted_from_the_runs_beginning(monkeypatch):
+    monkeypatch.setitem(lines, "contracts.left_out", 5)
+    metrics = Metrics(still_monitor())
+    assert value(samples(metrics), "dea_log_lines_total", event="contracts.left_out") == 0
+    lines["contracts.left_out"] += 2
+    assert value(samples(metrics), "dea_log_lines_total", event="contracts.left_out") == 2
 
 
 def test_a_decisions_time_goes_into_the_histogram():

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from dea_daemon.domain.decisions import Decision, FactorLine
-from dea_daemon.domain.events import InstrumentsListed, Operator
+from dea_daemon.domain.events import IndexUpdated, InstrumentsListed, Operator, VenueStateChanged, WatchdogChanged
 from dea_daemon.shell.monitor import SILENT_S, Monitor
 from dea_daemon.shell.runner import Runner
 from tests.house import MS, Run, creates
@@ -89,6 +89,34 @@ def test_a_healthy_daemon_says_so_and_a_silent_one_does_not(watched):
     status = watched.monitor.status()
     assert not status["healthy"]
     assert "no decision" in status["unhealthy"][0]
+
+
+async def test_a_watchdog_that_is_gone_is_an_illness_until_it_is_back(watched):
+    for alive in (False, True):
+        watched.house.feed(WatchdogChanged(watched.house.now_ns, alive, "killed"))
+        await watched.play()
+        status = watched.monitor.status()
+        assert status["watched"] is alive and status["unhealthy"] == ([] if alive else ["no watchdog"])
+
+
+async def test_contracts_closed_and_of_another_grid_are_counted_apart_and_pegs_told(watched):
+    status = watched.monitor.status()
+    assert (status["contracts_closed"], status["contracts_regridded"], status["pegs"]) == (0, 0, {})
+    now, perpetual = watched.house.now_ns, watched.house.started.rows[0][1]
+    watched.house.feed(
+        InstrumentsListed(now, 0, (), changed=(perpetual,)),
+        VenueStateChanged(now, 0, open=False, why="maintenance"),
+        IndexUpdated(now, now, 0, "USDC", 0.991),
+    )
+    await watched.play()
+    status = watched.monitor.status()
+    rows = len(watched.house.started.rows)
+    assert (status["contracts_closed"], status["contracts_regridded"]) == (rows - 1, 1)
+    assert status["pegs"] == {"USDC": 0.991}
+
+
+def test_where_its_files_are_is_told_from_the_root(watched):
+    assert watched.monitor.status()["state_dir"] == str(Path.cwd() / "var")
 
 
 def test_an_operators_halt_is_a_mode_and_no_illness(watched):

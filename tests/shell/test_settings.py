@@ -128,6 +128,12 @@ def test_systemds_state_directory_wins(write):
     assert load(path, ENVIRON | {"STATE_DIRECTORY": "/var/lib/a:/var/lib/b"}).state_dir == Path("/var/lib/a")
 
 
+def test_a_run_has_a_watchdog_unless_told_otherwise(write):
+    assert load(write(SMALL), ENVIRON).watchdog.enabled
+    slow = "decide_every_ms: 5_000\nwatchdog: {enabled: false}\n"  # then it matters not how long a tick is
+    assert not load(write(slow + SMALL), ENVIRON).watchdog.enabled
+
+
 def test_urls_come_from_the_environment():
     section = deribit(load(SIMVENUE, ENVIRON))
     assert (section.http_url, section.ws_url) == ("http://127.0.0.1:8080", "ws://127.0.0.1:8080/ws/api/v2")
@@ -309,6 +315,8 @@ def test_armed_with_real_money_is_allowed_but_said(write, credentials):
     armed = load(write(live.read_text().replace("armed: false", "armed: true")), credentials)
     assert list(warnings(observing)) == []
     assert [w for w in warnings(armed) if "real money" in w]
+    alone = armed.model_copy(update={"watchdog": armed.watchdog.model_copy(update={"enabled": False})})
+    assert [w for w in warnings(alone) if "watchdog" in w] and not [w for w in warnings(armed) if "watchdog" in w]
 
 
 def test_the_schema_knows_every_option_and_refuses_others():

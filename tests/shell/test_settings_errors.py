@@ -200,6 +200,11 @@ WRONG = {
         deribit("throttle: {cancel_reserve: 20}"),
         "3:32: error: venues.deribit.throttle.cancel_reserve: leaves nothing of orders.burst for creates",
     ),
+    "a watchdog that cannot wait for a tick": (
+        "decide_every_ms: 5_000\nwatchdog: {after_s: 15}\n" + SMALL,
+        "2:21: error: watchdog.after_s: is less than 4 times decide_every_ms, 20 s",
+    ),
+    "a watchdog too quick": ("watchdog: {after_s: 1}\n" + SMALL, "1:21: error: watchdog.after_s: must be at least 2, not 1"),
     # YAML
     "a key twice": ("armed: true\narmed: false\n" + SMALL, "2:1: error: armed: given twice, first on line 1"),
     "a nested key twice": (guards("collar_bp: 1\n  collar_bp: 2"), "9:3: error: guards.collar_bp: given twice, first on line 8"),

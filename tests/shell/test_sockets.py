@@ -292,8 +292,8 @@ async def test_a_fresh_book_is_asked_for_on_the_stream():
         assert not await socket.resubscribe(0)  # not connected yet
         await heard.until(FeedOpened)
         assert await socket.resubscribe(0)
-        await happens(lambda: len(said) == 4)
-    assert said[2:] == ["public/unsubscribe", "public/subscribe"]
+        await happens(lambda: len(said) == 5)
+    assert said[2:] == ["public/status", "public/unsubscribe", "public/subscribe"]
 
 
 # --- books over HTTP --------------------------------------------------------------------------------

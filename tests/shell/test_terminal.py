@@ -114,6 +114,9 @@ def test_the_tightest_limit_comes_first():
         ({"armed": False}, "observe: nothing is sent"),
         ({"draining": True}, "draining"),
         ({"recording": False}, "not recording"),
+        ({"contracts_closed": 12}, "12 contracts closed by the venue"),
+        ({"contracts_regridded": 1}, "1 contracts with other lots or ticks"),
+        ({"limits": [dict(limit="var", subject="book", used=0.012, allowed=0.02)]}, "1.2 % / 2 %"),
         ({"healthy": False, "unhealthy": ["no decision for 9 s"]}, "unhealthy: no decision for 9 s"),
         ({"clips": CROWDED["clips"]}, "net delta:BTC: cut 500,000 to 400,000 because max_net_usd"),
         ({"orders": []}, "working orders: none"),
@@ -158,6 +161,13 @@ def test_what_a_venue_says_moves_no_cursor_and_is_no_markup(words):
 def test_the_newest_of_orders_and_fills_is_on_top():
     text = drawn(status())
     assert text.index("filled buy 102") < text.index("filled buy 101") < text.index("create sell 7,691")
+
+
+def test_an_old_picture_says_of_when_it_is_and_nothing_that_may_have_ended():
+    old = drawn(status(), notice="gone for 4 s")
+    assert "as it was at 11:06:40 UTC" in old and "equity 974,823" in old
+    for word in ("healthy", "armed", " normal "):
+        assert word in drawn(status()) and word not in old
 
 
 def test_an_old_picture_is_dimmed_below_its_notice():

@@ -3,6 +3,7 @@
 A failing seed prints how to live through it again; `--story` there tells all that happened.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from dea_daemon.cli import cli
 from dea_daemon.domain.events import Operator
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.wiring.simulate.faults import BY_NAME
@@ -100,3 +103,12 @@ def test_faults_do_happen():
 def test_hundreds_of_histories(storm):
     for seed in range(2_000, 2_100):
         live(seed, 120.0, storm=storm)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3_600)
+def test_every_fault_meets_every_state_of_orders_it_can():
+    result = CliRunner().invoke(cli, ["simulate", "--seeds", "4000:4040", "--pairs", "1", "--json"])
+    assert result.exit_code == 0, result.output
+    finished = json.loads(result.stdout.splitlines()[-1])
+    assert finished["pairs_covered"] == finished["pairs_total"]

@@ -79,7 +79,9 @@ class Daemon:
 
 
 def config(folder: Path, **changes: str) -> Path:
-    """config/simvenue.yaml with lines replaced: {"band_usd": "500"} changes every `band_usd: …`."""
+    """config/simvenue.yaml with lines replaced: {"band_usd": "500"} changes every `band_usd: …`.
+    Without a watchdog, so that what a killed daemon left behind is there for the next."""
+    changes = {"watchdog": "{enabled: false}"} | changes
     lines = (ROOT / "config/simvenue.yaml").read_text().splitlines()
     for key, value in changes.items():
         hits = [i for i, line in enumerate(lines) if line.lstrip(" #").startswith(f"{key}:")]

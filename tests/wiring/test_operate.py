@@ -102,7 +102,7 @@ def test_resume_goes_on(desk):
         (["resume"], "normal", "normal"),
         (["reduce-only", "--why", "x\x1b[31m"], "reduce-only", "reduce_only"),
         (["disarm"], "reduce-only, but disarmed", "reduce_only"),
-        (["arm"], "reduce-only: ", "reduce_only"),
+        (["arm"], "armed, but reduce-only (operator uid ", "reduce_only"),
         (["flatten", "--confirm"], "flattening", "flattening"),
         (["resume", "--why", "enough"], "normal", "normal"),
     ],
@@ -145,6 +145,7 @@ def test_a_reload_that_loosens_wants_consent(desk):
     desk.config.write_text(re.sub(r"max_gross_usd: [\d_]+", "max_gross_usd: 3_000_000", whole))
     dry, refused, done = (desk.call("reload", *o) for o in (["--dry-run"], [], ["--allow-loosen"]))
     assert "max_gross_usd" in dry.stdout and "loosens" in dry.stdout and "dry run" in dry.stdout
+    assert dry.stdout.endswith("without --allow-loosen it would be refused, because of guards.max_gross_usd\n")
     assert refused.returncode == 78 and "--allow-loosen" in refused.stderr
     assert done.returncode == 0 and done.stdout.endswith("reloaded\n")
     wait_for(lambda: any(u["allowed"] == 3_000_000 for u in desk.status()["limits"]), 5, "the new limit")

@@ -16,9 +16,9 @@ from dea_daemon.domain.errors import ConfigError
 from dea_daemon.domain.events import AnyEvent, CreateUnknown
 from dea_daemon.domain.parameters import Parameters
 from dea_daemon.engine import State
-from dea_daemon.wiring.simulate import coverage
+from dea_daemon.wiring.simulate import aims, coverage
 from dea_daemon.wiring.simulate.faults import BY_NAME, ELSEWHERE, FAULTS, Each, Faults, chosen
-from dea_daemon.wiring.simulate.run import ALONE_STORM, Outcome, Plan, Shrinker, drawn, live
+from dea_daemon.wiring.simulate.run import ALONE_STORM, Outcome, Plan, Shrinker, aimed, drawn, live
 
 ALL = tuple(BY_NAME)
 SHORT = ("--hours", "0.003", "--jobs", "1")  # ten seconds
@@ -42,7 +42,8 @@ def test_a_seed_that_keeps_its_promises_ends_with_what_was_tried():
     assert covered["event"] == "simulate.covered"
     assert covered["pairs"].keys() == BY_NAME.keys()
     assert finished["event"] == "simulate.finished"
-    wanted = ("seeds", "steps", "faults_injected", "violations", "orders", "fills", "pairs_covered", "pairs_total")
+    wanted = ("seeds", "steps", "faults_injected", "violations", "orders", "fills", "pairs_covered", "pairs_total",
+              "seconds")  # fmt: skip
     assert {key: finished[key] for key in ("seeds", "violations")} == {"seeds": 2, "violations": 0}
     assert all(finished[key] > 0 for key in wanted if key != "violations")
     assert finished["pairs_covered"] <= finished["pairs_total"] == len(coverage.possible(ALL))
@@ -81,6 +82,66 @@ def test_any_number_of_processes_tells_the_same():
     for end in ends:
         end[-1].pop("seconds")
     assert ends[0] == ends[1]
+
+
+# --- faults that are aimed ------------------------------------------------------------------------------------
+
+
+def test_an_aimed_fault_strikes_nothing_but_its_state():
+    names = ("create-late", "create-unanswered", "hand-trade@pending", "private-cut@unknown")
+    outcome = live(Plan(4, names, 20.0, 4.0, False))
+    assert not outcome.why, outcome.why
+    assert outcome.struck["hand-trade"] and outcome.struck["private-cut"]
+    assert outcome.met["hand-trade", "pending"] >= outcome.struck["hand-trade"]
+    assert outcome.met["private-cut", "unknown"] >= outcome.struck["private-cut"]
+
+
+def test_a_state_of_milliseconds_is_met_by_what_befalls_the_world():
+    """No answer is late: an order is pending for six of them."""
+    outcome = live(Plan(4, ("crash@pending",), 20.0, 1.0, False))
+    assert outcome.met["crash", "pending"] > 2
+
+
+def test_pairs_are_aimed_at_until_each_was_met_so_often(monkeypatch):
+    monkeypatch.setattr(aims, "ROUND", 2)
+    result = call(
+        "--seeds", "1", "--faults", "create-lost,hand-trade", "--pairs", "1", "--no-options", "--json", *SHORT
+    )
+    assert result.exit_code == 0, result.output
+    covered, finished = lines(result)
+    assert finished["pairs_least"] >= 1
+    assert finished["pairs_covered"] == finished["pairs_total"] > 7
+    assert finished["seeds"] > 1
+    assert all(n is None or n >= 1 for row in covered["pairs"].values() for n in row.values())
+
+
+def test_what_is_never_met_is_given_up_and_fails(monkeypatch):
+    monkeypatch.setattr(aims, "ROUND", 1)
+    monkeypatch.setattr("dea_daemon.wiring.simulate.run.IDLE_ROUNDS", 2)
+    monkeypatch.setitem(coverage.IMPOSSIBLE, Each.CREATE, {})  # an order is sent pending: the other states never come
+    result = call(
+        "--seeds", "1", "--faults", "create-lost", "--pairs", "1", "--json", "--hours", "0.001", "--jobs", "1"
+    )
+    assert result.exit_code == 1
+    finished = lines(result)[-1]
+    assert (finished["violations"], finished["pairs_least"]) == (0, 0)
+
+
+def test_an_aimed_history_is_lived_again_from_its_command():
+    (plan, *_) = aimed(50, {"private-cut": ["unknown", "filled"], "crash": ["pending"]}, 8.0, False)
+    assert {"private-cut@unknown", "private-cut@filled", "crash@pending"} <= set(plan.faults)
+    told = [live(plan)]
+    words = plan.command().split()
+    names = chosen(words[words.index("--faults") + 1])
+    told.append(live(Plan(50, names, 8.0, plan.storm, False)))
+    assert told[0].steps == told[1].steps and told[0].met == told[1].met
+
+
+def test_what_is_lacking_is_aimed_at_in_turn():
+    lacks = {name: ["open"] for name in list(BY_NAME)[20:30]}
+    plans = aims.next_round(3, lacks)
+    for name in lacks:
+        assert sum(f"{name}@open" in plan for plan in plans) >= aims.ROUND * aims.TOGETHER // len(lacks) - 1
 
 
 # --- a daemon that breaks its promises ------------------------------------------------------------------------
@@ -179,8 +240,10 @@ def test_the_table_has_every_number_of_the_fault_list_here_or_elsewhere_with_a_r
 def test_names_are_taken_in_the_order_of_the_table():
     assert chosen("flood, crash") == ("crash", "flood")
     assert chosen("all") == ALL
-    with pytest.raises(ConfigError, match="crush"):
-        chosen("crush")
+    assert chosen("crash@open,crash,crash@filled") == ("crash", "crash@filled", "crash@open")
+    for wrong in ("crush", "crush@open", "crash@shut", "crash@"):
+        with pytest.raises(ConfigError, match=wrong):
+            chosen(wrong)
 
 
 def test_what_cannot_be_met_has_a_reason_and_is_not_counted():

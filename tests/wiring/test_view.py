@@ -13,12 +13,13 @@ import termios
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from dea_daemon.cli import cli
-from dea_daemon.wiring.top import run_top
+from dea_daemon.wiring.top import Asker, run_top
 from tests.shell.status_samples import status
 from tests.wiring.processes import CLI, Venue, config, wait_for
 
@@ -118,11 +119,11 @@ def test_a_terminal_that_hangs_up_ends_the_view_and_not_the_run(run, tmp_path):
 
 
 def test_keys_typed_at_the_view_neither_suspend_nor_show(run):
-    os.write(run.master, b"\x1atyped")
+    os.write(run.master, b"\x1ascribble")
     time.sleep(0.5)
     stat = Path(f"/proc/{run.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
     assert stat != "T"
-    assert "typed" not in run.written
+    assert "scribble" not in run.written
 
 
 def test_view_and_json_exclude_each_other():
@@ -158,6 +159,29 @@ def test_top_leaves_on_a_key_even_while_the_daemon_hangs(key):
         assert top.restored()
     finally:
         top.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ConnectionRefusedError("the daemon crashed"), "gone for 0 s: the daemon crashed"),
+        (TimeoutError("hung?"), ""),  # not yet: a pause is no end
+    ],
+)
+def test_that_nobody_listens_any_more_is_told_at_once(error, says):
+    answers = iter([status()])
+
+    def fetch() -> dict[str, Any]:
+        found = next(answers, None)
+        if found is None:
+            raise error
+        return found
+
+    asker = Asker(fetch, every_s=0.01)
+    asker.start()
+    wait_for(lambda: asker.error is not None, 2, "the error")
+    assert asker.notice() == says
+    assert asker.status is not None
 
 
 def test_top_into_a_pipe_is_one_picture_as_text(capsys):

@@ -112,8 +112,13 @@ const GREEKS = [
 ];
 const LIMITS = [
   ["limit", (l) => word(l.limit) + (l.subject ? " " + l.subject : "")], ["", (l) => bar(share(l)), "grow"],
-  ["used", (l) => number(l.used), "num"], ["allowed", (l) => number(l.allowed), "num"],
+  ["used", (l) => figure(l, l.used), "num"], ["allowed", (l) => figure(l, l.allowed), "num"],
 ];
+// As shell/limit_text.py: parts of a whole as percent; losses are in USD, or parts of equity.
+const FRACTIONS = new Set(["drawdown", "daily_loss", "margin", "liquidation", "depeg"]);
+const LOSSES = new Set(["scenario", "stress", "var", "es"]);
+const figure = (l, x) =>
+  FRACTIONS.has(l.limit) || (LOSSES.has(l.limit) && Math.abs(l.allowed) < 10) ? percent(x, 2) : number(x);
 const CLIPS = [
   ["limit", (c) => word(c.limit)], ["subject", (c) => c.subject], ["wanted", (c) => number(c.wanted), "num"],
   ["allowed", (c) => number(c.allowed), "num"], ["why", (c) => c.why, "wrap"],
@@ -140,11 +145,16 @@ function badge(id, text, className) {
   $(id).className = "badge " + className;
 }
 
+const shut = (s) => [
+  s.contracts_closed ? `${number(s.contracts_closed)} contracts closed by the venue` : "",
+  s.contracts_regridded ? `${number(s.contracts_regridded)} contracts with other lots or ticks` : "",
+];
+
 function showStatus(s) {
   badge("mode", word(s.mode), CAUTION[s.mode] ?? "");
   badge("armed", s.armed ? "armed" : "observing", s.armed ? "good" : "warn");
   badge("health", s.healthy ? "healthy" : "unhealthy", s.healthy ? "good" : "bad");
-  $("why").textContent = [s.mode_why, ...s.unhealthy, s.draining ? "draining" : ""].filter(Boolean).join(" · ");
+  $("why").textContent = [s.mode_why, ...s.unhealthy, s.draining ? "draining" : "", ...shut(s)].filter(Boolean).join(" · ");
   const tiles = [
     ["equity", usd(s.equity_usd)], ["drawdown", percent(s.drawdown, 2)], ["last decision", age(s.decision_age_s)],
     ["decisions", number(s.counts.decisions)], ["orders sent", number(s.counts.orders_sent)],

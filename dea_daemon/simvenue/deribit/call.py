@@ -30,6 +30,17 @@ class Market:
             raise invalid("instrument_name", "instrument not found")
         return self.contracts[name]
 
+    def indices(self, coin: str) -> list[str]:
+        """The names of a coin's indices, btc_usd and btc_usdc; of a stablecoin its own."""
+        listed = (self.contracts[name] for name in self.exchange.instruments)
+        names = dict.fromkeys(c.index_name for c in listed if c.instrument.underlying == coin)
+        return list(names) or [f"{coin.lower()}_usd"]
+
+    def index_names(self) -> dict[str, str]:
+        """Index name → what it is the price of."""
+        coins = {c.index_name: c.instrument.underlying for c in self.contracts.values()}
+        return coins | {f"{coin.lower()}_usd": coin for coin in self.exchange.stablecoins()}
+
     def lists(self, contract: Contract) -> bool:
         """Whether a contract is still live: an expired one has no book and no ticker."""
         return contract.instrument.name in self.exchange.instruments

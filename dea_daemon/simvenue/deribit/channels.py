@@ -26,6 +26,7 @@ from dea_daemon.simvenue.words import (
     Ticker,
     TickerChanged,
     Traded,
+    TradingLocked,
     VenueEvent,
 )  # fmt: skip
 
@@ -46,6 +47,8 @@ def topics(event: VenueEvent) -> tuple[Topic, ...]:
             return ("Traded", name), ("Traded", EVERY)
         case InstrumentChanged():
             return (("InstrumentChanged", EVERY),)
+        case TradingLocked():
+            return (("TradingLocked", EVERY),)
         case IndexChanged(currency=currency):
             return (("IndexChanged", currency),)
         case OrderChanged(order=order):
@@ -291,10 +294,33 @@ class ListingChannel(Channel):
         self._said: list[Json] = []
 
     def absorb(self, event: VenueEvent) -> None:
-        if isinstance(event, InstrumentChanged) and self._wanted(self._market.contracts[event.instrument.name]):
+        if not isinstance(event, InstrumentChanged) or event.state == "regridded":  # which the venue does not say here
+            return
+        if self._wanted(self._market.contracts[event.instrument.name]):
             for state in ("created", "started") if event.state == "created" else (event.state,):
                 named = {"instrument_name": event.instrument.name}
                 self._said.append({"timestamp": ms(event.ts_ns), "state": state} | named)
+
+    def drain(self) -> list[Json]:
+        said, self._said = self._said, []
+        return said
+
+
+class PlatformChannel(Channel):
+    """platform_state: each index whose contracts stop being traded, or are traded again. Nothing for a newcomer: the
+    venue has public/status for that."""
+
+    topics = (("TradingLocked", EVERY),)
+
+    def __init__(self, name: str, market: Market) -> None:
+        super().__init__(name, "raw")
+        self._market = market
+        self._said: list[Json] = []
+
+    def absorb(self, event: VenueEvent) -> None:
+        if isinstance(event, TradingLocked):
+            names = self._market.indices(event.currency)
+            self._said += [{"price_index": name, "locked": event.locked} for name in names]
 
     def drain(self) -> list[Json]:
         said, self._said = self._said, []

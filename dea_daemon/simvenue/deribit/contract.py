@@ -44,6 +44,12 @@ class Contract:
         return self.instrument.quote_currency == self.instrument.underlying
 
     @property
+    def least_tick(self) -> Decimal:
+        """The tick size as listed: the widest that holds from price 0 on, whatever we count in."""
+        everywhere = (step.tick_size for step in self.instrument.tick_steps if step.above_price <= 0)
+        return max(everywhere, default=self.instrument.tick_size)
+
+    @property
     def index_name(self) -> str:
         quote = "USD" if self.coin_quoted else self.instrument.quote_currency
         return f"{self.instrument.underlying}_{quote}".lower()

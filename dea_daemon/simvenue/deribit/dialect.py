@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from dea_daemon.domain.instruments import Instrument
+from dea_daemon.domain.errors import ConfigError
+from dea_daemon.domain.instruments import Instrument, Kind
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.simvenue.deribit import market as public
 from dea_daemon.simvenue.deribit import settlements, witness
@@ -23,6 +24,7 @@ from dea_daemon.simvenue.deribit.params import Params
 from dea_daemon.simvenue.deribit.session import Json, Session, encode
 from dea_daemon.simvenue.exchange import Exchange
 from dea_daemon.simvenue.faults import FaultPlan
+from dea_daemon.simvenue.incidents import Incident
 from dea_daemon.simvenue.words import InstrumentChanged, Refused, Traded, VenueEvent
 
 HEARTBEAT_S_MIN = 10
@@ -56,7 +58,11 @@ class Deribit:
         self._market = Market(exchange, limits, {}, [])
         self._keys = Keyring({key.client_id: key for key in keys})
         self._pools = Pools(limits)
-        self._hub = Hub(self._market, faults or FaultPlan())
+        plan = faults or FaultPlan()
+        self._hub = Hub(self._market, plan)
+        self._opened_ns, self._incidents = exchange.now_ns, list(plan.incidents)
+        for incident in self._incidents:
+            self._check_known(incident)
         self._opened = 0
         self._methods = public.METHODS | private.METHODS | settlements.METHODS | self._session_methods()
         for listed in exchange.instruments.values():
@@ -102,6 +108,7 @@ class Deribit:
     def advance(self, now_ns: int) -> None:
         """Let the venue run up to now; tell the witness and whoever subscribed; beat the hearts."""
         self.exchange.advance(now_ns)
+        self._befall(now_ns)
         events = self.exchange.events()
         for event in events:
             self._note(event)
@@ -110,9 +117,56 @@ class Deribit:
             if session.heartbeat_ns and now_ns >= session.next_beat_ns:
                 self._beat(session, now_ns)
 
+    def _befall(self, now_ns: int) -> None:
+        """The incidents that are due."""
+        for incident in [i for i in self._incidents if self._opened_ns + i.after_ns <= now_ns]:
+            self._incidents.remove(incident)
+            self._happen(incident)
+
+    def _check_known(self, incident: Incident) -> None:
+        """ConfigError where it concerns what is not here."""
+        exchange = self.exchange
+        match incident.action:
+            case "locked" | "unlocked":
+                known = ["venue", *exchange.scenario.coins]
+            case "revoked" | "restored":
+                known = list(self._keys.keys)
+            case "peg":
+                known = exchange.stablecoins()
+            case _:
+                known = [name for name, i in exchange.instruments.items() if i.kind is not Kind.OPTION]
+        if incident.whom not in known:
+            raise ConfigError(f"fault {incident.action}: no {incident.whom!r} here; there are {', '.join(known)}")
+
+    def _happen(self, incident: Incident) -> None:
+        match incident.action:
+            case "locked" | "unlocked":
+                coin = "" if incident.whom == "venue" else incident.whom
+                self.exchange.lock(coin, locked=incident.action == "locked")
+            case "revoked":
+                self.revoke(incident.whom)
+            case "restored":
+                self.restore(incident.whom)
+            case "peg":
+                self.exchange.set_peg(incident.whom, float(incident.number))
+            case "tick_size":
+                self.exchange.change_tick(incident.whom, incident.number)
+
+    def revoke(self, client_id: str) -> None:
+        """Take a key away: its requests are refused, its connections stay open and hear no more of the account."""
+        self._keys.revoke(client_id)
+        for session in self.sessions:
+            if session.grant is not None and session.grant.client_id == client_id:
+                self._hub.leave_private(session)
+
+    def restore(self, client_id: str) -> None:
+        """Give it back. Connections that lost it must begin anew."""
+        self._keys.restore(client_id)
+
     def _note(self, event: VenueEvent) -> None:
         if isinstance(event, InstrumentChanged):
             self._list(event.instrument)
+            self._market.contracts[event.instrument.name].instrument = event.instrument
         elif isinstance(event, Traded):
             contract = self._market.contracts[event.instrument]
             contract.stats.add(contract, event)
@@ -171,6 +225,8 @@ class Deribit:
             raise ApiError(10030)
         if method.scope:
             self._check_scope(session.grant, method.scope, now_ns)
+        if method.matching and self.exchange.maintenance:
+            raise ApiError(11051)
         return method.run(Call(self._market, session, params, session.account, now_ns))
 
     def _pay(self, session: Session, method: Method, now_ns: int) -> None:
@@ -180,9 +236,8 @@ class Deribit:
                 session.closing = "too_many_requests"
             raise ApiError(10028)
 
-    @staticmethod
-    def _check_scope(grant: Grant | None, scope: str, now_ns: int) -> None:
-        if grant is None or grant.expires_ns <= now_ns:
+    def _check_scope(self, grant: Grant | None, scope: str, now_ns: int) -> None:
+        if grant is None or grant.expires_ns <= now_ns or self._keys.revoked(grant):
             raise ApiError(13009, reason="invalid_token")
         if not grant.allows(scope):
             raise ApiError(13021)

@@ -9,6 +9,7 @@ from dea_daemon.simvenue.deribit.channels import (
     IndexChannel,
     ListingChannel,
     MarksChannel,
+    PlatformChannel,
     QuoteChannel,
     TickerChannel,
     TradesChannel,
@@ -32,8 +33,10 @@ def open_channel(name: str, market: Market, account: str) -> Channel | None:
     match name.split("."):
         case ["book" | "ticker" | "quote" as head, known, *rest] if known in market.exchange.instruments:
             return _of_contract(name, head, market, market.contracts[known], rest)
-        case ["deribit_price_index", index] if underlying := _underlying(market, index):
-            return IndexChannel(name, market, underlying)
+        case ["platform_state"]:
+            return PlatformChannel(name, market)
+        case ["deribit_price_index", index] if index in (indices := market.index_names()):
+            return IndexChannel(name, market, indices[index])
         case ["markprice", "options", index] if _underlying(market, index):
             return MarksChannel(name, market, index)
         case ["instrument", "state", kind, currency] if wanted := _selection([kind, currency]):

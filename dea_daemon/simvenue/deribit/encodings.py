@@ -45,9 +45,11 @@ def instrument(contract: Contract, listed: bool) -> Json:
         "settlement_currency": i.settle_currency,
         "price_index": contract.index_name,
         "min_trade_amount": float(from_steps(i.min_lots, i.lot_size)),
-        "tick_size": float(i.tick_size),
+        "tick_size": float(contract.least_tick),
         "tick_size_steps": [
-            {"above_price": float(s.above_price), "tick_size": float(s.tick_size)} for s in i.tick_steps
+            {"above_price": float(s.above_price), "tick_size": float(s.tick_size)}
+            for s in i.tick_steps
+            if s.above_price > 0
         ],
         "maker_commission": i.maker_fee,
         "taker_commission": i.taker_fee,
@@ -179,7 +181,8 @@ def trade(contract: Contract, t: Traded, quote: OptionQuote | None) -> Json:
         "amount": contract.amount(t.lots),
         "contracts": contract.contracts(t.lots),
     }
-    return reply | (options.traded(contract, t, quote) if contract.kind == "option" else {})
+    liquidated = {"liquidation": "T"} if t.liquidation else {}
+    return reply | liquidated | (options.traded(contract, t, quote) if contract.kind == "option" else {})
 
 
 def order(contract: Contract, o: VenueOrder) -> Json:
@@ -187,7 +190,7 @@ def order(contract: Contract, o: VenueOrder) -> Json:
     reply = {
         "order_id": o.order_id,
         "order_state": o.state,
-        "order_type": "market" if o.is_market else "limit",
+        "order_type": _type(o),
         "instrument_name": o.instrument,
         "direction": str(o.side),
         "price": contract.price(o.price_ticks),
@@ -208,10 +211,14 @@ def order(contract: Contract, o: VenueOrder) -> Json:
         "web": False,
         "mmp": False,
         "risk_reducing": False,
-        "is_liquidation": False,
+        "is_liquidation": o.is_liquidation,
         "profit_loss": 0.0,
     }
     return reply | ({"cancel_reason": o.cancel_reason} if o.cancel_reason else {})
+
+
+def _type(o: VenueOrder) -> str:
+    return "liquidation" if o.is_liquidation else "market" if o.is_market else "limit"
 
 
 def _average(o: VenueOrder) -> float:
@@ -228,7 +235,7 @@ def fill(contract: Contract, f: VenueFill, o: VenueOrder | None, quote: OptionQu
         "timestamp": ms(f.ts_ns),
         "tick_direction": 0 if f.side is Side.BUY else 2,
         "order_id": f.order_id,
-        "order_type": "liquidation" if f.liquidation else ("market" if o and o.is_market else "limit"),
+        "order_type": _type(o) if o else "limit",
         "state": o.state if o else "archive",
         "instrument_name": i.name,
         "direction": str(f.side),
@@ -249,6 +256,8 @@ def fill(contract: Contract, f: VenueFill, o: VenueOrder | None, quote: OptionQu
         "mmp": False,
         "risk_reducing": False,
     }
+    if f.liquidation:
+        reply["liquidation"] = "T"  # M, T or MT: which side was liquidated; the maker is told it, too
     if contract.kind == "option":
         reply |= options.traded(contract, f, quote)
     return reply | ({"label": f.label} if f.label else {})

@@ -17,6 +17,7 @@ MESSAGES = {
     10009: "not_enough_funds",
     10010: "already_closed",
     10013: "pme_max_total_open_orders",
+    10019: "locked_by_admin",
     10021: "invalid_amount",
     10028: "too_many_requests",
     10030: "must_be_websocket_request",
@@ -29,6 +30,7 @@ MESSAGES = {
     11044: "not_open_order",
     11047: "unsupported_arg_combination",
     11050: "bad_request",
+    11051: "system_maintenance",
     11054: "post_only_reject",
     11055: "post_only_not_allowed",
     13004: "invalid_credentials",
@@ -79,6 +81,8 @@ _CODES = {
     "too_many_orders": 10013,
     "self_trade": 10003,
     "settlement_in_progress": 10041,
+    "locked_by_admin": 10019,
+    "system_maintenance": 11051,
 }
 
 

@@ -70,6 +70,10 @@ class Hub:
                     self._listening[about].remove(key)
         return [name for name, _ in left]
 
+    def leave_private(self, session: Session) -> None:
+        """Hear no more of the account."""
+        self.unsubscribe(session, [name for name, account in self._of(session) if account])
+
     def _of(self, session: Session) -> list[_Key]:
         return [key for key, (_, sessions) in self._channels.items() if session in sessions]
 

@@ -57,6 +57,7 @@ class Keyring:
     _refresh: dict[str, tuple[str, Grant]] = field(default_factory=dict)
     _used: dict[tuple[str, str, str], int] = field(default_factory=dict)
     _issued: int = 0
+    _revoked: set[str] = field(default_factory=set)
 
     def authenticate(self, params: Params, session: int, now_ns: int) -> tuple[Grant, dict[str, object]]:
         """public/auth: the grant and its reply."""
@@ -73,10 +74,20 @@ class Keyring:
         grant, reply = self._issue(key.account, key.client_id, scope, session, now_ns)
         return grant, reply | ({"state": params.text("state")} if params.has("state") else {})
 
+    def revoke(self, client_id: str) -> None:
+        """Refuse a key and all it gave rise to, until `restore`."""
+        self._revoked.add(client_id)
+
+    def restore(self, client_id: str) -> None:
+        self._revoked.discard(client_id)
+
+    def revoked(self, grant: Grant) -> bool:
+        return grant.client_id in self._revoked
+
     def of_token(self, token: str, session: int, now_ns: int) -> Grant:
         """The grant behind an access token."""
         grant = self._access.get(token)
-        if grant is None or grant.expires_ns <= now_ns or grant.session not in (0, session):
+        if grant is None or self.revoked(grant) or grant.expires_ns <= now_ns or grant.session not in (0, session):
             raise ApiError(13009, reason="invalid_token")
         return grant
 
@@ -97,16 +108,19 @@ class Keyring:
             raise ApiError(13004)
         return Grant(key.account, key.client_id, key.scope, now_ns + TOKEN_S * NS_PER_S)
 
+    def _key(self, client_id: str) -> Key:
+        if client_id not in self.keys or client_id in self._revoked:
+            raise ApiError(13004)
+        return self.keys[client_id]
+
     def _by_secret(self, client_id: str, secret: str) -> Key:
-        key = self.keys.get(client_id)
-        if key is None or not hmac.compare_digest(key.client_secret.encode(), secret.encode()):
+        key = self._key(client_id)
+        if not hmac.compare_digest(key.client_secret.encode(), secret.encode()):
             raise ApiError(13004)
         return key
 
     def _by_signature(self, client_id: str, stamp: str, nonce: str, signed: str, signature: str, now_ns: int) -> Key:
-        key = self.keys.get(client_id)
-        if key is None:
-            raise ApiError(13004)
+        key = self._key(client_id)
         wanted = hmac.new(key.client_secret.encode(), signed.encode(), hashlib.sha256).hexdigest()
         if not hmac.compare_digest(wanted.encode(), signature.encode()):
             raise ApiError(13004)
@@ -149,7 +163,7 @@ class Keyring:
     def _renew(self, token: str, session: int, now_ns: int) -> tuple[Grant, dict[str, object]]:
         """A refresh token works once, and ends the access token it came with."""
         access, grant = self._refresh.pop(token, ("", None))
-        if grant is None or grant.session not in (0, session):
+        if grant is None or self.revoked(grant) or grant.session not in (0, session):
             raise ApiError(13009, reason="invalid_token")
         self._access.pop(access, None)
         scope = " ".join(word for word in grant.scope.split() if word != "connection")

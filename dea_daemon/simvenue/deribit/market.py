@@ -31,7 +31,10 @@ def test(call: Call) -> Json:
 
 
 def status(call: Call) -> Json:
-    return {"locked": "false", "locked_indices": []}
+    """Whether trading is locked: "true" of all indices, "partial" of some."""
+    exchange, market = call.exchange, call.market
+    indices = [name for coin in sorted(exchange.locked) for name in market.indices(coin)]
+    return {"locked": "true" if exchange.maintenance else "partial" if indices else "false", "locked_indices": indices}
 
 
 def get_currencies(call: Call) -> Json:
@@ -101,13 +104,12 @@ def get_book_summary_by_instrument(call: Call) -> Json:
     return [call.market.book_summary(call.contract())]
 
 
-def index_names(call: Call) -> dict[str, str]:
-    """Index name → its currency."""
-    return {c.index_name: c.instrument.underlying for c in call.market.contracts.values()}
+def get_index_price_names(call: Call) -> Json:
+    return list(call.market.index_names())
 
 
 def get_index_price(call: Call) -> Json:
-    names = index_names(call)
+    names = call.market.index_names()
     name = call.params.text("index_name")
     if name not in names:
         raise invalid("index_name", "invalid index name")
@@ -185,7 +187,7 @@ def get_funding_rate_history(call: Call) -> Json:
 
 _FUNCTIONS: tuple[Callable[[Call], Json], ...] = (
     get_time, status, get_currencies, get_instruments, get_instrument, ticker, get_order_book,
-    get_book_summary_by_currency, get_book_summary_by_instrument, get_index_price,
+    get_book_summary_by_currency, get_book_summary_by_instrument, get_index_price, get_index_price_names,
     get_last_trades_by_instrument, get_tradingview_chart_data, get_funding_rate_value, get_funding_rate_history,
 )  # fmt: skip
 METHODS = {f"public/{function.__name__}": Method(function) for function in _FUNCTIONS}

@@ -6,10 +6,8 @@ A fault that befalls one order meets that order; any other meets all that are li
 from collections.abc import Iterable, Mapping, Sequence
 
 from dea_daemon.domain.orders import OrderState
-from dea_daemon.wiring.simulate.faults import BY_NAME, Each
+from dea_daemon.wiring.simulate.faults import BY_NAME, NONE, STATES, Each, base
 
-NONE = "none"
-STATES = (NONE, *OrderState)
 Pair = tuple[str, str]  # fault, state
 _S = OrderState
 _NAMED = "it befalls one order: there always is one"
@@ -27,7 +25,7 @@ IMPOSSIBLE: dict[Each, dict[str, str]] = {
         _S.REJECTED: "no venue tells more of an order it refused",
         _S.ABSENT: "the proof of absence is that there is nothing to tell",
     },
-    Each.ORDER: {NONE: _NAMED, _S.ABSENT: "absent by the last answer, nothing is asked after it"},
+    Each.ORDER: {NONE: _NAMED, _S.PENDING: "asked about is what is in doubt, and nothing is pending again"},
     **dict.fromkeys((Each.QUESTION, Each.MESSAGE, Each.REPORT, Each.STEP, Each.FOLD), _REFUSED),
 }
 """States that the faults of a kind cannot meet, and why."""
@@ -35,14 +33,15 @@ IMPOSSIBLE: dict[Each, dict[str, str]] = {
 
 def possible(names: Iterable[str]) -> list[Pair]:
     """All pairs that can occur."""
-    return [(name, str(state)) for name in names for state in STATES if state not in IMPOSSIBLE[BY_NAME[name].each]]
+    faults = dict.fromkeys(base(name) for name in names)
+    return [(name, state) for name in faults for state in STATES if state not in IMPOSSIBLE[BY_NAME[name].each]]
 
 
 def counts(met: Mapping[Pair, int], names: Iterable[str]) -> dict[str, dict[str, int | None]]:
     """For each fault how often it met each state; None where it cannot."""
     return {
-        name: {str(s): None if s in IMPOSSIBLE[BY_NAME[name].each] else met.get((name, str(s)), 0) for s in STATES}
-        for name in names
+        name: {s: None if s in IMPOSSIBLE[BY_NAME[name].each] else met.get((name, s), 0) for s in STATES}
+        for name in dict.fromkeys(base(name) for name in names)
     }
 
 
@@ -54,7 +53,7 @@ def table(met: Mapping[Pair, int], names: Sequence[str]) -> list[str]:
         cells = "".join(f"{'-' if n is None else n or '.':>11}" for n in row.values())
         lines.append(f"{BY_NAME[name].number:>3} {name:<20}{cells}")
     reasons: dict[str, dict[str, None]] = {}
-    for name in names:
+    for name in dict.fromkeys(base(name) for name in names):
         for state, why in IMPOSSIBLE[BY_NAME[name].each].items():
             reasons.setdefault(why, {})[f"{BY_NAME[name].each} {state}"] = None
     return [*lines, *(f"  - {why}: {', '.join(which)}" for why, which in reasons.items())]

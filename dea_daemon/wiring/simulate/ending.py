@@ -6,7 +6,8 @@ from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.domain.orders import OrderState
 from dea_daemon.wiring.paper import ACCOUNT
-from dea_daemon.wiring.simulate.oracle import ROUNDING, Oracle, promise
+from dea_daemon.wiring.simulate.oracle import ROUNDING, Oracle
+from dea_daemon.wiring.simulate.promises import promise
 
 DOUBT_NS = 10 * NS_PER_S  # no outcome is unknown for longer
 PATIENCE_NS = 20 * NS_PER_S  # so long may an exposure be outside its band, an order be ours alone

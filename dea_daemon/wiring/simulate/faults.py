@@ -1,6 +1,8 @@
 """Every fault by name, and the dice that decide when each strikes.
 
-A fault has dice of its own: leaving one out changes what the others meet, but not what they would have drawn.
+A fault has dice of its own: leaving one out changes what the others meet, but not what they would have drawn. One
+named with a state of orders, `private-cut@unknown`, is aimed: it strikes where it meets such an order, and there
+nearly always.
 """
 
 import random
@@ -10,6 +12,7 @@ from enum import StrEnum
 
 from dea_daemon.domain.errors import ConfigError
 from dea_daemon.domain.numbers import NS_PER_S
+from dea_daemon.domain.orders import OrderState
 
 
 class Each(StrEnum):
@@ -45,6 +48,7 @@ FAULTS = (
     Fault(2, "create-lost", 0.05, _E.CREATE, "the order never reaches the venue"),
     Fault(3, "create-garbled", 0.03, _E.CREATE, "an unreadable reply at once, whether it was taken or not"),
     Fault(3, "question-lost", 0.05, _E.QUESTION, "a question without an answer"),
+    Fault(3, "answer-late", 0.05, _E.QUESTION, "what was true seconds ago, told now"),
     Fault(3, "evidence-cut-short", 0.05, _E.ORDER, "half an answer about an order"),
     Fault(3, "report-cut-short", 0.05, _E.REPORT, "half an answer about the account"),
     Fault(4, "news-late", 0.15, _E.NEWS, "an acknowledgement behind the fills, seconds late"),
@@ -75,6 +79,7 @@ FAULTS = (
     Fault(22, "option-nonsense", 0.002, _E.MESSAGE, "an option's figures are nonsense for seconds", options=True),
     Fault(22, "series-nonsense", 0.0003, _E.MESSAGE, "so are those of its whole expiry", options=True),
     Fault(23, "mark-diverges", 0.0005, _E.MESSAGE, "a mark far from its index for seconds"),
+    Fault(22, "depeg", 0.001, _E.STEP, "a stablecoin is not worth a dollar for seconds"),
     Fault(24, "option-lost", 0.05, _E.MESSAGE, "an option's ticker does not come", options=True),
     Fault(24, "option-late", 0.02, _E.MESSAGE, "it comes seconds late", options=True),
     Fault(24, "option-repeated", 0.02, _E.MESSAGE, "it comes once more", options=True),
@@ -82,10 +87,12 @@ FAULTS = (
     Fault(27, "private-cut", 0.004, _E.STEP, "the account's stream breaks and comes back"),
     Fault(28, "trade-unheard", 0.001, _E.STEP, "a trade in our account that no stream tells"),
     Fault(29, "deleveraged", 0.001, _E.STEP, "the venue takes a part of a position"),
+    Fault(29, "liquidated", 0.0005, _E.STEP, "it does, and says that it liquidates"),
     Fault(31, "balance-drop", 0.0005, _E.STEP, "a part of the cash is gone"),
     Fault(33, "settlement-late", 0.4, _E.REPORT, "a delivery is written down late", options=True),
     Fault(33, "settlement-early", 0.2, _E.REPORT, "a delivered position still shows", options=True),
     Fault(33, "settlement-wrong", 0.05, _E.REPORT, "a delivery of another size", options=True),
+    Fault(34, "grid-changed", 0.0005, _E.STEP, "a contract is traded in other lots and ticks from now on"),
     Fault(34, "announcement-lost", 0.2, _E.REPORT, "a contract comes or goes and nobody says so"),
     Fault(34, "listing-lost", 0.1, _E.REPORT, "a question about contracts without an answer"),
     Fault(34, "listing-failed", 0.2, _E.REPORT, "the venue cannot say what it lists"),
@@ -96,11 +103,14 @@ FAULTS = (
     Fault(40, "loop-blocked", 0.001, _E.STEP, "the process stands still for seconds"),
     Fault(41, "clock-steps", 0.002, _E.STEP, "the wall clock jumps"),
     Fault(42, "rate-limited", 0.02, _E.CREATE, "too many requests, says the venue"),
+    Fault(43, "key-revoked", 0.0005, _E.STEP, "for seconds every request is refused as unauthorized"),
     Fault(44, "maintenance", 0.0005, _E.STEP, "the venue is away: streams broken, requests unanswered"),
+    Fault(44, "venue-announced", 0.001, _E.STEP, "the venue says that it takes no orders for seconds, and does not"),
     Fault(45, "reload", 0.006, _E.STEP, "other targets, while it runs"),
     Fault(46, "flood", 0.001, _E.STEP, "every quote and mark a hundred times"),
     Fault(47, "halt-unsent", 0.002, _E.CREATE, "somebody says halt as an order leaves"),
     Fault(47, "operator", 0.006, _E.STEP, "somebody says halt, flatten, pause, drain, go on"),
+    Fault(48, "watchdog-lost", 0.002, _E.STEP, "nobody would cancel our orders if we stopped, for seconds"),
 )  # fmt: skip
 BY_NAME = {fault.name: fault for fault in FAULTS}
 
@@ -112,49 +122,97 @@ ELSEWHERE = {
     36: "files: the ledger's and the tape's own tests",
     38: "processes: the lock's own tests",
     39: "a lease across machines: not built",
-    43: "sockets: as a stream that breaks (17, 27), and the shell's own tests",
-    48: "no venue's timer is armed: docs/reliability.md tells the gap",
     49: "the log: the shell's own tests",
     50: "hours of real time",
 }
 """Numbers of the fault list that virtual time cannot show, and why."""
 
 
+NONE = "none"  # no order of ours is live
+STATES = (NONE, *(str(state) for state in OrderState))
+
+
+def base(name: str) -> str:
+    """The fault itself, aimed or not."""
+    return name.partition("@")[0]
+
+
+def aim(name: str) -> str:
+    """The state it is aimed at, or ""."""
+    return name.partition("@")[2]
+
+
 def chosen(names: str) -> tuple[str, ...]:
-    """Names out of `all` or a list with commas, in the order of the table. Raises ConfigError."""
+    """Names out of a list with commas, in the order of the table; `all` are all, `name@state` is aimed. Raises
+    ConfigError."""
     wanted = {name.strip() for name in names.split(",") if name.strip()}
-    if wanted == {"all"}:
-        return tuple(BY_NAME)
-    if unknown := sorted(wanted - BY_NAME.keys()):
+    if "all" in wanted:
+        wanted = wanted - {"all"} | BY_NAME.keys()
+    if unknown := sorted(name for name in wanted if base(name) not in BY_NAME):
         raise ConfigError(f"no such fault: {', '.join(unknown)}; there are all, {', '.join(BY_NAME)}")
+    if unknown := sorted(name for name in wanted if "@" in name and aim(name) not in STATES):
+        raise ConfigError(f"no such state: {', '.join(unknown)}; there are {', '.join(STATES)}")
     if not wanted:
         raise ConfigError(f"no fault named; there are all, {', '.join(BY_NAME)}")
-    return tuple(name for name in BY_NAME if name in wanted)
+    return ordered(wanted)
+
+
+def ordered(names: Iterable[str]) -> tuple[str, ...]:
+    """In the order of the table: a plan has one way to be written."""
+    places = {name: place for place, name in enumerate(BY_NAME)}
+    return tuple(sorted(set(names), key=lambda name: (places[base(name)], name)))
 
 
 RATE_MAX = 0.5
 
 
+AIMED_CHANCE = 0.4
+REST_NS = {Each.STEP: NS_PER_S, Each.FOLD: NS_PER_S, Each.MESSAGE: NS_PER_S // 10}  # each leaves the world some time
+
+
 class Faults:
-    """The faults of one history. `witness(name, label)` hears of each that strikes, with the order it befell."""
+    """The faults of one history. `witness(name, label)` hears of each that strikes, with the order it befell;
+    `states(label)` tells the states met by what befalls that order (or, without a label, the world), `now_ns` the
+    time."""
 
     def __init__(self, seed: int, names: Iterable[str], storm: float) -> None:
         """`storm` multiplies every rate; 0 is a world without any."""
-        self.rates = {name: min(storm * BY_NAME[name].rate, RATE_MAX) for name in names}
+        names = tuple(names) if storm > 0.0 else ()
+        self.rates = {name: min(storm * BY_NAME[name].rate, RATE_MAX) for name in names if "@" not in name}
+        self.aims: dict[str, set[str]] = {}
+        for name in names:
+            if "@" in name:
+                self.aims.setdefault(base(name), set()).add(aim(name))
+        self.aims_at_world = [name for name in self.aims if BY_NAME[name].each is Each.STEP]
         self.witness: Callable[[str, str], None] = lambda name, label: None
+        self.states: Callable[[str], set[str]] = lambda label: set()
+        self.now_ns: Callable[[], int] = lambda: 0
         self._dice = {name: random.Random(f"{seed} {name}") for name in BY_NAME}  # noqa: S311 no secrets
+        self._aims_dice = {name: random.Random(f"{seed} {name}@") for name in self.aims}  # noqa: S311
+        self._rests_until_ns = dict.fromkeys(self.aims, 0)
 
     @property
     def any(self) -> bool:
-        return any(self.rates.values())
+        return bool(self.aims) or any(self.rates.values())
 
     def strikes(self, name: str, label: str = "") -> bool:
         """Whether this one strikes now; `label` is the order's where it befalls one."""
         rate = self.rates.get(name, 0.0)
-        struck = rate > 0.0 and self._dice[name].random() < rate
-        if struck:
+        if rate > 0.0 and self._dice[name].random() < rate:
             self.witness(name, label)
-        return struck
+            return True
+        return name in self.aims and self.hits(name, label)
+
+    def hits(self, name: str, label: str = "") -> bool:
+        """Whether one that is aimed meets what it is aimed at, and strikes."""
+        now_ns = self.now_ns()
+        if now_ns < self._rests_until_ns[name] or not self.aims[name] & self.states(label):
+            return False
+        if self._aims_dice[name].random() >= AIMED_CHANCE:
+            return False
+        self._rests_until_ns[name] = now_ns + REST_NS.get(BY_NAME[name].each, 0)
+        self.witness(name, label)
+        return True
 
     def dice(self, name: str) -> random.Random:
         """For all else about a fault: how long, how much."""
@@ -165,3 +223,5 @@ class Faults:
 
     def stop(self) -> None:
         self.rates.clear()
+        self.aims.clear()
+        self.aims_at_world.clear()

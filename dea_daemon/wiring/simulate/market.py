@@ -16,6 +16,7 @@ from dea_daemon.domain.events import (
     ListingChanged,
     MarkUpdated,
     QuoteUpdated,
+    VenueStateChanged,
 )
 from dea_daemon.domain.instruments import Instrument, Universe
 from dea_daemon.domain.numbers import NS_PER_MS
@@ -37,6 +38,8 @@ GARBAGE = (float("nan"), -1.0, 0.0, float("inf"), 1e12, 1e-9)
 SCALES = (0.01, 0.5, 1.5, 10.0)  # finite, positive, and wrong
 APART = (0.7, 0.9, 1.1, 1.3)  # a mark by its index
 FLOOD = 100
+STABLECOIN = "USDC"
+STABLE_EVERY_NS = 1_000 * NS_PER_MS
 
 replace_event = msgspec.structs.replace
 
@@ -56,6 +59,10 @@ class FaultyMarket(PaperVenue):
         self._emptied_until: dict[int, int] = {}  # row: its book is told to be empty
         self._apart_until: dict[int, tuple[int, float]] = {}  # row: its mark is off by so much
         self._sizes: list[tuple[float, float]] = []
+        self.stablecoin_usd = 1.0
+        self._stable_ns = 0  # when its price is told next
+        self.locked: tuple[int, str] = (0, "")  # until when the venue takes no orders, and in which underlying's
+        self._said_locked: str | None = None  # what we were told of that
         self.number()
 
     def number(self) -> None:
@@ -76,6 +83,7 @@ class FaultyMarket(PaperVenue):
         self._opened += 1
         rows = tuple(self._row.values())
         self._tell(now_ns, lambda at: [FeedOpened(at, PUBLIC, 0, False, rows)])
+        self.say_state(now_ns)  # it is asked for with every connection
         for row in rows:
             self.snapshot(row, now_ns)
 
@@ -98,6 +106,7 @@ class FaultyMarket(PaperVenue):
         """Our process died: nothing that was on its way to it arrives."""
         self._generation += 1
         self.public_open = self.private_open = False
+        self._said_locked = None
 
     def snapshot(self, row: int, now_ns: int) -> None:
         """A book whole, as after a subscription."""
@@ -118,9 +127,38 @@ class FaultyMarket(PaperVenue):
         """Whatever fault lasts ends."""
         self.silent_until.clear()
         self._emptied_until.clear()
+        self.stablecoin_usd = 1.0
         self._apart_until.clear()
 
     # --- what it says ----------------------------------------------------------------------------
+
+    def lock(self, now_ns: int, until_ns: int, underlying: str) -> None:
+        """The venue takes no orders until then in contracts on this (all where it is ""), and says so."""
+        self.locked = (until_ns, underlying)
+        self.say_state(now_ns)
+        self._at(until_ns, self.say_state)
+
+    def is_locked(self, row: int, now_ns: int) -> bool:
+        until_ns, underlying = self.locked
+        return now_ns < until_ns and underlying in ("", self.universe.instruments[row].underlying)
+
+    def say_state(self, now_ns: int) -> None:
+        """Whether the venue takes orders, where that is not what we heard last."""
+        until_ns, underlying = self.locked
+        locked = underlying if now_ns < until_ns else None
+        if not self._heard(now_ns) or locked == self._said_locked:
+            return
+        if self._said_locked is not None:
+            self._public(now_ns, VenueStateChanged(0, 0, True, "open", self._said_locked))
+        if locked is not None:
+            self._public(now_ns, VenueStateChanged(0, 0, False, "maintenance", locked))
+        self._said_locked = locked
+
+    def say_stablecoin(self, now_ns: int) -> None:
+        """Its price, now and then."""
+        if now_ns >= self._stable_ns and self._heard(now_ns):
+            self._stable_ns = now_ns + STABLE_EVERY_NS
+            self._public(now_ns, IndexUpdated(0, now_ns, 0, STABLECOIN, self.stablecoin_usd))
 
     def _publish(self, event: VenueEvent, now_ns: int) -> None:
         match event:
@@ -225,9 +263,6 @@ class FaultyMarket(PaperVenue):
     def _hangs(self, event: AnyEvent, at: int) -> bool:
         """Whether an event is of a request that hears nothing."""
         return False
-
-    def _later(self, now_ns: int, delay_ns: int, events: list[AnyEvent]) -> None:
-        self._tell(now_ns + delay_ns, lambda at: [replace_event(e, ts_recv_ns=at) for e in events])
 
     def _spoilt(self, price: float, name: str) -> float:
         if not self.faults.strikes(name):

@@ -1,13 +1,17 @@
 """What befalls the world between two steps: its streams, its ledger, its clock, and people."""
 
+import random
 from typing import TYPE_CHECKING
 
-from dea_daemon.domain.events import Operator, ParametersReloaded
+import msgspec
+
+from dea_daemon.domain.events import InstrumentsListed, Operator, ParametersReloaded, WatchdogChanged
 from dea_daemon.domain.instruments import Side
+from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.wiring.paper import ACCOUNT, FEED
 from dea_daemon.wiring.simulate.market import PUBLIC
-from dea_daemon.wiring.simulate.venue import BY_HAND, BY_VENUE, UNHEARD
+from dea_daemon.wiring.simulate.venue import BY_HAND, BY_VENUE, LIQUIDATION, UNHEARD
 
 if TYPE_CHECKING:
     from dea_daemon.wiring.simulate.world import World
@@ -18,10 +22,12 @@ OPERATORS = (
 )  # fmt: skip
 ANY_TIME = (  # whether a process is there or not
     "ledger-fails", "clock-steps", "hand-trade", "hand-order", "hand-cancel", "trade-unheard", "deleveraged",
-    "balance-drop", "all-refused", "maintenance", "contract-silent",
+    "balance-drop", "all-refused", "maintenance", "contract-silent", "liquidated", "venue-announced", "key-revoked",
+    "depeg",
 )  # fmt: skip
 WHILE_UP = ("crash", "public-cut", "private-cut", "public-half-open", "private-half-open", "loop-blocked", "reload",
-            "flood", "operator")  # fmt: skip
+            "flood", "operator", "grid-changed", "watchdog-lost")  # fmt: skip
+PEGS = (0.9, 0.98, 0.993, 1.007, 1.02, 1.1)
 HALF_OPEN = {"public-half-open": PUBLIC, "private-half-open": FEED}
 
 
@@ -31,6 +37,15 @@ class Mishaps:
     def __init__(self, world: "World") -> None:
         self.world = world
         self._plans: list[tuple[int, str]] = []
+        self._rescued = random.Random(f"{world.seed} rescue")  # noqa: S311 no secrets
+
+    def aim(self) -> None:
+        """Does one of the faults that are aimed hit?"""
+        for name in self.world.faults.aims_at_world:
+            if name in WHILE_UP and not self._may_befall(name):
+                continue
+            if self.world.faults.hits(name):
+                (self._befall if name in WHILE_UP else self._happen)(name)
 
     def strike(self) -> None:
         """Does something happen to the world?"""
@@ -38,10 +53,20 @@ class Mishaps:
             if self.world.faults.strikes(name):
                 self._happen(name)
         for name in WHILE_UP:
-            # One that stands still can die, and no more happens to it.
-            awake = self.world.up and (name == "crash" or not self.world.blocked_until_ns)
-            if awake and self.world.faults.strikes(name):
+            if self._may_befall(name) and self.world.faults.strikes(name):
                 self._befall(name)
+        self._rescue()
+
+    def _may_befall(self, name: str) -> bool:
+        """One that stands still can die, and no more happens to it."""
+        return self.world.up and (name == "crash" or not self.world.blocked_until_ns)
+
+    def _rescue(self) -> None:
+        """Where the daemon stopped by itself, somebody comes some seconds later, sees to it, and says go on."""
+        world = self.world
+        stopped = world.up and world.state.account.mode is not Mode.NORMAL
+        if stopped and world.faults.any and not any(what == "normal" for _, what in self._plans):
+            self._plan(int(self._rescued.uniform(2.0, 10.0) * NS_PER_S), "normal")
 
     def due(self) -> list[int]:
         """When what was planned is to be carried out."""
@@ -53,13 +78,8 @@ class Mishaps:
     # --- the venue's side, and people ------------------------------------------------------------
 
     def _happen(self, name: str) -> None:
-        world, venue, faults, now_ns = self.world, self.world.venue, self.world.faults, self.world.now_ns
+        world, venue, faults = self.world, self.world.venue, self.world.faults
         match name:
-            case "ledger-fails":
-                world.ledger_broken = True
-                self._plan(faults.ns(name, 0.3, 5.0), "mend ledger")
-            case "clock-steps":
-                venue.utc_offset_ns = faults.dice(name).choice((0, 0, -10, 10)) * NS_PER_S
             case "hand-trade":
                 self._trade(name, BY_HAND)
             case "hand-order":
@@ -67,19 +87,41 @@ class Mishaps:
             case "trade-unheard":
                 self._trade(name, UNHEARD)
             case "hand-cancel":
-                venue.cancel_by_hand(now_ns)
+                venue.cancel_by_hand(world.now_ns)
             case "deleveraged":
-                self._deleverage(name)
+                self._deleverage(name, BY_VENUE)
+            case "liquidated":
+                self._deleverage(name, LIQUIDATION)
             case "balance-drop":
                 venue.take_cash(faults.dice(name).uniform(0.05, 0.4))
+            case _:
+                self._lasts(name)
+        world.tell(name)
+
+    def _lasts(self, name: str) -> None:
+        """What goes on for seconds."""
+        world, venue, faults, now_ns = self.world, self.world.venue, self.world.faults, self.world.now_ns
+        match name:
+            case "ledger-fails":
+                world.ledger_broken = True
+                self._plan(faults.ns(name, 0.3, 5.0), "mend ledger")
+            case "clock-steps":
+                venue.utc_offset_ns = faults.dice(name).choice((0, 0, -10, 10)) * NS_PER_S
             case "all-refused":
                 venue.refuses_until_ns = now_ns + faults.ns(name, 1.0, 10.0)
             case "maintenance":
                 self._maintain(name)
+            case "venue-announced":
+                underlying = faults.dice(name).choice(("", "", *world.universe.underlyings))
+                venue.lock(now_ns, now_ns + faults.ns(name, 1.0, 10.0), underlying)
+            case "key-revoked":
+                venue.revoked_until_ns = now_ns + faults.ns(name, 1.0, 10.0)
+            case "depeg":
+                venue.stablecoin_usd = faults.dice(name).choice(PEGS)
+                self._plan(faults.ns(name, 1.0, 10.0), "peg")
             case "contract-silent":
                 row = faults.dice(name).randrange(len(world.universe))
                 venue.silent_until[row] = now_ns + faults.ns(name, 1.0, 15.0)
-        world.tell(name)
 
     def _trade(self, name: str, label: str, *, rests: bool = False) -> None:
         """Somebody trades in our account."""
@@ -89,7 +131,7 @@ class Mishaps:
         world.tell(f"{name}: {side} {lots} of {world.universe.instruments[row].name}")
         world.venue.trade_by_hand(row, side, lots, rests=rests, now_ns=world.now_ns, label=label)
 
-    def _deleverage(self, name: str) -> None:
+    def _deleverage(self, name: str, label: str) -> None:
         """The venue takes a part of what is held in one contract."""
         world, dice = self.world, self.world.faults.dice(name)
         if held := [p for p in world.exchange.positions(ACCOUNT) if p.lots]:
@@ -98,7 +140,7 @@ class Mishaps:
             if row is not None:
                 instrument = world.universe.instruments[row]
                 lots = max(int(abs(position.lots) * dice.uniform(0.1, 1.0)), instrument.min_lots)
-                world.venue.trade_by_hand(row, side, lots, rests=False, now_ns=world.now_ns, label=BY_VENUE)
+                world.venue.trade_by_hand(row, side, lots, rests=False, now_ns=world.now_ns, label=label)
 
     def _lots_worth(self, row: int, usd: float) -> int:
         world, instrument = self.world, self.world.universe.instruments[row]
@@ -137,6 +179,11 @@ class Mishaps:
                 self._reload(name)
             case "flood":
                 venue.flood(now_ns)
+            case "watchdog-lost":
+                world.receive(WatchdogChanged(now_ns, False, "gone"))
+                self._plan(faults.ns(name, 0.5, 8.0), "watchdog")
+            case "grid-changed":
+                self._regrid(name)
             case "operator":
                 command = faults.dice(name).choice(OPERATORS)
                 world.operator(command)
@@ -156,6 +203,15 @@ class Mishaps:
         if venue.private_open if stream == "private" else venue.public_open:
             venue.close(self.world.now_ns, private=stream == "private")
             self._plan(away_ns, f"open {stream}")
+
+    def _regrid(self, name: str) -> None:
+        """We hear of a contract's other grid; some seconds later somebody starts us anew, to whom it is as it was."""
+        world, dice = self.world, self.world.faults.dice(name)
+        old = dice.choice(world.universe.instruments)
+        lot, tick = dice.choice(((10, 1), (1, 2), (10, 5)))
+        new = msgspec.structs.replace(old, lot_size=old.lot_size * lot, tick_size=old.tick_size * tick)
+        world.receive(InstrumentsListed(world.now_ns, 0, (), "", (new,)))
+        self._plan(world.faults.ns(name, 2.0, 10.0), "restart")
 
     def _reload(self, name: str) -> None:
         """Other targets; limits stay."""
@@ -195,5 +251,9 @@ class Mishaps:
             case "normal" if world.up:
                 world.operator(Operator.ARM)
                 world.resume()
-            case "restart" if world.up and world.state.account.draining:
+            case "restart" if world.up and world.needs_restart:
                 world.crash()
+            case "watchdog" if world.up and not world.state.account.watched:
+                world.receive(WatchdogChanged(now_ns, True))
+            case "peg":
+                venue.stablecoin_usd = 1.0

@@ -1,22 +1,29 @@
 """What must hold at every step of every history, judged from the venue's side."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dea_daemon.domain.commands import Approved, CreateOrder
 from dea_daemon.domain.decisions import Decision, View
-from dea_daemon.domain.errors import DeaError
 from dea_daemon.domain.events import (
+    AccountReported,
     AnyEvent,
     DecisionDue,
     FeedAlive,
     FeedClosed,
     FeedOpened,
+    FillReceived,
     IndexUpdated,
     InstrumentsListed,
     MarkUpdated,
+    Operator,
+    OperatorSpoke,
+    OrderEvidence,
     PoolUpdated,
+    VenueStateChanged,
+    WatchdogChanged,
 )
 from dea_daemon.domain.instruments import IntArray, Side
 from dea_daemon.domain.modes import Mode
@@ -25,23 +32,17 @@ from dea_daemon.domain.orders import is_own
 from dea_daemon.state.view import working_lots
 from dea_daemon.state.windows import lengthened
 from dea_daemon.wiring.paper import ACCOUNT
+from dea_daemon.wiring.simulate.promises import PromiseBroken, promise
+from dea_daemon.wiring.simulate.refusals import Refusals
 from dea_daemon.wiring.simulate.truth import Truth
 
 if TYPE_CHECKING:
     from dea_daemon.wiring.simulate.world import World
 
 LOOK_BACK_S = 16.0  # no figure older than an option's may be and still count as fresh
+STABLECOIN = "USDC"
+BINDING = ("net", "instrument", "underlying", "venue", "gross")
 ROUNDING = 0.03  # of the options' notional: our volatilities come from quotes, the venue's from its smile
-
-
-class PromiseBroken(DeaError):
-    """What must hold at every step does not."""
-
-
-def promise(kept: object, why: str) -> None:
-    """Raise PromiseBroken unless it is kept. NaN keeps nothing."""
-    if not kept:
-        raise PromiseBroken(why)
 
 
 class Oracle:
@@ -53,6 +54,22 @@ class Oracle:
         self.rebased = 0
         self.truth = Truth(world.exchange, world.universe, LOOK_BACK_S)
         self.rows: dict[str, int] = {}
+        self.liquidated = False  # and nobody has said go on
+        self._told: dict[type, Callable[[Any], None]] = {
+            InstrumentsListed: self._contracts_told,
+            MarkUpdated: self._mark_told,
+            IndexUpdated: self._index_told,
+            FeedAlive: self._heartbeat_told,
+            PoolUpdated: self._heartbeat_told,
+            FeedOpened: self._feed_told,
+            FeedClosed: self._feed_told,
+            VenueStateChanged: self._state_told,
+            WatchdogChanged: self._watchdog_told,
+            OperatorSpoke: self._operator_told,
+            FillReceived: self._fills_told,
+            AccountReported: self._fills_told,
+            OrderEvidence: self._fills_told,
+        }
         self._expected: IntArray = np.zeros(0, dtype=np.int64)
 
     def began(self) -> None:
@@ -64,6 +81,10 @@ class Oracle:
         self.mark_ns = np.full(n, -(1 << 62))
         self._expected = self.world.state.account.position_lots.copy()
         self.public = self.private = False
+        self.closed: set[str] = set()  # underlyings in which the venue takes no orders; "": none at all
+        self.regridded: set[int] = set()
+        self.watched = True
+        self.refusals = Refusals()
         self.heard_ns = -(1 << 62)
         self.inside_ns: dict[str, int] = {}
 
@@ -90,27 +111,55 @@ class Oracle:
 
     def before(self, event: AnyEvent) -> None:
         """What we are about to be told, as an outsider understands it."""
-        match event:
-            case InstrumentsListed():
-                self._grow()
-            case MarkUpdated(row=row):
-                self.mark[row], self.mark_ns[row] = event.mark_price, event.ts_recv_ns
-            case IndexUpdated(currency=currency) if 0 < event.price < np.inf:
-                self.index[currency] = event.price
-            case FeedAlive(private=True) | PoolUpdated():
-                self.heard_ns = event.ts_recv_ns
-            case FeedClosed(private=True):
-                self.private = False
-            case FeedOpened(private=True):
-                self.private, self.heard_ns = True, event.ts_recv_ns
-            case FeedClosed(private=False):
-                self.public = False
-            case FeedOpened(private=False):
-                self.public = True
+        told = self._told.get(type(event))
+        if told is not None:
+            told(event)
+
+    def _mark_told(self, event: MarkUpdated) -> None:
+        self.mark[event.row], self.mark_ns[event.row] = event.mark_price, event.ts_recv_ns
+
+    def _index_told(self, event: IndexUpdated) -> None:
+        if 0 < event.price < np.inf:
+            self.index[event.currency] = event.price
+
+    def _heartbeat_told(self, event: FeedAlive | PoolUpdated) -> None:
+        if isinstance(event, PoolUpdated) or event.private:
+            self.heard_ns = event.ts_recv_ns
+
+    def _feed_told(self, event: FeedOpened | FeedClosed) -> None:
+        up = isinstance(event, FeedOpened)
+        if not event.private:
+            self.public = up
+            return
+        self.private = up
+        if up:
+            self.heard_ns = event.ts_recv_ns
+
+    def _contracts_told(self, event: InstrumentsListed) -> None:
+        self._grow()
+        self.regridded |= {self.rows[instrument.name] for instrument in event.changed}
+
+    def _state_told(self, event: VenueStateChanged) -> None:
+        (self.closed.discard if event.open else self.closed.add)(event.currency)
+
+    def _watchdog_told(self, event: WatchdogChanged) -> None:
+        self.watched = event.alive
+
+    def _operator_told(self, event: OperatorSpoke) -> None:
+        if event.command in (Operator.NORMAL, Operator.REDUCE_ONLY, Operator.FLATTEN):
+            self.liquidated = False
+
+    def _fills_told(self, event: FillReceived | AccountReported | OrderEvidence) -> None:
+        fills = (event,) if isinstance(event, FillReceived) else event.fills
+        seen = self.world.state.account.fills_seen
+        self.liquidated |= any(f.liquidation and (0, f.trade_id) not in seen for f in fills)
 
     def after(self, event: AnyEvent, decision: Decision) -> None:
         account = self.world.state.account
         self._positions(decision)
+        if self.liquidated:
+            promise(account.mode is Mode.HALTED, f"{account.mode.name} after a liquidation")
+        self.refusals.look(event, account.orders)
         creates = [c.order for c in decision.commands if isinstance(c, Approved)]
         if isinstance(event, DecisionDue):
             self._arrays()
@@ -124,10 +173,10 @@ class Oracle:
             self._no_hedge_by_option(order)
             self._not_on_guesses(order)
             self._smaller(order)
+            self._never_through_flat(order)
+            self.refusals.judge(order, self.world.now_ns, self.world.params.execution)
         if creates:
             self._bounded(creates)
-        for label, times in self.world.venue.accepted.items():
-            promise(times == 1, f"{label} was taken {times} times")
 
     def _positions(self, decision: Decision) -> None:
         """Positions move by fills told, or by a correction that says so."""
@@ -144,13 +193,15 @@ class Oracle:
             elif note.event in ("account.adopted", "account.drift_confirmed"):
                 self.rebased += 1
                 self._expected[:] = account.position_lots
-        promise((self._expected == account.position_lots).all(), "a position moved without a fill")
+        # Whole numbers, compared at every step: bytes are quicker.
+        same = self._expected.tobytes() == account.position_lots.tobytes()
+        promise(same, "a position moved without a fill")
 
     def _remember(self, decision: Decision) -> None:
         """When each factor was last inside its band, or held outside it by a limit."""
         if decision.record is None:
             raise PromiseBroken("a decision without a record")
-        clipped = any(clip.limit in ("net", "instrument", "gross") for clip in decision.record.clips)
+        clipped = any(clip.limit in BINDING for clip in decision.record.clips)
         for line in decision.record.factors[: len(self.world.universe.underlyings)]:  # the others have no band
             if clipped or abs(line.actual_usd - line.target_usd) <= line.band_usd:
                 self.inside_ns[line.factor] = self.world.now_ns
@@ -158,8 +209,8 @@ class Oracle:
     def _arrays(self) -> None:
         account = self.world.state.account
         for order in account.orders.own.values():
-            promise(order.in_flight_lots * order.side.sign >= 0, f"more filled than asked for: {order}")
-            promise(0 <= order.filled_lots <= order.lots, f"more filled than asked for: {order}")
+            if not (order.in_flight_lots * order.side.sign >= 0 and 0 <= order.filled_lots <= order.lots):
+                raise PromiseBroken(f"more filled than asked for: {order}")
         promise(not np.isnan(account.peak_equity_usd), "the equity peak is unknown")
         for figure in (window.total for window in account.budgets.windows):
             promise(figure >= 0.0, f"a figure of the last hour is {figure}")
@@ -184,8 +235,8 @@ class Oracle:
         position, buys, sells = (np.zeros(n, dtype=np.int64) for _ in range(3))
         for held in world.exchange.positions(ACCOUNT):
             position[self.rows[held.instrument]] = held.lots
-        for fill in world.exchange.fills(ACCOUNT):
-            if not is_own(fill.label) and (0, fill.trade_id) not in world.state.account.fills_seen:
+        for fill in world.venue.foreign_fills:
+            if (0, fill.trade_id) not in world.state.account.fills_seen:
                 position[self.rows[fill.instrument]] -= fill.side.sign * fill.lots
         for order in world.exchange.open_orders(ACCOUNT):
             if is_own(order.label):
@@ -220,6 +271,9 @@ class Oracle:
         promise(account.recording, "sent while the ledger fails")
         promise(account.ready, "sent before the account was reconciled")
         promise(self.public, f"{name}: sent while the market's stream is down")
+        promise(not self.liquidated, f"{name}: sent after a liquidation, by nobody's word")
+        promise(row not in self.regridded, f"{name}: sent though its grid changed")
+        promise(not self.closed & {"", world.universe.instruments[row].underlying}, f"{name}: sent to a closed venue")
         option, now_ns = bool(world.universe.option[row]), world.now_ns
         if not option:
             self._true_book(row)
@@ -234,7 +288,22 @@ class Oracle:
             promise(silent_ms <= params.state.stale_private_ms, f"{name}: grows, the private stream is silent")
             promise(account.mode is not Mode.FLATTENING, f"{name}: grows while flattening")
             promise(not account.quarantined[row], f"{name}: grows in quarantine")
+            promise(self.watched, f"{name}: grows while nobody watches")
+            stable = self.index.get(world.universe.instruments[row].settle_currency, 1.0)
+            pegged = world.universe.instruments[row].settle_currency != STABLECOIN
+            pegged = pegged or abs(stable - 1.0) <= params.guards.max_depeg
+            promise(pegged, f"{name}: grows in a stablecoin worth {stable}")
             self._sane(order)
+
+    def _never_through_flat(self, order: CreateOrder) -> None:
+        """One that is to reduce only does so by itself: the venue's word for it may be forgotten."""
+        account, side = self.world.state.account, order.side
+        working = sum(
+            abs(o.in_flight_lots) for o in account.orders.live() if o.row == order.row and o.side is side
+        )  # it is among them
+        held = -side.sign * int(account.position_lots[order.row])
+        name = self.world.universe.instruments[order.row].name
+        promise(not order.reduce_only or working <= held, f"{name}: {working} lots to reduce {held}")
 
     def _true_book(self, row: int) -> None:
         """Our best prices are the venue's as of the change we say we hold."""
@@ -342,9 +411,15 @@ class Oracle:
             promise(
                 now_usd[r] <= max(limits.max_instrument_usd, was_usd[r]) + 1.0, f"{name}: instrument {now_usd[r]:,.0f}"
             )
-            gross_was, gross = _sum(was_usd), _sum(now_usd)
-            held_over = was_usd[r] > limits.max_instrument_usd
-            promise(held_over or gross <= max(limits.max_gross_usd, gross_was) + 1.0, f"{name}: gross {gross:,.0f}")
+            excused = was_usd[r] > limits.max_instrument_usd
+            for limit, rows, most in (
+                ("underlying", mine, limits.max_underlying_usd),
+                ("venue", slice(None), limits.max_venue_usd),
+                ("gross", slice(None), limits.max_gross_usd),
+            ):
+                was_sum, now_sum, cap = _sum(was_usd[rows]), _sum(now_usd[rows]), most or np.inf
+                promise(excused or now_sum <= max(cap, was_sum) + 1.0, f"{name}: {limit} {now_sum:,.0f}")
+                excused |= was_sum > cap
 
     def _net_in_truth(
         self, row: int, before: tuple[IntArray, IntArray, IntArray], after: tuple[IntArray, IntArray, IntArray]

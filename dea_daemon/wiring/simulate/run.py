@@ -6,9 +6,11 @@ import random
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from multiprocessing import get_context
 from typing import Any
 
@@ -17,10 +19,10 @@ from dea_daemon.domain.orders import is_own
 from dea_daemon.shell.output import emit, say
 from dea_daemon.shell.progress import progress
 from dea_daemon.wiring.paper import ACCOUNT
-from dea_daemon.wiring.simulate import coverage
+from dea_daemon.wiring.simulate import aims, coverage
 from dea_daemon.wiring.simulate.coverage import Pair
-from dea_daemon.wiring.simulate.faults import BY_NAME, ELSEWHERE
-from dea_daemon.wiring.simulate.oracle import PromiseBroken
+from dea_daemon.wiring.simulate.faults import BY_NAME, ELSEWHERE, base
+from dea_daemon.wiring.simulate.promises import PromiseBroken
 from dea_daemon.wiring.simulate.world import START_NS, World
 
 STORMS = (0.5, 1.0, 2.0, 4.0)
@@ -28,6 +30,7 @@ ALONE_STORM = 10.0
 ALONE_SHARE = OPTIONS_SHARE = 0.25  # of the seeds: one fault by itself; with an option book
 SHRINK_TRIES = 60
 TOLD_MAX = 20  # violations told one by one
+IDLE_ROUNDS = 12  # of aimed histories in a row that met nothing of what is lacking: then it is given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +59,19 @@ def drawn(seed: int, faults: tuple[str, ...], seconds: float, storm: float | Non
     with_options = drawn_options if options is None else options
     if storm is not None:
         return Plan(seed, faults, seconds, storm, with_options)
-    if not alone or (BY_NAME[which].options and options is False):
+    if not alone or (BY_NAME[base(which)].options and options is False):
         return Plan(seed, faults, seconds, drawn_storm, with_options)
-    return Plan(seed, (which,), seconds, ALONE_STORM, with_options or BY_NAME[which].options)
+    return Plan(seed, (which,), seconds, ALONE_STORM, with_options or BY_NAME[base(which)].options)
+
+
+def aimed(seed: int, lacks: Mapping[str, Sequence[str]], seconds: float, options: bool | None) -> list[Plan]:
+    """A round of histories from this seed on, aimed at pairs that lack."""
+    plans = []
+    for at, faults in enumerate(aims.next_round(seed, lacks), start=seed):
+        needed = any(BY_NAME[base(name)].options for name in faults)
+        by_seed = random.Random(f"plan {at}").random() < OPTIONS_SHARE  # noqa: S311 no secrets
+        plans.append(Plan(at, faults, seconds, aims.STORM, needed or (by_seed if options is None else options)))
+    return plans
 
 
 @dataclass(slots=True)
@@ -97,13 +110,17 @@ def live(plan: Plan, story: bool = False, rest: bool = True) -> Outcome:
     return outcome
 
 
-def lived(plans: list[Plan], jobs: int, story: bool) -> Iterator[Outcome]:
-    """Each history in the order of the plans, whatever the number of processes."""
-    if min(jobs, len(plans)) <= 1:
-        yield from (live(plan, story) for plan in plans)
+Lived = Callable[[list[Plan]], Iterator[Outcome]]
+
+
+@contextmanager
+def workers(jobs: int, story: bool) -> Iterator[Lived]:
+    """Lives through plans, each in their order, whatever the number of processes."""
+    if jobs <= 1:
+        yield lambda plans: (live(plan, story) for plan in plans)
         return
-    with ProcessPoolExecutor(min(jobs, len(plans)), mp_context=get_context("spawn")) as processes:
-        yield from processes.map(live, plans, [story] * len(plans))
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as processes:
+        yield lambda plans: processes.map(live, plans, [story] * len(plans))
 
 
 # --- a smaller history that breaks too ----------------------------------------------------------------------
@@ -119,7 +136,7 @@ class Shrinker:
     def run(self) -> Outcome:
         """The smallest found. It breaks something; not always the same thing."""
         # What never struck drew only its own dice: without it the history is the same.
-        self._without([name for name in self.best.plan.faults if not self.best.struck[name]])
+        self._without([name for name in self.best.plan.faults if not self.best.struck[base(name)]])
         self._shorten()
         size = len(self.best.plan.faults) // 2
         while size:
@@ -166,6 +183,7 @@ class Asked:
     jobs: int = 1
     json_lines: bool = False
     story: bool = False
+    pairs: int = 0  # every pair that can be is to be met so often
 
     def plans(self) -> list[Plan]:
         return [drawn(seed, self.faults, 3_600.0 * self.hours, self.storm, self.options) for seed in self.seeds]
@@ -174,9 +192,12 @@ class Asked:
 def run_simulate(asked: Asked) -> int:
     """Live through every seed. Exit code 1 where one broke a promise."""
     began_s = time.monotonic()
-    total, violations = Outcome(Plan(0, asked.faults, 0.0, 0.0, False)), []
-    with progress("histories", not asked.json_lines, len(asked.seeds)) as advance:
-        for outcome in lived(asked.plans(), asked.jobs, asked.story):
+    total, violations, seeds = Outcome(Plan(0, asked.faults, 0.0, 0.0, False)), [], 0
+    plans = asked.plans()
+    jobs = asked.jobs if asked.pairs else min(asked.jobs, len(plans))
+    with workers(jobs, asked.story) as lived, progress("histories", not asked.json_lines, len(plans)) as advance:
+        for outcome in chain(lived(plans), hunted(asked, total, lived)):
+            seeds += 1
             add(total, outcome)
             if outcome.why:
                 violations.append(outcome)
@@ -186,8 +207,20 @@ def run_simulate(asked: Asked) -> int:
     for number, broken in enumerate(violations[:TOLD_MAX]):
         smaller = Shrinker(broken).run() if not number else None
         tell_violation(broken, smaller, asked.json_lines)
-    tell_end(finished(total, len(asked.seeds), len(violations), time.monotonic() - began_s), total, asked)
-    return 1 if violations else 0
+    tell_end(finished(total, seeds, len(violations), time.monotonic() - began_s), total, asked)
+    return 1 if violations or aims.lacking(total.met, asked.faults, asked.pairs) else 0
+
+
+def hunted(asked: Asked, total: Outcome, lived: Lived) -> Iterator[Outcome]:
+    """Histories aimed at what `total` lacks, until it lacks nothing or nothing comes of it. Whoever takes them counts
+    them into `total`."""
+    seed, idle = asked.seeds.stop, 0
+    while idle < IDLE_ROUNDS and (lacks := aims.lacking(total.met, asked.faults, asked.pairs)):
+        wanted = [(fault, state) for fault, states in lacks.items() for state in states]
+        before = sum(total.met[pair] for pair in wanted)
+        yield from lived(aimed(seed, lacks, 3_600.0 * asked.hours, asked.options))
+        seed += aims.ROUND
+        idle = idle + 1 if sum(total.met[pair] for pair in wanted) == before else 0
 
 
 def add(total: Outcome, one: Outcome) -> None:
@@ -213,6 +246,7 @@ def finished(total: Outcome, seeds: int, violations: int, seconds: float) -> dic
         "fills": total.fills,
         "pairs_covered": sum(total.met[pair] > 0 for pair in pairs),
         "pairs_total": len(pairs),
+        "pairs_least": min((total.met[pair] for pair in pairs), default=0),
         "simulated_hours": round(total.simulated_s / 3_600, 3),
         "seconds": round(seconds, 3),
     }
@@ -238,7 +272,12 @@ def tell_violation(broken: Outcome, smaller: Outcome | None, json_lines: bool) -
 
 
 def tell_end(end: dict[str, Any], total: Outcome, asked: Asked) -> None:
-    """What was tried, and the last line."""
+    """What was tried, what was met too rarely, and the last line."""
+    lacks = {
+        f"{fault}@{state}": total.met[fault, state]
+        for fault, states in aims.lacking(total.met, asked.faults, asked.pairs).items()
+        for state in states
+    }
     if asked.json_lines:
         emit(
             {
@@ -249,10 +288,13 @@ def tell_end(end: dict[str, Any], total: Outcome, asked: Asked) -> None:
                 "elsewhere": {str(number): why for number, why in ELSEWHERE.items()},
             }
         )
+        if lacks:
+            emit({"event": "simulate.lacking", "pairs": lacks})
         emit(end)
         return
     say(*coverage.table(total.met, asked.faults))
     if asked.faults == tuple(BY_NAME):
         say(*(f"{number:>3} not here: {why}" for number, why in ELSEWHERE.items()))
+    say(*(f"lacking: {pair} was met {times} times" for pair, times in lacks.items()))
     said = " ".join(f"{key}={value}" for key, value in end.items() if key != "event")
     say(f"{end['event']} {said}")

@@ -30,6 +30,7 @@ from dea_daemon.domain.instruments import Side, Universe
 from dea_daemon.domain.orders import TimeInForce, is_own
 from dea_daemon.simvenue.exchange import Exchange
 from dea_daemon.simvenue.words import (
+    Filled,
     OrderChanged,
     OrderRequest,
     Refused,
@@ -43,30 +44,38 @@ from dea_daemon.wiring.paper import ACCOUNT, Answer
 from dea_daemon.wiring.simulate.chain import Deliveries, crossing, is_option
 from dea_daemon.wiring.simulate.faults import Faults
 from dea_daemon.wiring.simulate.market import FaultyMarket, replace_event
+from dea_daemon.wiring.simulate.promises import promise
 
 STRANGER = "stranger"  # has money enough for anything
 BY_HAND, UNHEARD, BY_VENUE = "by hand", "unheard", ""  # labels of what is not ours
+LIQUIDATION = "liquidation"
+CASH_LEAST = 0.5  # of what was deposited
+UNAUTHORIZED = "unauthorized (13009)"
 
 
 class FaultyVenue(FaultyMarket):
     """FaultyMarket that takes orders, and does not always say so.
 
-    `accepted` counts the orders the venue took by label, `wire` holds creates that may still reach it.
+    `accepted` counts the orders the venue took by label, `wire` holds creates that may still reach it,
+    `foreign_fills` are those of our account that no order of ours made.
     """
 
     def __init__(self, exchange: Exchange, universe: Universe, faults: Faults) -> None:
         super().__init__(exchange, universe, faults)
         self.deliveries = Deliveries(faults)
         self.accepted: dict[str, int] = {}
+        self.foreign_fills = [f for f in exchange.fills(ACCOUNT) if not is_own(f.label)]
         self.wire: dict[str, CreateOrder] = {}
         self.utc_offset_ns = 0  # our wall clock minus the venue's
-        self.refuses_until_ns = self.away_until_ns = 0
+        self.refuses_until_ns = self.away_until_ns = self.revoked_until_ns = 0
+        self._late_ns = 0  # by which the answer being made is late
         self._muted_until: dict[str, int] = {}  # by label
-        self._forgotten: set[str] = set()  # orders that the venue forgets may only reduce
+        self._forgotten: dict[str, int] = {}  # orders that the venue forgets may only reduce, and since when
 
     def calm(self) -> None:
         super().calm()
-        self.refuses_until_ns = self.away_until_ns = 0
+        self.refuses_until_ns = self.away_until_ns = self.revoked_until_ns = 0
+        self.locked = (0, "")
 
     # --- commands --------------------------------------------------------------------------------
 
@@ -75,6 +84,8 @@ class FaultyVenue(FaultyMarket):
         strikes = self.faults.strikes
         if now_ns < self.away_until_ns:
             self._turned_away(command, now_ns)
+            return
+        if now_ns < self.revoked_until_ns and self._unauthorized(command, now_ns):
             return
         match command:
             case Approved(order=order):
@@ -90,8 +101,10 @@ class FaultyVenue(FaultyMarket):
                     self._at(now_ns + self._latency_ns, lambda at: self._take(label, at))
                 super().send(command, now_ns)
             case QueryOrder() | QueryAccount():
-                if not strikes("question-lost", getattr(command, "client_order_id", "")):
-                    super().send(command, now_ns)
+                label = getattr(command, "client_order_id", "")
+                if not strikes("question-lost", label):
+                    late_ns = self.faults.ns("answer-late", 0.3, 6.0) if strikes("answer-late", label) else 0
+                    self._at(now_ns + self._latency_ns, lambda at: self._answer(command, at, late_ns))
             case QueryInstruments() if not strikes("listing-lost"):
                 late_ns = self.faults.ns("listing-late", 0.5, 8.0) if strikes("listing-late") else 0
                 self._at(now_ns + self._latency_ns + late_ns, lambda at: self._perform(command, at))
@@ -105,6 +118,34 @@ class FaultyVenue(FaultyMarket):
                 self._tell(now_ns, lambda at: [_create_unknown(order.client_order_id, at)])
             case CancelOrder(client_order_id=label):
                 self._tell(now_ns, lambda at: [_cancel_unknown(label, at)])
+
+    def _unauthorized(self, command: Outgoing, now_ns: int) -> bool:
+        """The key is revoked: a definite no to whatever needs one. Whether this does."""
+        match command:
+            case Approved(order=order):
+                self._tell(now_ns, lambda at: [CreateRefused(at, order.client_order_id, True, UNAUTHORIZED)])
+            case CancelOrder(client_order_id=label):
+                self._tell(now_ns, lambda at: [CancelRefused(at, label, UNAUTHORIZED)])
+            case QueryOrder(client_order_id=label):
+                asked_utc_ns = now_ns + self.utc_offset_ns
+                self._tell(
+                    now_ns,
+                    lambda at: [OrderEvidence(at, label, asked_utc_ns, False, (), (), UNAUTHORIZED, now_ns)],
+                )
+            case QueryAccount():
+                self._tell(now_ns, lambda at: [AccountReported(at, 0, now_ns, False, (), (), (), (), UNAUTHORIZED)])
+            case _:
+                return False
+        return True
+
+    def _answer(self, command: Outgoing, now_ns: int, late_ns: int) -> None:
+        """What is true now, told so much later."""
+        self._late_ns = late_ns
+        self._perform(command, now_ns)
+        self._late_ns = 0
+
+    def _tell(self, now_ns: int, answer: Answer) -> None:
+        super()._tell(now_ns + self._late_ns, answer)
 
     def _create(self, command: Approved, order: CreateOrder, now_ns: int) -> None:
         faults, label, late_ns = self.faults, order.client_order_id, 0
@@ -130,7 +171,7 @@ class FaultyVenue(FaultyMarket):
             self._mute("create-unanswered", label, now_ns)
             self._never_answered("create-unanswered", now_ns, unknown)
         if order.reduce_only and faults.strikes("reduce-only-ignored", label):
-            self._forgotten.add(label)
+            self._forgotten[label] = now_ns
         self.wire[label] = order
         self._at(now_ns + self._latency_ns + late_ns, lambda at: self._perform(command, at))
 
@@ -139,6 +180,8 @@ class FaultyVenue(FaultyMarket):
         strikes, label = self.faults.strikes, order.client_order_id
         if now_ns < self.refuses_until_ns:
             return "not_enough_funds"
+        if self.is_locked(order.row, now_ns):
+            return "settlement_in_progress"
         if strikes("one-refused", label):
             return "price_too_far"
         if order.post_only and strikes("post-only-refused", label):
@@ -160,12 +203,23 @@ class FaultyVenue(FaultyMarket):
         forgotten = order.client_order_id in self._forgotten
         super()._place(replace_event(order, reduce_only=False) if forgotten else order, now_ns)
 
+    def _never_flips(self, fill: VenueFill) -> None:
+        """What the venue forgot to reduce only has reduced all the same, where nobody else's hand was there."""
+        since_ns = self._forgotten[fill.label]
+        fills = [f for f in self.exchange.fills(ACCOUNT, fill.instrument, since_ns) if f.label != fill.label]
+        after = self.exchange.position(ACCOUNT, fill.instrument).lots * fill.side.sign
+        promise(fills or after <= 0, f"{fill.instrument}: an order that was to reduce left {after} lots")
+
     def _take(self, label: str, now_ns: int) -> None:
-        """A stranger takes what rests under this label."""
+        """A stranger takes what rests under this label, or a part of it."""
+        dice = self.faults.dice("cancel-races-fill")
         for order in self.exchange.orders_by_label(ACCOUNT, label):
             if order.state == "open":
+                instrument = self.exchange.instruments[order.instrument]
+                lots = order.left_lots if dice.random() < 0.5 else dice.randint(1, order.left_lots)
+                lots = max(lots, instrument.min_lots)
                 request = OrderRequest(
-                    STRANGER, order.instrument, order.side.opposite, order.left_lots, order.price_ticks,
+                    STRANGER, order.instrument, order.side.opposite, lots, order.price_ticks,
                     TimeInForce.IOC,
                 )  # fmt: skip
                 self._try(request, now_ns)
@@ -204,10 +258,11 @@ class FaultyVenue(FaultyMarket):
         self.drain(now_ns)
 
     def take_cash(self, share: float) -> None:
-        """A part of the cash of every pool is gone."""
-        cash = self.exchange.accounts.by_name[ACCOUNT].cash
+        """A part of the cash of every pool is gone; where much has gone already, all of it is back."""
+        cash, whole = self.exchange.accounts.by_name[ACCOUNT].cash, self.exchange.scenario.deposits
         for currency, amount in cash.items():
-            cash[currency] = amount - share * max(amount, 0.0)
+            short = amount < CASH_LEAST * whole.get(currency, 0.0)
+            cash[currency] = whole[currency] if short else amount - share * max(amount, 0.0)
 
     # --- what it says of us ----------------------------------------------------------------------
 
@@ -217,6 +272,13 @@ class FaultyVenue(FaultyMarket):
                 self.deliveries.ended(event, now_ns)
             case OrderChanged(what="accepted", order=order) if is_own(order.label):  # for the witness
                 self.accepted[order.label] = self.accepted.get(order.label, 0) + 1
+                promise(self.accepted[order.label] == 1, f"{order.label} was taken twice")
+                super()._publish(event, now_ns)
+            case Filled(fill=fill) if fill.account == ACCOUNT:
+                if not is_own(fill.label):
+                    self.foreign_fills.append(fill)
+                elif fill.label in self._forgotten:
+                    self._never_flips(fill)
                 super()._publish(event, now_ns)
             case _:
                 super()._publish(event, now_ns)
@@ -226,6 +288,10 @@ class FaultyVenue(FaultyMarket):
 
     def _filled(self, fill: VenueFill, at: int) -> list[AnyEvent]:
         return self._news(fill.label, super()._filled(fill, at), at)
+
+    def _fill(self, f: VenueFill, at: int) -> FillReceived:
+        fill = super()._fill(f, at)
+        return replace_event(fill, liquidation=True) if f.label == LIQUIDATION else fill
 
     def _portfolio(self, summary: Summary, at: int) -> list[AnyEvent]:
         return super()._portfolio(summary, at) if self._told(at) else []
@@ -240,12 +306,16 @@ class FaultyVenue(FaultyMarket):
             return []
         fill = isinstance(events[0], FillReceived)
         if fill and faults.strikes("fill-repeated", label):
-            self._later(at, faults.ns("fill-repeated", 0.0, 10.0), events)
+            self._again(label, at + faults.ns("fill-repeated", 0.0, 10.0), events)
         late = "fill-late" if fill else "news-late"
         if faults.strikes(late, label):
-            self._later(at, faults.ns(late, 0.0, 8.0), events)
+            self._again(label, at + faults.ns(late, 0.0, 8.0), events)
             return []
         return events
+
+    def _again(self, label: str, at_ns: int, events: list[AnyEvent]) -> None:
+        """Told later, on the stream there is then, with all that may happen there."""
+        self._tell(at_ns, lambda at: self._news(label, [replace_event(e, ts_recv_ns=at) for e in events], at))
 
     def _evidence(
         self, label: str, asked_ns: int, orders: list[VenueOrder], fills: list[VenueFill], at: int

@@ -25,6 +25,7 @@ from dea_daemon.domain.events import (
     RecordFailed,
     RecordRestored,
     RunStarted,
+    WatchdogChanged,
 )
 from dea_daemon.domain.instruments import AccountKey, Instrument, Universe
 from dea_daemon.domain.modes import Mode
@@ -36,15 +37,20 @@ from dea_daemon.simvenue import scenarios
 from dea_daemon.simvenue.exchange import Exchange
 from dea_daemon.wiring.paper import ACCOUNT
 from dea_daemon.wiring.simulate import chain
-from dea_daemon.wiring.simulate.coverage import NONE, Pair
+from dea_daemon.wiring.simulate.coverage import Pair
 from dea_daemon.wiring.simulate.ending import settled
-from dea_daemon.wiring.simulate.faults import BY_NAME, Faults
+from dea_daemon.wiring.simulate.faults import BY_NAME, NONE, Faults
 from dea_daemon.wiring.simulate.mishaps import Mishaps
-from dea_daemon.wiring.simulate.oracle import Oracle, promise
+from dea_daemon.wiring.simulate.oracle import Oracle
+from dea_daemon.wiring.simulate.promises import promise
 from dea_daemon.wiring.simulate.venue import STRANGER, FaultyVenue
 
 START_NS = 1_790_000_000 * NS_PER_S
 GRID_NS = 100 * NS_PER_MS
+RESTLESS: dict[str, object] = {  # where faults are aimed, much is to be met
+    "execution": {"order_type": "passive", "cross_after_ms": 500, "slice_usd": 10_000, "reconcile_every_ms": 1_000},
+    "state": {"relist_every_s": 2.0},
+}
 SCENARIOS = ("default", "default", "volatile", "volatile", "crash", "expiry", "funding")
 
 
@@ -103,6 +109,8 @@ class World:
         self.universe = Universe((AccountKey("deribit", ACCOUNT),), tuple((0, i) for i in instruments))
         self.faults = Faults(seed, faults, storm)
         self.faults.witness = self.injected
+        self.faults.states = self.states_met
+        self.faults.now_ns = lambda: self.now_ns
         self.met: Counter[Pair] = Counter()
         self.struck: Counter[str] = Counter()
         self.steps = 0
@@ -111,7 +119,10 @@ class World:
         self.mishaps = Mishaps(self)
         self.sections = {"pricing": {"settlement_window_s": scene.settlement_window_s}} | sections
         if options:
-            self.sections.setdefault("guards", {"max_gross_usd": 2_000_000})
+            wide = {"max_underlying_usd": 1_800_000, "max_venue_usd": 1_900_000, "max_gross_usd": 2_000_000}
+            self.sections.setdefault("guards", wide)
+        if self.faults.aims:
+            self.sections = RESTLESS | self.sections
         self.ledger = Ledger()
         self.ledger_broken = False
         self.down_until_ns = self.blocked_until_ns = 0
@@ -180,6 +191,11 @@ class World:
     def up(self) -> bool:
         return not self.down_until_ns
 
+    @property
+    def needs_restart(self) -> bool:
+        """Whether this process will not trade (all) again."""
+        return self.state.account.draining or bool(self.state.market.regridded.any())
+
     # --- time ------------------------------------------------------------------------------------
 
     def run(self, seconds: float) -> None:
@@ -211,10 +227,12 @@ class World:
             self._grid_ns += GRID_NS
             self.exchange.advance(now_ns)
             self.venue.drain(now_ns)
+            self.venue.say_stablecoin(now_ns)
             self.oracle.look()
             self.mishaps.strike()
         for event in self.venue.run_until(now_ns):
             self.receive(event)
+            self.mishaps.aim()
         self.mishaps.carry_out()
         if self.down_until_ns and self.down_until_ns <= now_ns:
             self.down_until_ns = 0
@@ -227,6 +245,7 @@ class World:
             self._wake, self._last_tick_ns = None, now_ns
             self._tick_ns = now_ns + self.params.decide_every_ms * NS_PER_MS
             self.fold(DecisionDue(now_ns, self.utc_ns, cause))
+            self.mishaps.aim()
 
     def go_on(self) -> None:
         """A process that stood still reads what waited."""
@@ -313,13 +332,16 @@ class World:
         self.tell("faults stop")
         self.faults.stop()
         self.venue.calm()
+        self.venue.say_state(self.now_ns)
         self.venue.utc_offset_ns = 0
         self.ledger_broken = False
         self.mishaps.forget()
         if self.up and self.blocked_until_ns:
             self.go_on()
-        if self.up and self.state.account.draining:
+        if self.up and self.needs_restart:
             self.crash()
+        if self.up and not self.state.account.watched:
+            self.receive(WatchdogChanged(self.now_ns, True))
         self.run(25.0 if not self.up else 0.0)
         for private in (True, False):
             if not (self.venue.private_open if private else self.venue.public_open):
@@ -328,7 +350,11 @@ class World:
         self.run(1.0)
         self.operator(Operator.ARM)
         self.resume()
-        self.run(seconds)
+        late_s = min(10.0, seconds)
+        self.run(late_s)
+        if self.oracle.liquidated:  # heard of only now: what was late is told by then
+            self.resume()
+        self.run(seconds - late_s)
         settled(self.oracle)
 
     # --- by hand ---------------------------------------------------------------------------------
@@ -355,6 +381,14 @@ class World:
         live = [str(order.state) for order in orders.live()] if self.up else []
         for state in live or [NONE]:
             self.met[name, state] += 1
+
+    def states_met(self, label: str) -> set[str]:
+        """The states that a fault would meet now: of one order, or of the world."""
+        orders = self.state.account.orders
+        if label:
+            return {str(orders.own[label].state)} if label in orders.own else set()
+        live = {str(order.state) for order in orders.live()} if self.up else set()
+        return live or {NONE}
 
     # --- the story -------------------------------------------------------------------------------
 
@@ -397,7 +431,7 @@ def parameters(rng: random.Random, sections: dict[str, object]) -> Parameters:
             "max_fees_usd_per_hour": 1e6,
             "max_orders_per_minute": 1_000,
         },
-        "state": {"relist_every_s": 20.0},
+        "state": {"relist_every_s": 10.0},
         "allocator": {
             "targets": {
                 "BTC": {"kind": "fixed", "delta_usd": rng.uniform(150_000, 380_000), "band_usd": 10_000},
@@ -410,6 +444,10 @@ def parameters(rng: random.Random, sections: dict[str, object]) -> Parameters:
             "slice_usd": 30_000,
             "cross_after_ms": rng.choice((500, 2_000, 5_000)),
         },
+    }
+    options["guards"] |= {
+        "max_underlying_usd": rng.choice((None, 250_000, 330_000)),
+        "max_venue_usd": rng.choice((None, 450_000)),
     }
     for section, changed in sections.items():
         options[section] = options.get(section, {}) | changed  # type: ignore[operator]

@@ -1,0 +1,161 @@
+"""Faults 26 to 34: the account."""
+
+from tests.mutants.mutant import Mutant
+
+ENGINE = "tests/test_engine.py"
+ACCOUNT = "tests/state/test_account.py"
+FEEDS = "tests/feeds/test_deribit_and_simvenue.py"
+DEFENCES = "tests/state/test_defences.py"
+
+MUTANTS = (
+    Mutant(
+        26,
+        "no positions while margin is in use reads as flat",
+        "dea_daemon/state/account.py",
+        "if not event.positions and any(pool.maintenance_margin > 0 for pool in event.pools):",
+        "if False:",
+        (f"{DEFENCES}::test_no_positions_while_margin_is_in_use_is_no_report",),
+    ),
+    Mutant(
+        26,
+        "an empty report is taken over when it comes twice",
+        "dea_daemon/state/account.py",
+        "if has_any or not self.agreed[event.account] or abs(theirs - ours) <= 1:",
+        "if True:",
+        (f"{ENGINE}::test_an_empty_report_while_margin_is_in_use_is_not_taken_as_flat",),
+    ),
+    Mutant(
+        26,
+        "an answer that is no list of objects reads as none",
+        "dea_daemon/shell/gateway.py",
+        "if not isinstance(answer, list) or not all(isinstance(raw, dict) for raw in answer):",
+        "if not answer:\n        return []\n    if not isinstance(answer, list):",
+        ("tests/shell/test_gateway_queries.py::test_one_part_without_an_answer_makes_the_report_incomplete",),
+    ),
+    Mutant(
+        27,
+        "a silent private stream is no matter",
+        "dea_daemon/state/view.py",
+        "        and now_ns - account.private_ns[a] <= state.stale_private_ms * NS_PER_MS\n",
+        "",
+        (
+            f"{ACCOUNT}::test_a_silent_private_stream_holds_increases_and_a_heartbeat_is_enough",
+            f"{ACCOUNT}::test_replies_to_requests_do_not_revive_a_dead_private_stream",
+        ),
+    ),
+    Mutant(
+        27,
+        "a report asked for before the stream was up again tells what it missed",
+        "dea_daemon/state/account.py",
+        "if event.asked_ns >= self.opened_ns[event.account]:",
+        "if True:",
+        (f"{ACCOUNT}::test_a_report_asked_before_the_stream_was_up_again_does_not_tell_what_it_missed",),
+    ),
+    Mutant(
+        28,
+        "a difference that two reports confirm does not halt",
+        "dea_daemon/state/account.py",
+        "        if self.agreed[event.account] and abs(theirs - ours) > 1:\n",
+        "        if False:\n",
+        (f"{ENGINE}::test_a_difference_two_reports_confirm_halts_but_one_alone_does_not",),
+    ),
+    Mutant(
+        28,
+        "one report alone confirms a difference",
+        "dea_daemon/state/account.py",
+        "            self.drift[row] = (theirs, event.asked_ns)\n            return\n",
+        "            self.drift[row] = (theirs, event.asked_ns)\n",
+        (f"{ENGINE}::test_a_difference_two_reports_confirm_halts_but_one_alone_does_not",),
+    ),
+    Mutant(
+        29,
+        "a position the venue liquidated is a fill like any",
+        "dea_daemon/state/account.py",
+        "        if event.liquidation:\n",
+        "        if False:\n",
+        (f"{DEFENCES}::test_a_liquidation_is_booked_like_any_fill_and_halts",),
+    ),
+    Mutant(
+        29,
+        "the venue's word that a fill was a liquidation is not read",
+        "dea_daemon/feeds/deribit_mapping.py",
+        'liquidation=(trade.liquidity or "T") in (trade.liquidation or ()),',
+        "liquidation=False,",
+        (f"{FEEDS}::test_a_liquidation_is_ours_and_not_that_of_whoever_took_the_other_side",),
+    ),
+    Mutant(
+        30,
+        "funding that the venue settled into cash is taken back",
+        "dea_daemon/state/account.py",
+        "if abs(pool.session_funding) < 0.5 * abs(before.session_funding):",
+        "if False:",
+        (f"{DEFENCES}::test_funding_is_income_once_and_moves_no_position",),
+    ),
+    Mutant(
+        31,
+        "limits in equities are measured by the equity of the peak",
+        "dea_daemon/state/view.py",
+        "        equity_usd=equity,\n",
+        "        equity_usd=max(account.peak_equity_usd, equity),\n",
+        (f"{DEFENCES}::test_a_balance_that_drops_leads_to_reduce_only_with_the_next_decision",),
+    ),
+    Mutant(
+        31,
+        "an account of another margin model is traded in",
+        "dea_daemon/shell/venue_calls.py",
+        "if margin_model is not None and model != margin_model:",
+        "if False:",
+        ("tests/shell/test_gateway_calls.py::test_an_account_that_is_not_as_configured_is_refused_with_both_told",),
+    ),
+    Mutant(
+        33,
+        "a delivery ends a position as often as it is told",
+        "dea_daemon/state/expiries.py",
+        "        if self.known(settlement.account, settlement.row):\n            return False\n",
+        "",
+        (
+            f"{ACCOUNT}::test_a_settled_future_is_removed_once_with_the_venues_record_of_it",
+            f"{ACCOUNT}::test_a_delivery_known_to_the_ledger_is_not_counted_again",
+        ),
+    ),
+    Mutant(
+        33,
+        "a fill told after its contract's delivery opens the position again",
+        "dea_daemon/state/account.py",
+        "if not (self.universe.spot[row] or self.deliveries.known(event.account, row)):",
+        "if not self.universe.spot[row]:",
+        (f"{DEFENCES}::test_a_fill_told_after_the_delivery_moves_nothing",),
+    ),
+    Mutant(
+        34,
+        "an order of other lots and ticks is restored by its old counts",
+        "dea_daemon/shell/recovery.py",
+        "    if Decimal(old) == new:\n        return count\n",
+        "    return count\n",
+        ("tests/shell/test_ledger.py::test_an_order_is_restated_in_todays_lots_and_ticks",),
+    ),
+    Mutant(
+        34,
+        "that the venue lists a contract by other lots or ticks is not seen",
+        "dea_daemon/shell/listings.py",
+        "if contract is not None and _grid(contract) != _grid(mine[name]):",
+        "if False:",
+        ("tests/shell/test_listings.py::test_a_contract_of_ours_in_other_lots_or_ticks_is_told_until_a_restart",),
+    ),
+    Mutant(
+        34,
+        "a contract whose lots or ticks changed is traded on by the old ones",
+        "dea_daemon/state/market.py",
+        "        out = self.regridded.copy()\n",
+        "        out = np.zeros_like(self.regridded)\n",
+        (f"{DEFENCES}::test_a_contract_of_another_grid_is_shut",),
+    ),
+    Mutant(
+        34,
+        "orders go where the venue takes none",
+        "dea_daemon/guards/conditions.py",
+        "licence[~(universe.tradable & view.fresh & alive & ~view.shut)] = Licence.NOTHING",
+        "licence[~(universe.tradable & view.fresh & alive)] = Licence.NOTHING",
+        ("tests/guards/test_more_limits.py::test_nothing_is_sent_where_the_venue_is_shut_not_even_what_reduces",),
+    ),
+)
