@@ -10,6 +10,7 @@ import pytest
 from dea_daemon.cli import cli
 from dea_daemon.shell.settings import load
 from dea_daemon.simvenue.faults import CALL_ACTIONS, MESSAGE_ACTIONS
+from dea_daemon.simvenue.incidents import ACTIONS as INCIDENTS
 from dea_daemon.simvenue.scenarios import SCENARIOS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +43,7 @@ def test_every_command_is_in_the_readme():
 def test_every_scenario_and_fault_has_its_line():
     first_cells = re.findall(r"^\| (.*?) \|", SIMVENUE, re.MULTILINE)
     named = set(re.findall(r"`(\w+)[^`]*`", " ".join(first_cells)))
-    assert named == set(SCENARIOS) | set(CALL_ACTIONS) | set(MESSAGE_ACTIONS)
+    assert named == set(SCENARIOS) | set(CALL_ACTIONS) | set(MESSAGE_ACTIONS) | set(INCIDENTS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
