@@ -5,7 +5,7 @@ STAMP  := .venv/.stamp
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types contracts unit slow bench lock format clean
+.PHONY: help venv demo test lint types contracts unit slow mutants bench lock format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ unit: venv
 
 slow: venv  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+mutants: venv  ## take each defence away, in a copy: does a test notice?
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: venv  ## measure, and write build/bench.json
 	@mkdir -p build

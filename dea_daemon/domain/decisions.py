@@ -132,11 +132,16 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """mean_return [U] 1/day; covariance [U, U] 1/day², PSD; annual_vol [U]."""
+    """mean_return [U] 1/day; covariance [U, U] 1/day², PSD; annual_vol [U].
+
+    target_variance [U] 1/day: variance rate of log(volatility · price), which is how fast the number of contracts of
+    a constant volatility moves, in shares of itself.
+    """
 
     mean_return: FloatArray
     covariance: FloatArray
     annual_vol: FloatArray
+    target_variance: FloatArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,12 @@ class PricingParameters(Section):
 
 
 class ForecastParameters(Section):
-    """Volatility by exponentially weighted squared returns of the index, sampled on a fixed grid."""
+    """Volatility by exponentially weighted squared returns of the index, and by HAR over a day, a week and a month."""
 
+    model: Literal["har", "ewma"] = Field(
+        "har", description="har: the next day's from the last day's, week's and month's; ewma: the fast estimate alone"
+    )
+    har_every_s: Positive = Field(300.0, description="interval of the returns HAR counts; no finer than sample_every_s")
     sample_every_s: Positive = Field(5.0, description="sampling interval of index returns")
     half_life_s: Positive = Field(3_600.0, description="half-life of the variance estimate")
     correlation_half_life_s: Positive = Field(36_000.0, description="half-life of the correlation estimate")
@@ -87,7 +91,11 @@ class VolTarget(Section):
 
     kind: Literal["volatility"] = "volatility"
     weight: Finite = Field(1.0, description="risk weight among the volatility-targeted; negative is short")
-    band: Fraction = Field(0.10, description="half-width of the no-trade band, as a fraction of |target|")
+    band: Fraction | Literal["cube_root"] = Field(
+        0.10,
+        description="half-width of the no-trade band, as a fraction of |target|; cube_root weighs the cost of trading "
+        "against the risk of standing off, and trades back to the edge whatever band_inner is",
+    )
     min_band_usd: Positive = Field(500.0, description="and never narrower than this")
 
 
@@ -100,6 +108,9 @@ class AllocatorParameters(Section):
         0.20, description="ex-ante volatility of all volatility targets together, as a fraction of equity per year"
     )
     max_leverage: Positive = Field(2.0, description="their gross exposure over equity is scaled down to this")
+    max_drawdown: Fraction | None = Field(
+        None, description="they shrink as equity falls from its peak, to nothing when it is this far below"
+    )
     band_inner: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="once outside the band, trade back to this share of its half-width (1: its edge, 0: the aim)"
     )

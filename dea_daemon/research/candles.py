@@ -1,8 +1,12 @@
 """Candles and funding as arrays: what a history is made of."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from dea_daemon.domain.instruments import FloatArray, IntArray
+import numpy as np
+
+from dea_daemon.domain.errors import DataError
+from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 
 
 class Candles(NamedTuple):
@@ -54,3 +58,66 @@ class Finding(NamedTuple):
     first_ns: int
     why: str
     fatal: bool = False
+
+
+class Aligned(NamedTuple):
+    """N markets on one grid of T candles. open … volume [T, N], NaN where a market has no candle: `valid` [T, N] says
+    so. Nothing is filled in."""
+
+    step_ns: int
+    open_ns: IntArray
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    volume: FloatArray
+    valid: BoolArray
+
+
+def resampled(candles: Candles, step_ns: int, share_min: float = 1.0) -> Candles:
+    """Longer candles on the UTC grid of `step_ns`, a multiple of the candles' own step.
+
+    One is left out, a gap, where less than `share_min` of its parts are there: of a day whose last hour is missing
+    nobody knows the close. Raises DataError where the step does not fit.
+    """
+    if step_ns < candles.step_ns or step_ns % candles.step_ns:
+        raise DataError(f"candles of {candles.step_ns:,} ns do not join into candles of {step_ns:,} ns")
+    if not candles.open_ns.size:
+        return candles._replace(step_ns=step_ns)
+    group = candles.open_ns // step_ns
+    first = np.concatenate(([0], np.flatnonzero(np.diff(group)) + 1))
+    after = np.append(first[1:], group.size)
+    whole = after - first >= share_min * (step_ns // candles.step_ns)
+    return Candles(
+        step_ns,
+        (group[first] * step_ns)[whole],
+        candles.open[first][whole],
+        np.maximum.reduceat(candles.high, first)[whole],
+        np.minimum.reduceat(candles.low, first)[whole],
+        candles.close[after - 1][whole],
+        np.add.reduceat(candles.volume, first)[whole],
+    )
+
+
+def aligned(series: Sequence[Candles], start_ns: int, end_ns: int) -> Aligned:
+    """The candles that open within [start, end), side by side. Raises DataError unless all have one step and lie on
+    its grid."""
+    steps = {candles.step_ns for candles in series}
+    if len(steps) != 1:
+        raise DataError(f"only candles of one step can be aligned, found {sorted(steps) or 'none'}")
+    (step_ns,) = steps
+    open_ns = np.arange(-(-start_ns // step_ns) * step_ns, end_ns, step_ns, dtype=np.int64)
+    columns = np.full((5, open_ns.size, len(series)), np.nan)
+    valid = np.zeros((open_ns.size, len(series)), dtype=np.bool_)
+    for n, candles in enumerate(series):
+        inside = slice(*np.searchsorted(candles.open_ns, (start_ns, end_ns)))
+        at_ns = candles.open_ns[inside]
+        if (at_ns % step_ns).any():
+            raise DataError(f"candle series {n} is off the grid of {step_ns:,} ns: `dea-daemon data check` tells where")
+        if not at_ns.size:
+            continue
+        rows = (at_ns - open_ns[0]) // step_ns
+        valid[rows, n] = True
+        for column, values in zip(columns, candles[2:], strict=True):
+            column[rows, n] = values[inside]
+    return Aligned(step_ns, open_ns, *columns, valid)

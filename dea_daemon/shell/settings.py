@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 
 from dea_daemon.domain.errors import ConfigError
 from dea_daemon.domain.parameters import FixedTarget, Parameters, Positive, Section
+from dea_daemon.shell.backtest_settings import BacktestSettings
 from dea_daemon.shell.pydantic_errors import problems, refuse
 from dea_daemon.shell.references import Environ, HttpUrl, Secret, WsUrl
 from dea_daemon.shell.watch_settings import AlertSettings, HttpSettings, RecordSettings
@@ -270,6 +271,7 @@ class Settings(Parameters):
     alerts: AlertSettings = AlertSettings()
     record: RecordSettings = RecordSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
+    backtest: BacktestSettings = BacktestSettings()
 
     @property
     def parameters(self) -> Parameters:

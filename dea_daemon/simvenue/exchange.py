@@ -346,6 +346,14 @@ class Exchange(Floor):
         contract.mark, contract.index = mark_price, index_price
         self._liquidate_short()
 
+    def pay_funding(self, instrument: str, rate: float) -> None:
+        """Recorded funding, paid now: longs pay a positive `rate` of the value at the mark."""
+        contract = self.contracts[instrument]
+        contract.funding_sum += rate * contract.notional(1, contract.mark)
+        for account, amount in self.accounts.settle_funding(contract):
+            if account not in HOUSE:
+                self.emit(FundingPaid(account, instrument, self.now_ns, amount))
+
     def set_quote(self, instrument: str, quote: OptionQuote) -> None:
         """Recorded volatilities and Greeks of an option."""
         self.contracts[instrument].quote = quote

@@ -17,14 +17,12 @@ from dea_daemon.domain.events import (
     AnyEvent,
     BookDelta,
     BookSnapshot,
-    DecisionDue,
     MarkUpdated,
     RunStarted,
     TradePrinted,
 )
 from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Side, Universe
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
-from dea_daemon.engine import begin, step
 from dea_daemon.feeds.binance import Binance
 from dea_daemon.feeds.codec import Codec
 from dea_daemon.feeds.deribit import Deribit
@@ -34,10 +32,9 @@ from dea_daemon.feeds.okx import Okx
 from dea_daemon.shell import captures
 from dea_daemon.shell.progress import progress
 from dea_daemon.shell.settings import Settings, load
-from dea_daemon.shell.stats import Stats
-from dea_daemon.shell.tape import TapeHeader, TapeWriter
 from dea_daemon.simvenue.exchange import Exchange
 from dea_daemon.wiring.demo import config_file
+from dea_daemon.wiring.in_process import InProcess
 from dea_daemon.wiring.paper import ACCOUNT, PaperVenue
 from dea_daemon.wiring.summary import summary
 
@@ -77,20 +74,21 @@ def backtest_capture(
         raise DataError(f"{', '.join(map(str, paths))}: no {venue} book in the first {PEEK:,} messages")
     universe = Universe((AccountKey(venue, "paper"),), tuple((0, contract) for contract in contracts))
     codec = _codec(head, universe, venue)
-    run = CaptureRun(universe, settings, tape)
+    taken = CaptureRun(universe, settings, tape)
     started_s = time.perf_counter()
     with progress("events", show) as advance:
         for batch in captures.events(paths, codec):
-            run.take(batch)
+            taken.take(batch)
             advance(len(batch))
-    run.finish()
+    run = taken.run
+    run.close()
     seconds = time.perf_counter() - started_s
     finished = summary(run.state, run.stats, universe, drained=True)
     return finished | {
         "events_per_s": round(run.stats.events / seconds),
         "seconds": round(seconds, 3),
-        "crossed_books": run.crossed,
-        "marks": "recorded" if run.marks_recorded else "mid price: the recording has none",
+        "crossed_books": taken.crossed,
+        "marks": "recorded" if taken.marks_recorded else "mid price: the recording has none",
     }
 
 
@@ -128,48 +126,42 @@ class CaptureRun:
     def __init__(self, universe: Universe, settings: Settings, tape: Path | None) -> None:
         self.universe = universe
         self.settings = settings
-        self.stats = Stats()
         self.crossed = 0
         self.marks_recorded = False
-        self._tape_path = tape
-        self._tape: TapeWriter | None = None
-        self._started = False
+        self._tape = tape
+        self._run: InProcess | None = None
         self._mark_ns = 0
-        self._tick_ns = 0
-        self._last_tick_ns = 0
-        self._wake: tuple[int, str, int] | None = None
         self._sizes = [(float(i.tick_size), float(i.lot_size)) for i in universe.instruments]
+
+    @property
+    def run(self) -> InProcess:
+        """Raises DataError where nothing was taken yet."""
+        if self._run is None:
+            raise DataError("the recording holds no message that could be read")
+        return self._run
 
     def take(self, batch: list[AnyEvent]) -> None:
         """One recorded message's events."""
         now_ns = batch[0].ts_recv_ns
-        if not self._started:
-            self._start(now_ns)
-        self._catch_up(now_ns)
-        self.paper.exchange.set_time(now_ns)
+        if self._run is None:
+            self._run = self._started(now_ns)
+        run = self._run
+        run.catch_up(now_ns)
+        run.paper.exchange.set_time(now_ns)
         for event in batch:
-            self._fold(event)
+            run.fold(event)
             self._to_venue(event)
         if not self.marks_recorded and now_ns - self._mark_ns >= MARK_EVERY_NS:
             self._mark_from_mid(now_ns)
-        self.paper.drain(now_ns)
+        run.paper.drain(now_ns)
 
-    def finish(self) -> None:
-        """Nothing more is recorded."""
-        if not self._started:
-            raise DataError("the recording holds no message that could be read")
-        if self._tape is not None:
-            self._tape.close()
-
-    # --- time ------------------------------------------------------------------------------------
-
-    def _start(self, now_ns: int) -> None:
+    def _started(self, now_ns: int) -> InProcess:
         pools = {i.margin_pool for i in self.universe.instruments}
         exchange = Exchange.replayed(self.universe.instruments, now_ns)
         stables = self.settings.state.stable_currencies
         deposits = {pool: DEPOSIT_USD if pool in stables else DEPOSIT_COINS for pool in sorted(pools)}
         exchange.open_account(ACCOUNT, deposits)
-        self.paper = PaperVenue(exchange, self.universe, 0, LATENCY_NS)
+        paper = PaperVenue(exchange, self.universe, 0, LATENCY_NS)
         rows = zip(self.universe.account.tolist(), self.universe.instruments, strict=True)
         started = RunStarted(
             ts_recv_ns=now_ns,
@@ -182,72 +174,18 @@ class CaptureRun:
             parameters=self.settings.parameters.model_dump_json(),
             currencies=tuple(sorted(pools - set(self.universe.underlyings))),
         )
-        self.state, self.params = begin(started)
-        if self._tape_path is not None:
-            self._tape = TapeWriter(self._tape_path, TapeHeader.here("backtest"))
-            self._tape.event(started)
-        self.paper.open(now_ns)
-        self._tick_ns = now_ns + self.params.decide_every_ms * NS_PER_MS
-        self._started = True
-
-    def _catch_up(self, now_ns: int) -> None:
-        """Everything due up to now, in order: replies, early ticks, regular ticks."""
-        while True:
-            due = [self._tick_ns]
-            if (reply_ns := self.paper.next_ns()) is not None:
-                due.append(reply_ns)
-            if self._wake is not None:
-                due.append(self._wake[0])
-            next_ns = min(due)
-            if next_ns > now_ns:
-                return
-            if reply_ns == next_ns:
-                for event in self.paper.run_until(next_ns):
-                    self._fold(event)
-            elif self._wake is not None and self._wake[0] == next_ns:
-                _, cause, trigger_ns = self._wake
-                self._tick(next_ns, cause, trigger_ns)
-            else:
-                self._tick(next_ns, "timer", 0)
-
-    def _tick(self, now_ns: int, cause: str, trigger_ns: int) -> None:
-        self._wake = None
-        self._tick_ns = now_ns + self.params.decide_every_ms * NS_PER_MS
-        self._last_tick_ns = now_ns
-        self._fold(DecisionDue(now_ns, now_ns, cause, trigger_ns))
-
-    def _fold(self, event: AnyEvent) -> None:
-        if self._tape is not None:
-            self._tape.event(event)
-        before = time.perf_counter_ns() if isinstance(event, DecisionDue) else 0
-        decision = step(self.state, event, self.params)
-        self.stats.events += 1
-        if self._tape is not None:
-            self._tape.decision(decision)
-        account = self.state.account
-        if account.new_fills or account.orders.changed:
-            self.stats.fills += len(account.new_fills)
-            account.new_fills.clear()
-            account.orders.changed.clear()
-        if isinstance(event, DecisionDue):
-            after = time.perf_counter_ns()
-            self.stats.decided(event, decision.commands, before, after, after)
-        self.stats.observe(decision)
-        for command in decision.commands:
-            self.paper.send(command, event.ts_recv_ns)
-        if decision.wake and self._wake is None:
-            rate_ns = self.params.decide_at_most_every_ms * NS_PER_MS
-            at_ns = max(event.ts_recv_ns, self._last_tick_ns + rate_ns)
-            self._wake = (at_ns, decision.wake, event.ts_recv_ns)
+        run = InProcess(started, paper, self._tape)
+        paper.open(now_ns)
+        return run
 
     # --- the recorded market as the venue's ------------------------------------------------------
 
     def _to_venue(self, event: AnyEvent) -> None:
         """The same message for the venue: its book is ours, once ours is synchronised."""
-        exchange = self.paper.exchange
+        exchange = self.run.paper.exchange
         match event:
             case BookDelta(row=row):
-                book = self.state.market.books[row]
+                book = self.run.state.market.books[row]
                 # Only what the book took: buffered and old deltas are in the next snapshot.
                 if book.usable and book.last == event.last:
                     name = self.universe.instruments[row].name
@@ -257,7 +195,7 @@ class CaptureRun:
                     bid, _, ask, _ = book.best()
                     self.crossed += bid >= ask
             case BookSnapshot(row=row):
-                bids, asks = self.state.market.books[row].top(BOOK_LEVELS)
+                bids, asks = self.run.state.market.books[row].top(BOOK_LEVELS)
                 name = self.universe.instruments[row].name
                 exchange.replace_book(name, self._counts(row, bids.tolist()), self._counts(row, asks.tolist()))
             case TradePrinted(row=row):
@@ -277,10 +215,10 @@ class CaptureRun:
     def _mark_from_mid(self, now_ns: int) -> None:
         """A recording without marks: the mid stands in, once a second, and the result says so."""
         self._mark_ns = now_ns
-        for row, book in enumerate(self.state.market.books):
+        for row, book in enumerate(self.run.state.market.books):
             bid, _, ask, _ = book.best()
             # An option's own price says nothing of its underlying: without marks it is not traded.
             if book.usable and bid < ask and self.universe.instruments[row].kind is not Kind.OPTION:
                 mid = 0.5 * (bid + ask)
-                self._fold(MarkUpdated(now_ns, now_ns, row, mid, mid, 0.0))
-                self.paper.exchange.set_mark(self.universe.instruments[row].name, mid, mid)
+                self.run.fold(MarkUpdated(now_ns, now_ns, row, mid, mid, 0.0))
+                self.run.paper.exchange.set_mark(self.universe.instruments[row].name, mid, mid)

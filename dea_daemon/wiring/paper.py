@@ -80,14 +80,23 @@ class PaperVenue:
         self._out: list[AnyEvent] = []
         self._row = {i.name: r for r, i in enumerate(universe.instruments) if universe.account[r] == account}
 
-    def open(self, now_ns: int) -> None:
-        """The private stream comes up, and lives."""
+    def open(self, now_ns: int, beats: bool = True) -> None:
+        """The private stream comes up, and lives; without `beats` only where somebody calls `beat`."""
         self._tell(now_ns, lambda at: [FeedOpened(at, FEED, self._account, True)])
-        self._heartbeat(now_ns)
+        if beats:
+            self._heartbeat(now_ns)
+
+    def beat(self, now_ns: int) -> None:
+        """The private stream is alive."""
+        self._tell(now_ns, lambda at: [FeedAlive(at, FEED, self._account, True)])
 
     def send(self, command: Outgoing, now_ns: int) -> None:
         """Put a command on the wire at `now_ns`."""
         self._at(now_ns + self._latency_ns, lambda at: self._perform(command, at))
+
+    def be_away(self, latency_ns: int) -> None:
+        """From now on it is this far away, each way."""
+        self._latency_ns = latency_ns
 
     def next_ns(self) -> int | None:
         """When the next thing happens here."""

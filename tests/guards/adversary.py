@@ -10,7 +10,6 @@ To add a limit: one line in LIMITS, at its rank.
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from dea_daemon.domain.factors import BUCKETS
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.parameters import GuardParameters
+from dea_daemon.guards import history
 
 SLACK = 1e-9  # of rounding: sums are added up here in another order
 MOVES = [-0.16 + 0.04 * k for k in range(9)]
@@ -81,7 +81,7 @@ class Judge:
     def grouped(self, books: IntArray, group: IntArray) -> FloatArray:
         """[M, groups] notional added up by `group` [N]."""
         one_hot = (group[:, None] == np.arange(int(group.max()) + 1)).astype(float)
-        return self.notional(books) @ one_hot
+        return np.asarray(self.notional(books) @ one_hot)
 
     def factors(self, books: IntArray, names: Sequence[str]) -> FloatArray:
         """[M, 2·names] both signs of the named exposures, each for itself: a breach of one side excuses none of the
@@ -104,10 +104,16 @@ class Judge:
         ]
         return self.factors(books, names)
 
-    @cached_property
-    def gains(self) -> FloatArray:
-        """[27, N] USD that a lot of each row makes in each scenario beside the coins of the account."""
-        return np.array([[self._gain(row, m, v) for row in range(len(self.held))] for m in MOVES for v in VOLS])
+    def outcomes(self, books: IntArray, moves: FloatArray, vols: FloatArray) -> FloatArray:
+        """[M, S, U] USD made where each underlying moves by `moves` [S, U] and volatility by `vols` [S]."""
+        about = self.view.universe
+        made = np.empty((len(books), *moves.shape))
+        for u in range(len(about.underlyings)):
+            rows = [int(row) for row in np.flatnonzero((about.underlying == u) & books.any(axis=0))]
+            gain = [[self._gain(row, m, v) for row in rows] for m, v in zip(moves[:, u], vols, strict=True)]
+            coins = moves[:, u] * self.view.exposure_base_usd[u]
+            made[:, :, u] = books[:, rows] @ np.array(gain).reshape(len(moves), len(rows)).T + coins
+        return made
 
     def _gain(self, row: int, move: float, vol: float) -> float:
         view, about = self.view, self.view.universe
@@ -131,14 +137,28 @@ class Judge:
         return float(sign * (forward * ndtr(sign * d1) - strike * ndtr(sign * (d1 - s))))
 
     def scenario(self, books: IntArray) -> FloatArray:
-        """[M, 1] each underlying moves to its own worst point."""
-        about, total = self.view.universe, np.zeros((len(books), 1))
-        moves = np.repeat(MOVES, len(VOLS))
-        for u in range(len(about.underlyings)):
-            rows = np.flatnonzero((about.underlying == u) & books.any(axis=0))
-            outcome = books[:, rows] @ self.gains[:, rows].T + moves * self.view.exposure_base_usd[u]
-            total[:, 0] += np.maximum(-outcome.min(axis=1), 0.0)
-        return total
+        """[M, 1] each underlying moves to its own worst point of the grid."""
+        grid = np.repeat(np.repeat(MOVES, len(VOLS))[:, None], len(self.view.universe.underlyings), axis=1)
+        made = self.outcomes(books, grid, np.tile(VOLS, len(MOVES)))
+        return np.asarray(np.maximum(-made.min(axis=1), 0.0).sum(axis=1, keepdims=True))
+
+    def stress(self, books: IntArray) -> FloatArray:
+        """[M, 1] history's worst days, all underlyings together."""
+        days = np.asarray(history.moves(self.view.universe.underlyings))
+        made = self.outcomes(books, days, np.full(len(days), VOLS[0])).sum(axis=2)
+        return np.asarray(np.maximum(-made.min(axis=1), 0.0)[:, None])
+
+    def tail(self, books: IntArray, deviations: float) -> FloatArray:
+        """[M, 1] before moves were seen: a normal day, the underlyings together against the book, and what they make
+        drawn through the points of the grid."""
+        grid = np.repeat(np.array(MOVES)[:, None], len(self.view.universe.underlyings), axis=1)
+        made = self.outcomes(books, grid, np.zeros(len(grid)))
+        move = deviations * self.params.var_annual_vol / 365.0**0.5
+        least = np.array([[self._worse(curve, move) for curve in of.T] for of in made])
+        return np.asarray(np.maximum(-least, 0.0).sum(axis=1, keepdims=True))
+
+    def _worse(self, curve: FloatArray, move: float) -> float:
+        return min(float(np.interp(m, MOVES, curve, left=np.nan, right=np.nan)) for m in (-move, move))
 
     # --- the verdict ----------------------------------------------------------------------------------
 
@@ -147,14 +167,16 @@ class Judge:
         sign = order.side.sign
         towards_flat = self._towards_flat(order)
         why = [*self._validity(order), *self._budgets(order), *self._reduce_only(order)]
-        before = [self.worst(limit) for limit in LIMITS]
+        equity = self.view.equity_usd
+        before = [
+            (limit, cap, self.worst(limit)) for limit in LIMITS if (cap := limit.cap(self.params, equity)) != np.inf
+        ]
         filled = self.held.copy()
         filled[order.row] += sign * order.lots
         self._let(order.row, sign * order.lots)
         self.creates += 1
         reduces = False
-        for limit, was in zip(LIMITS, before, strict=True):
-            cap = limit.cap(self.params, self.view.equity_usd)
+        for limit, cap, was in before:
             now = self.worst(limit)
             room = np.maximum(cap, was) if cap == cap else was
             over = ~(now <= room + SLACK * (1.0 + np.abs(room)))
@@ -162,7 +184,7 @@ class Judge:
             unknown = np.isnan(now) & np.isnan(was)
             if unknown.any():  # what is not known may still be left, and does not hinder what has no part in it
                 over &= ~(unknown & (towards_flat | ~self._touched(limit, order)))
-            if cap != np.inf and over.any() and not reduces:
+            if over.any() and not reduces:
                 why.append(f"{limit.name}: {was[over]} becomes {now[over]}, allowed {cap}")
             alone = limit.measure(self, filled[None])[0] < limit.measure(self, self.held[None])[0]
             reduces = reduces or bool((alone & (was > cap)).any())
@@ -197,6 +219,7 @@ class Judge:
             (view.armed and not halted, "disarmed, halted or paused"),
             (not view.draining and view.ready and view.recording, "draining, not ready or not recording"),
             (view.fresh[row] and not ended and contract.tradable, "stale, ended or not to be traded"),
+            (not view.shut[row], "the venue takes none"),
             (np.isfinite([mark, ask, float(view.notional_per_lot_usd[row])]).all(), "unpriced"),
             (order.lots >= contract.min_lots and contract.on_grid(order.price_ticks), "off the venue's grid"),
             (order.valid_until_ms * 1_000_000 > view.utc_ns, "after its deadline"),
@@ -217,7 +240,9 @@ class Judge:
             (usd <= params.max_order_usd * most, "one order too large"),
             (view.creates_last_minute + self.creates + 1 <= params.max_orders_per_minute, "too many in a minute"),
             (view.turnover_hour_usd + turnover <= params.max_turnover_usd_per_hour * most, "too much turnover"),
+            (view.turnover_day_usd + turnover <= (params.max_turnover_usd_per_day or np.inf), "too much in a day"),
             (view.fees_hour_usd + fees <= params.max_fees_usd_per_hour * most, "too much in fees"),
+            (view.fees_day_usd + fees <= (params.max_fees_usd_per_day or np.inf), "too much in fees of a day"),
         )
         return [why for holds, why in facts if not holds]
 
@@ -234,10 +259,13 @@ class Judge:
             return []
         blind = not (view.account_fresh and np.isfinite(view.equity_usd) and view.equity_usd > 0.0)
         blind |= bool(view.outside) or not view.margin_use <= self.params.max_margin_danger
-        blind |= not np.isfinite(view.delta_usd).all() or bool(view.quarantined[row])
+        blind |= not np.isfinite(view.delta_usd).all() or bool(view.quarantined[row]) or not view.watched
+        blind |= not abs(view.peg[row] - 1.0) <= self.params.max_depeg
         if blind or view.mode is Mode.FLATTENING:
             return ["grows a position where only positions may shrink"]
-        if view.mode is Mode.NORMAL and view.margin_use <= self.params.max_margin_use:
+        near = self.params.min_liquidation_distance
+        far_enough = near is None or view.liquidation_distance >= near
+        if view.mode is Mode.NORMAL and view.margin_use <= self.params.max_margin_use and far_enough:
             return []
         u = int(view.universe.underlying[row])
         x, delta = sign * float(view.delta_per_lot[row]), float(view.delta_usd[u])
@@ -253,15 +281,38 @@ class Judge:
 
 
 def _least(usd: float | None, times: float | None, equity: float) -> float:
-    return float(np.minimum(np.inf if usd is None else usd, np.inf if times is None else times * equity))
+    return float(
+        np.minimum(np.inf if usd is None else usd, np.inf if times is None else np.maximum(times * equity, 0.0))
+    )
 
 
 LIMITS: tuple[Limit, ...] = (  # in order of rank: a breach of one excuses none of those above it
     Limit("scenario", Judge.scenario, lambda p, e: _least(None, p.max_scenario_loss, e)),
+    Limit("stress", Judge.stress, lambda p, e: _least(None, p.max_stress_loss, e)),
+    Limit("var", lambda j, q: j.tail(q, 2.3263), lambda p, e: _least(None, p.max_var, e)),
+    Limit("es", lambda j, q: j.tail(q, 2.3378), lambda p, e: _least(None, p.max_es, e)),
     Limit("net", lambda j, q: j.kinds(q, "delta"), lambda p, e: _least(p.max_net_usd, p.max_net_leverage, e)),
     Limit("vega", lambda j, q: j.kinds(q, "vega"), lambda p, e: _least(p.max_vega_usd_1pt, None, e)),
     Limit("gamma", lambda j, q: j.kinds(q, "gamma"), lambda p, e: _least(p.max_gamma_usd_1pct, None, e)),
+    Limit(
+        "bucket_vega", lambda j, q: j.kinds(q, "vega", True), lambda p, e: _least(p.max_bucket_vega_usd_1pt, None, e)
+    ),
+    Limit(
+        "bucket_basis",
+        lambda j, q: j.kinds(q, "basis", True),
+        lambda p, e: _least(p.max_bucket_basis_usd_1pct, None, e),
+    ),
     Limit("instrument", Judge.notional, lambda p, e: _least(p.max_instrument_usd, p.max_instrument_leverage, e)),
+    Limit(
+        "underlying",
+        lambda j, q: j.grouped(q, j.view.universe.underlying),
+        lambda p, e: _least(p.max_underlying_usd, p.max_underlying_leverage, e),
+    ),
+    Limit(
+        "venue",
+        lambda j, q: j.grouped(q, np.zeros_like(q[0])),  # one venue in all of these books
+        lambda p, e: _least(p.max_venue_usd, p.max_venue_leverage, e),
+    ),
     Limit(
         "gross",
         lambda j, q: j.notional(q).sum(axis=1, keepdims=True),

@@ -123,11 +123,11 @@ def test_a_permitted_book_keeps_every_limit_that_positions_can_keep(position, wa
     assert notional.sum() <= max(GUARDS.max_gross_usd, held.sum()) + 1e-6
 
 
-@given(positions, bases)
+@given(positions, bases, st.integers(1, 500))
 @settings(max_examples=100, deadline=None)
-def test_reduce_only_never_lets_an_order_through_that_flips_or_adds(position, base):
+def test_reduce_only_never_lets_an_order_through_that_flips_or_adds(position, base, size):
     v = view(position, base=base, mode=Mode.REDUCE_ONLY)
-    orders = [order(row, sign * int(UNIT[row]), 2 * row + (sign > 0)) for row in range(4) for sign in (-1, 1)]
+    orders = [order(row, sign * size * int(UNIT[row]), 2 * row + (sign > 0)) for row in range(4) for sign in (-1, 1)]
     for o in admitted(v, orders)[0]:
         k = int(UNIVERSE.underlying[o.row])
         shrinks = v.position_lots[o.row] * o.side.sign < 0 and o.lots <= abs(v.position_lots[o.row])

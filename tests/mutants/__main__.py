@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.mutants.judge import Verdict, judge, run
+from tests.mutants.judge import Verdict, judge, mutated, run
 from tests.mutants.mutant import Mutant
 from tests.mutants.table import MUTANTS, WITHOUT
 
@@ -70,7 +70,10 @@ def copy_tree(root: Path, copy: Path) -> None:
 
 
 def unfit(chosen: list[Mutant], copy: Path) -> str:
-    """Why nothing can be shown here, or "": a test that fails anyway, or tests that do not look at the copy."""
+    """Why nothing can be shown here, or "": a defence that is not where the table says, a test that fails anyway, or
+    tests that do not look at the copy."""
+    if missing := [why for mutant in chosen if (why := _missing(mutant, copy))]:
+        return "\n".join(missing)
     tests = sorted({test for mutant in chosen for test in mutant.tests})
     ends, last = run(tests, copy)
     if wrong := {node: end for node, end in ends.items() if end}:
@@ -79,6 +82,14 @@ def unfit(chosen: list[Mutant], copy: Path) -> str:
         return f"no test was run: {last}"
     canary = judge(CANARY, copy)
     return "" if canary.killed else f"the copy is not what is tested: {canary.why}"
+
+
+def _missing(mutant: Mutant, copy: Path) -> str:
+    try:
+        mutated(mutant, (copy / mutant.file).read_text())
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _tell(verdict: Verdict) -> None:

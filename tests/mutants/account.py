@@ -154,8 +154,8 @@ MUTANTS = (
         34,
         "orders go where the venue takes none",
         "dea_daemon/guards/conditions.py",
-        "licence[~(universe.tradable & view.fresh & alive & ~view.shut)] = Licence.NOTHING",
-        "licence[~(universe.tradable & view.fresh & alive)] = Licence.NOTHING",
+        " & ~view.shut)] = Licence.NOTHING",
+        ")] = Licence.NOTHING",
         ("tests/guards/test_more_limits.py::test_nothing_is_sent_where_the_venue_is_shut_not_even_what_reduces",),
     ),
 )

@@ -91,7 +91,7 @@ MUTANTS = (
     ),
     Mutant(
         6,
-        "the ledger refuses a batch that holds a fill it has",
+        "a fill told again replaces the one that the ledger has",
         "dea_daemon/shell/ledger.py",
         '"INSERT OR IGNORE INTO fills VALUES',
         '"INSERT OR REPLACE INTO fills VALUES',

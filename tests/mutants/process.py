@@ -10,6 +10,7 @@ SOCKETS = "tests/shell/test_sockets.py"
 THROTTLE = "tests/shell/test_throttle.py"
 LOGS = "tests/shell/test_logs.py"
 CODEC = "tests/feeds/test_deribit_codec.py"
+WATCHDOG = "tests/wiring/test_watchdog.py"
 DEFENCES = "tests/state/test_defences.py"
 
 MUTANTS = (
@@ -285,9 +286,7 @@ MUTANTS = (
         "dea_daemon/shell/watchdog.py",
         "if silent_s >= brief.after_s and not fired:",
         "if False:",
-        (
-            "tests/wiring/test_watchdog.py::test_orders_are_cancelled_but_for_a_daemon_that_ended_with_none_left[decides nothing-True]",
-        ),
+        (f"{WATCHDOG}::test_orders_are_cancelled_but_for_a_daemon_that_ended_with_none_left[decides nothing-True]",),
     ),
     Mutant(
         48,

@@ -285,7 +285,7 @@ def test_the_view_tells_whether_a_watchdog_is_there():
 def shut(run: Run) -> list[bool]:
     run.decide()
     assert run.state.view is not None
-    return run.state.view.shut.tolist()
+    return [bool(row) for row in run.state.view.shut]
 
 
 def test_a_venue_shuts_whole_or_in_one_currency_and_opens_as_it_shut():

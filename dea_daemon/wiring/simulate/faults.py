@@ -166,8 +166,9 @@ def ordered(names: Iterable[str]) -> tuple[str, ...]:
 RATE_MAX = 0.5
 
 
-AIMED_CHANCE = 0.4
+AIMED_CHANCE = 0.6
 REST_NS = {Each.STEP: NS_PER_S, Each.FOLD: NS_PER_S, Each.MESSAGE: NS_PER_S // 10}  # each leaves the world some time
+LONG_REST_NS = dict.fromkeys(("crash", "crash-unsent", "maintenance"), 6 * NS_PER_S)  # or it is never up
 
 
 class Faults:
@@ -210,7 +211,7 @@ class Faults:
             return False
         if self._aims_dice[name].random() >= AIMED_CHANCE:
             return False
-        self._rests_until_ns[name] = now_ns + REST_NS.get(BY_NAME[name].each, 0)
+        self._rests_until_ns[name] = now_ns + LONG_REST_NS.get(name, REST_NS.get(BY_NAME[name].each, 0))
         self.witness(name, label)
         return True
 

@@ -258,7 +258,7 @@ class FaultyMarket(PaperVenue):
             if generation == self._generation:
                 self._out.extend(e for e in answer(at) if not self._hangs(e, at))
 
-        self._at(now_ns + self._latency_ns, arrive)
+        self._at(now_ns + LATENCY_NS, arrive)
 
     def _hangs(self, event: AnyEvent, at: int) -> bool:
         """Whether an event is of a request that hears nothing."""

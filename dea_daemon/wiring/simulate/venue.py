@@ -43,7 +43,7 @@ from dea_daemon.simvenue.words import (
 from dea_daemon.wiring.paper import ACCOUNT, Answer
 from dea_daemon.wiring.simulate.chain import Deliveries, crossing, is_option
 from dea_daemon.wiring.simulate.faults import Faults
-from dea_daemon.wiring.simulate.market import FaultyMarket, replace_event
+from dea_daemon.wiring.simulate.market import LATENCY_NS, FaultyMarket, replace_event
 from dea_daemon.wiring.simulate.promises import promise
 
 STRANGER = "stranger"  # has money enough for anything
@@ -98,18 +98,18 @@ class FaultyVenue(FaultyMarket):
                     self._mute("cancel-unanswered", label, now_ns)
                     self._never_answered("cancel-unanswered", now_ns, partial(_cancel_unknown, label))
                 if strikes("cancel-races-fill", label):
-                    self._at(now_ns + self._latency_ns, lambda at: self._take(label, at))
+                    self._at(now_ns + LATENCY_NS, lambda at: self._take(label, at))
                 super().send(command, now_ns)
             case QueryOrder() | QueryAccount():
                 label = getattr(command, "client_order_id", "")
                 if not strikes("question-lost", label):
                     late_ns = self.faults.ns("answer-late", 0.3, 6.0) if strikes("answer-late", label) else 0
-                    self._at(now_ns + self._latency_ns, lambda at: self._answer(command, at, late_ns))
+                    self._at(now_ns + LATENCY_NS, lambda at: self._answer(command, at, late_ns))
             case QueryInstruments() if not strikes("listing-lost"):
                 late_ns = self.faults.ns("listing-late", 0.5, 8.0) if strikes("listing-late") else 0
-                self._at(now_ns + self._latency_ns + late_ns, lambda at: self._perform(command, at))
+                self._at(now_ns + LATENCY_NS + late_ns, lambda at: self._perform(command, at))
             case Resubscribe(row=row):
-                self._at(now_ns + self._latency_ns, lambda at: self.snapshot(row, at))
+                self._at(now_ns + LATENCY_NS, lambda at: self.snapshot(row, at))
 
     def _turned_away(self, command: Outgoing, now_ns: int) -> None:
         """The venue is in maintenance: an error page for orders, silence for questions."""
@@ -150,7 +150,7 @@ class FaultyVenue(FaultyMarket):
     def _create(self, command: Approved, order: CreateOrder, now_ns: int) -> None:
         faults, label, late_ns = self.faults, order.client_order_id, 0
         if refusal := self._refusal(order, now_ns):
-            self._tell(now_ns + self._latency_ns, lambda at: [CreateRefused(at, label, True, refusal)])
+            self._tell(now_ns + LATENCY_NS, lambda at: [CreateRefused(at, label, True, refusal)])
             return
         unknown = partial(_create_unknown, label)
         if faults.strikes("create-lost", label):
@@ -158,7 +158,7 @@ class FaultyVenue(FaultyMarket):
             return
         if faults.strikes("create-garbled", label):
             self._mute("create-garbled", label, now_ns)
-            self._tell(now_ns + self._latency_ns, lambda at: [unknown(at)])
+            self._tell(now_ns + LATENCY_NS, lambda at: [unknown(at)])
             if faults.dice("create-garbled").random() < 0.5:
                 return
         if faults.strikes("create-late", label):
@@ -173,7 +173,7 @@ class FaultyVenue(FaultyMarket):
         if order.reduce_only and faults.strikes("reduce-only-ignored", label):
             self._forgotten[label] = now_ns
         self.wire[label] = order
-        self._at(now_ns + self._latency_ns + late_ns, lambda at: self._perform(command, at))
+        self._at(now_ns + LATENCY_NS + late_ns, lambda at: self._perform(command, at))
 
     def _refusal(self, order: CreateOrder, now_ns: int) -> str:
         """Why the venue does not take an order it could take; "" where it does."""
@@ -216,7 +216,7 @@ class FaultyVenue(FaultyMarket):
         for order in self.exchange.orders_by_label(ACCOUNT, label):
             if order.state == "open":
                 instrument = self.exchange.instruments[order.instrument]
-                lots = order.left_lots if dice.random() < 0.5 else dice.randint(1, order.left_lots)
+                lots = order.left_lots if dice.random() < 0.3 else dice.randint(1, order.left_lots)
                 lots = max(lots, instrument.min_lots)
                 request = OrderRequest(
                     STRANGER, order.instrument, order.side.opposite, lots, order.price_ticks,
@@ -365,7 +365,8 @@ class FaultyVenue(FaultyMarket):
         return at < self._muted_until.get(event.client_order_id, 0)
 
     def _mute(self, fault: str, label: str, now_ns: int) -> None:
-        self._muted_until[label] = now_ns + self.faults.ns(fault, 0.5, 15.0)
+        within = (0.05, 1.5) if self.faults.dice(fault).random() < 0.3 else (0.5, 15.0)
+        self._muted_until[label] = now_ns + self.faults.ns(fault, *within)
 
 
 def _create_unknown(label: str, at: int) -> AnyEvent:

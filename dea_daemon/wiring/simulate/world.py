@@ -42,10 +42,11 @@ from dea_daemon.wiring.simulate.ending import settled
 from dea_daemon.wiring.simulate.faults import BY_NAME, NONE, Faults
 from dea_daemon.wiring.simulate.mishaps import Mishaps
 from dea_daemon.wiring.simulate.oracle import Oracle
-from dea_daemon.wiring.simulate.promises import promise
+from dea_daemon.wiring.simulate.promises import PromiseBroken, promise
 from dea_daemon.wiring.simulate.venue import STRANGER, FaultyVenue
 
 START_NS = 1_790_000_000 * NS_PER_S
+REST_STEP_NS = 10 * NS_PER_S
 GRID_NS = 100 * NS_PER_MS
 RESTLESS: dict[str, object] = {  # where faults are aimed, much is to be met
     "execution": {"order_type": "passive", "cross_after_ms": 500, "slice_usd": 10_000, "reconcile_every_ms": 1_000},
@@ -121,7 +122,8 @@ class World:
         if options:
             wide = {"max_underlying_usd": 1_800_000, "max_venue_usd": 1_900_000, "max_gross_usd": 2_000_000}
             self.sections.setdefault("guards", wide)
-        if self.faults.aims:
+        self.restless = bool(self.faults.aims)
+        if self.restless:
             self.sections = RESTLESS | self.sections
         self.ledger = Ledger()
         self.ledger_broken = False
@@ -354,8 +356,20 @@ class World:
         self.run(late_s)
         if self.oracle.liquidated:  # heard of only now: what was late is told by then
             self.resume()
-        self.run(seconds - late_s)
+        self._rest(seconds - late_s)
         settled(self.oracle)
+
+    def _rest(self, seconds: float) -> None:
+        """So long; where faults were aimed, of which there are many histories, only until all is well."""
+        end_ns = self.now_ns + int(seconds * NS_PER_S)
+        while self.restless and self.now_ns + REST_STEP_NS <= end_ns:
+            self.run(REST_STEP_NS / NS_PER_S)
+            try:
+                settled(self.oracle)
+            except PromiseBroken:
+                continue
+            return
+        self.run((end_ns - self.now_ns) / NS_PER_S)
 
     # --- by hand ---------------------------------------------------------------------------------
 

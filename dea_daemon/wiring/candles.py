@@ -1,0 +1,341 @@
+"""The live engine on years of candles, against the simulated venue in process.
+
+One bar after another. At its open the venue's books stand around the open; what was decided at the last close arrives
+there, as late as orders are. Within the bar prices go to the extreme that costs the position first, then to the other:
+margin is judged there, and resting orders fill where the price went through them. The engine hears of the bar at its
+close, an hour after its stamp, not before; funding is paid at its exact time, before the decision there.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dea_daemon.domain.commands import QueryAccount
+from dea_daemon.domain.errors import ConfigError, DataError
+from dea_daemon.domain.events import (
+    IndexUpdated,
+    MarkUpdated,
+    Operator,
+    OperatorSpoke,
+    QuoteUpdated,
+    RunStarted,
+)
+from dea_daemon.domain.instruments import (
+    AccountKey,
+    BoolArray,
+    FloatArray,
+    Instrument,
+    IntArray,
+    Kind,
+    Payoff,
+    Side,
+    Universe,
+)
+from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_MS
+from dea_daemon.research.candles import Candles, FundingRates, History, Market
+from dea_daemon.shell.backtest_settings import BacktestSettings
+from dea_daemon.shell.settings import Settings
+from dea_daemon.simvenue.exchange import Exchange
+from dea_daemon.wiring.in_process import InProcess
+from dea_daemon.wiring.paper import ACCOUNT, PaperVenue
+
+CASH = "USDT"
+NEVER_NS = 1 << 62
+ANY_LOTS = 1 << 50
+SHARES = np.array([1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0])  # of an hour's volume, a level of the book each
+LISTED = {"BTCUSDT": ("0.1", "0.001"), "ETHUSDT": ("0.01", "0.001")}  # tick and lot, as Binance lists them
+QUOTES = ("USDT", "USDC", "USD")
+STRESSED_RANGE = 4.0  # usual ranges
+
+
+class Bars(NamedTuple):
+    """N contracts on one grid of T bars; NaN where a contract has none. mark is of the close."""
+
+    step_ns: int
+    open_ns: IntArray
+    open: FloatArray  # [T, N]
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    volume: FloatArray
+    mark: FloatArray
+
+
+def underlying_of(symbol: str) -> str:
+    """BTC of BTCUSDT. ConfigError where it cannot be told."""
+    for quote in QUOTES:
+        if symbol.endswith(quote) and len(symbol) > len(quote):
+            return symbol[: -len(quote)]
+    raise ConfigError(f"venues.binanceusdm.instruments: {symbol}: not a symbol like BTCUSDT")
+
+
+def contract(symbol: str, price: float, settings: BacktestSettings) -> Instrument:
+    """A linear perpetual. Where nothing is known of it a lot is worth about a dollar, a tick a millionth of it."""
+    magnitude = math.floor(math.log10(price))
+    tick, lot = LISTED.get(symbol, (f"1e{magnitude - 5}", f"1e{-magnitude}"))
+    return Instrument(
+        venue="binanceusdm",
+        name=symbol,
+        kind=Kind.PERPETUAL,
+        payoff=Payoff.LINEAR,
+        underlying=underlying_of(symbol),
+        quote_currency=CASH,
+        settle_currency=CASH,
+        margin_pool=CASH,
+        contract_size=Decimal(1),
+        lot_size=Decimal(lot),
+        tick_size=Decimal(tick),
+        maker_fee=settings.maker_bp * 1e-4,
+        taker_fee=settings.taker_bp * 1e-4,
+    )
+
+
+def bars_of(history: History, symbols: Sequence[str], from_ns: int, to_ns: int) -> Bars:
+    """The perpetuals' candles on one grid. DataError where one has none, or they differ in step."""
+    found = [_candles(history, symbol) for symbol in symbols]
+    steps = {candles.step_ns for candles in found}
+    if len(steps) != 1:
+        raise DataError(f"candles of {', '.join(symbols)} have different steps")
+    (step_ns,) = steps
+    first = max(from_ns, min(int(c.open_ns[0]) for c in found)) // step_ns * step_ns
+    last = min(to_ns - step_ns, max(int(c.open_ns[-1]) for c in found))
+    if last < first:
+        raise DataError(f"no candle of {', '.join(symbols)} within the time asked for")
+    open_ns = np.arange(first, last + 1, step_ns, dtype=np.int64)
+    columns = [_on_grid(open_ns, c) for c in found]
+    marks = [_mark(history, symbol, open_ns, c) for symbol, c in zip(symbols, columns, strict=True)]
+    o, h, low, c, v = (np.stack([column[k] for column in columns], axis=1) for k in range(5))
+    return Bars(step_ns, open_ns, o, h, low, c, v, np.stack(marks, axis=1))
+
+
+def _candles(history: History, symbol: str) -> Candles:
+    for market, candles in history.candles.items():
+        if market.kind == "perp" and market.symbol == symbol:
+            return candles
+    there = sorted(str(m.symbol) for m in history.candles if m.kind == "perp")
+    raise DataError(f"no candles of the perpetual {symbol}; there are {', '.join(there) or 'none'}")
+
+
+def _on_grid(open_ns: IntArray, candles: Candles) -> list[FloatArray]:
+    """open, high, low, close, volume [T]; NaN where there is no candle."""
+    at = np.searchsorted(candles.open_ns, open_ns)
+    at[at == len(candles.open_ns)] = 0
+    there = candles.open_ns[at] == open_ns
+    return [
+        np.where(there, column[at], np.nan)
+        for column in (candles.open, candles.high, candles.low, candles.close, candles.volume)
+    ]
+
+
+def _mark(history: History, symbol: str, open_ns: IntArray, columns: list[FloatArray]) -> FloatArray:
+    """[T] the venue's mark at each close; the last trade where it was not recorded."""
+    for market, candles in history.candles.items():
+        if market == Market(market.venue, "mark", symbol) and candles.step_ns == open_ns[1:2] - open_ns[:1]:
+            mark = _on_grid(open_ns, candles)[3]
+            return np.where(np.isfinite(mark), mark, columns[3])
+    return columns[3]
+
+
+class Bar(NamedTuple):
+    """What the engine was told at one close, and what the venue says of the account."""
+
+    at_ns: int
+    price: FloatArray  # [N]
+    equity_usd: float
+    lots: IntArray  # [N]
+
+
+class CandleRun:
+    """One run over `bars`. `live_ns` is when it begins to trade; what comes before is watched."""
+
+    def __init__(
+        self,
+        bars: Bars,
+        funding: dict[str, FundingRates],
+        settings: Settings,
+        symbols: Sequence[str],
+        live_ns: int,
+        *,
+        seed: int = 7,
+        tape: Path | None = None,
+    ) -> None:
+        self.bars, self.live_ns, self.assumed = bars, live_ns, settings.backtest
+        self._dice = np.random.default_rng(seed)
+        first = [bars.close[np.isfinite(bars.close[:, n]), n] for n in range(len(symbols))]
+        contracts = [contract(s, float(p[0]), settings.backtest) for s, p in zip(symbols, first, strict=True)]
+        self.universe = Universe((AccountKey("binanceusdm", "backtest"),), tuple((0, c) for c in contracts))
+        self.names = [c.name for c in contracts]
+        self._tick = np.array([float(c.tick_size) for c in contracts])
+        self._lot = np.array([c.lot_value for c in contracts])
+        self._funding = [_by_time(funding.get(symbol)) for symbol in symbols]
+        self._sigma = np.full(len(symbols), 0.01)  # usual range of a bar, as a fraction
+        start_ns = int(bars.open_ns[0])
+        self.exchange = Exchange.replayed(contracts, start_ns)
+        self.exchange.open_account(ACCOUNT, {CASH: settings.backtest.capital_usd})
+        self.paper = PaperVenue(self.exchange, self.universe, 0, int(settings.backtest.latency_ms * NS_PER_MS))
+        self.run = InProcess(self._started(settings, start_ns), self.paper, tape)
+        self.paper.open(start_ns, beats=False)
+        self.run.tick_ns = NEVER_NS
+
+    def _started(self, settings: Settings, now_ns: int) -> RunStarted:
+        rows = zip(self.universe.account.tolist(), self.universe.instruments, strict=True)
+        return RunStarted(
+            ts_recv_ns=now_ns,
+            run_id="backtest",
+            utc_ns=now_ns,
+            epoch=1,
+            armed=False,
+            accounts=self.universe.accounts,
+            rows=tuple(rows),
+            parameters=settings.parameters.model_dump_json(),
+            currencies=(CASH,),
+        )
+
+    # --- one bar after another -------------------------------------------------------------------
+
+    def live(self) -> Iterator[int]:
+        """Live through the bars; yields the index of each after its decision."""
+        for t in range(len(self.bars.open_ns)):
+            self._bar(t)
+            yield t
+
+    def _bar(self, t: int) -> None:
+        bars, exchange, run = self.bars, self.exchange, self.run
+        open_ns = int(bars.open_ns[t])
+        close_ns = open_ns + bars.step_ns
+        latency_ns = self._latency_ns(t)
+        self.paper.be_away(latency_ns)
+        before_close_ns = close_ns - 3 * latency_ns - NS_PER_MS
+        exchange.set_time(open_ns)
+        self._quote(t, bars.open[t])
+        if self.assumed.intrabar and self._at_stake():
+            run.catch_up(open_ns + bars.step_ns // 3)
+            for k, price in enumerate(self._extremes(t), 1):
+                run.catch_up(min(open_ns + k * bars.step_ns // 3, before_close_ns))
+                exchange.set_time(open_ns + k * bars.step_ns // 3)
+                self._trade_through(t, price)
+        run.catch_up(before_close_ns)
+        exchange.set_time(before_close_ns)
+        self._quote(t, bars.close[t])
+        self.paper.beat(before_close_ns)
+        self.paper.send(QueryAccount(0, before_close_ns // NS_PER_MS - 1), before_close_ns)
+        run.catch_up(close_ns - 1)
+        exchange.set_time(close_ns)
+        self._pay_funding(close_ns)
+        self._tell(t, close_ns)
+        if close_ns >= self.live_ns and not run.state.account.armed:
+            run.fold(OperatorSpoke(close_ns, Operator.ARM, "backtest"))
+        run.tick(close_ns, "bar")
+        run.tick_ns = NEVER_NS
+
+    def _latency_ns(self, t: int) -> int:
+        """Drawn anew for each bar, longer in a wild one."""
+        assumed, spread = self.assumed, self.bars.high[t] / self.bars.low[t] - 1.0
+        known = np.isfinite(spread)
+        wild = bool((spread[known] > STRESSED_RANGE * self._sigma[known]).any())
+        self._sigma[known] += 0.02 * (spread[known] - self._sigma[known])
+        drawn = assumed.latency_ms * math.exp(assumed.latency_spread * self._dice.standard_normal())
+        most_ns = self.bars.step_ns // 20
+        return min(int(drawn * (assumed.latency_stress if wild else 1.0) * NS_PER_MS), most_ns)
+
+    def _at_stake(self) -> bool:
+        """Whether anything can happen within a bar: something is held, or rests."""
+        account = self.run.state.account
+        return bool(account.position_lots.any() or account.orders.live())
+
+    def _extremes(self, t: int) -> tuple[FloatArray, FloatArray]:
+        """The prices that cost what is held, and the other ends."""
+        bars, long = self.bars, self.run.state.account.position_lots >= 0
+        return np.where(long, bars.low[t], bars.high[t]), np.where(long, bars.high[t], bars.low[t])
+
+    # --- the venue's market ----------------------------------------------------------------------
+
+    def _quote(self, t: int, price: FloatArray) -> None:
+        """Books around `price` [N], and marks there."""
+        half = self.assumed.half_spread_bp * 1e-4
+        for n, at in enumerate(price.tolist()):
+            if not at > 0.0:
+                continue
+            tick = self._tick[n]
+            bid = max(math.floor(at * (1.0 - half) / tick + 1e-9), 1)
+            ask = max(math.ceil(at * (1.0 + half) / tick - 1e-9), bid + 1)
+            self.exchange.replace_book(self.names[n], *self._levels(t, n, bid, ask))
+            self.exchange.set_mark(self.names[n], at, at)
+
+    def _levels(self, t: int, n: int, bid: int, ask: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Depth such that taking a share q of the last bar's volume costs Y·σ·√q on the average: the price at the
+        margin is half as much again. Source: the square-root law of impact, QUANT F."""
+        volume = self.bars.volume[max(t - 1, 0), n] / self._lot[n]
+        if not (self.assumed.impact > 0.0 and volume > 0.0):
+            return [(bid, ANY_LOTS)], [(ask, ANY_LOTS)]
+        lots = np.maximum(np.diff(SHARES, prepend=0.0) * volume, 1.0).astype(np.int64).tolist()
+        away = 1.5 * self.assumed.impact * self._sigma[n] * np.sqrt(SHARES)
+        bids = np.maximum(np.floor(bid * (1.0 - away)), 1).astype(np.int64).tolist()
+        asks = np.ceil(ask * (1.0 + away)).astype(np.int64).tolist()
+        return list(dict(zip(bids, lots, strict=True)).items()), list(dict(zip(asks, lots, strict=True)).items())
+
+    def _trade_through(self, t: int, price: FloatArray) -> None:
+        """The price goes to `price` [N]: resting orders it went through fill, by a share of the bar's volume; one at
+        that very price does not, as others stood before it. Margin is judged at the mark there."""
+        for n, at in enumerate(price.tolist()):
+            if not at > 0.0:
+                continue
+            name, ticks = self.names[n], at / self._tick[n]
+            if self.exchange.open_orders(ACCOUNT, name):
+                share = self.assumed.max_volume_share * self.bars.volume[t, n] / self._lot[n]
+                lots = max(int(share), 1)
+                self.exchange.public_trade(name, Side.SELL, math.floor(ticks) + 1, lots)
+                self.exchange.public_trade(name, Side.BUY, max(math.ceil(ticks) - 1, 1), lots)
+            self.exchange.set_mark(name, at, at)
+
+    def _pay_funding(self, now_ns: int) -> None:
+        """What is due by now, at its exact time and the mark there."""
+        for n, (times, rates) in enumerate(self._funding):
+            while times and times[-1] <= now_ns:
+                at_ns, rate = times.pop(), rates.pop()
+                if at_ns > now_ns - self.bars.step_ns:
+                    self.exchange.pay_funding(self.names[n], rate)
+
+    def _tell(self, t: int, now_ns: int) -> None:
+        """The close, as the engine hears of it."""
+        half, bars = self.assumed.half_spread_bp * 1e-4, self.bars
+        for n, close in enumerate(bars.close[t].tolist()):
+            if not close > 0.0:
+                continue
+            tick, mark = self._tick[n], float(bars.mark[t, n])
+            bid = max(math.floor(close * (1.0 - half) / tick + 1e-9), 1) * tick
+            ask = max(math.ceil(close * (1.0 + half) / tick - 1e-9) * tick, bid + tick)
+            self.run.fold(IndexUpdated(now_ns, now_ns, 0, self.universe.instruments[n].underlying, mark))
+            self.run.fold(MarkUpdated(now_ns, now_ns, n, mark, mark))
+            self.run.fold(QuoteUpdated(now_ns, now_ns, n, bid, float(ANY_LOTS), ask, float(ANY_LOTS)))
+
+    # --- what it came to -------------------------------------------------------------------------
+
+    def bar(self, t: int) -> Bar:
+        """The account at the close of bar `t`, by the venue."""
+        lots = np.zeros(len(self.names), dtype=np.int64)
+        for held in self.exchange.positions(ACCOUNT):
+            lots[self.names.index(held.instrument)] = held.lots
+        equity = self.exchange.summary(ACCOUNT, CASH).equity
+        return Bar(int(self.bars.open_ns[t]) + self.bars.step_ns, self.bars.close[t], equity, lots)
+
+
+def _by_time(rates: FundingRates | None) -> tuple[list[int], list[float]]:
+    """Latest first, so that the next one is at the end."""
+    if rates is None:
+        return [], []
+    return rates.at_ns[::-1].tolist(), rates.rate[::-1].tolist()
+
+
+def span(settings: Settings, from_ns: int) -> int:
+    """Where the history must begin so that the engine is warm by `from_ns`."""
+    return from_ns - int(settings.backtest.warm_up_days * NS_PER_DAY)
+
+
+def missing(bars: Bars) -> BoolArray:
+    """[T] bars in which some contract has no candle."""
+    return np.asarray(np.isnan(bars.close).any(axis=1), dtype=np.bool_)

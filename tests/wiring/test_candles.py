@@ -1,0 +1,204 @@
+"""The live engine on candles: nothing known before its close, everything paid at its time, the same run every time."""
+
+import dataclasses
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from dea_daemon.domain.errors import ConfigError, DataError
+from dea_daemon.domain.events import DecisionDue
+from dea_daemon.research.candles import Candles, FundingRates, History, Market
+from dea_daemon.research.record import Record
+from dea_daemon.shell.settings import Settings, load
+from dea_daemon.shell.tape_reader import TapeReader
+from dea_daemon.wiring import candles
+from dea_daemon.wiring.history import backtest_history
+from dea_daemon.wiring.replay import replay_tape
+from tests.house import ROOT
+
+HOUR = 3_600_000_000_000
+DAY = 24 * HOUR
+START = 1_600_000_000_000_000_000 // DAY * DAY
+WARM_DAYS, DAYS = 10, 12
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    found = load(ROOT / "config/backtest-voltarget.yaml", {})
+    return found.model_copy(update={"backtest": found.backtest.model_copy(update={"warm_up_days": WARM_DAYS})})
+
+
+def walk(seed: int, price: float, bars: int = (WARM_DAYS + DAYS) * 24, vol: float = 0.008) -> Candles:
+    """Hourly candles of a random walk that is continuous over their edges."""
+    dice = np.random.default_rng(seed)
+    close = price * np.exp(np.cumsum(dice.normal(0.0, vol, bars)))
+    open_ = np.concatenate(([price], close[:-1]))
+    high, low = np.maximum(open_, close) * 1.002, np.minimum(open_, close) * 0.998
+    at = START - WARM_DAYS * DAY + HOUR * np.arange(bars, dtype=np.int64)
+    return Candles(HOUR, at, open_, high, low, close, np.full(bars, 1e4))
+
+
+def history(*, funding: float = 0.0, **changed: Candles) -> History:
+    """BTC and ETH, and funding every eight hours."""
+    made = {"BTCUSDT": walk(1, 20_000.0), "ETHUSDT": walk(2, 500.0)} | changed
+    at = START - WARM_DAYS * DAY + 8 * HOUR * np.arange(1, 3 * (WARM_DAYS + DAYS), dtype=np.int64)
+    rates = FundingRates(at, np.full(len(at), funding))
+    return History(
+        {Market("binance", "perp", symbol): c for symbol, c in made.items()},
+        {("binance", symbol): rates for symbol in made} if funding else {},
+    )
+
+
+def lived(of: History, settings: Settings, **more) -> Record:
+    record, _ = backtest_history(
+        of, settings, START, START + DAYS * DAY, seed=more.pop("seed", 7), tape=more.pop("tape", None), show=False
+    )
+    return record
+
+
+def with_backtest(settings: Settings, **changes) -> Settings:
+    return settings.model_copy(update={"backtest": settings.backtest.model_copy(update=changes)})
+
+
+def with_fixed(settings: Settings, delta_usd: float) -> Settings:
+    """BTC alone, at a fixed exposure that is hardly ever touched again."""
+    target = {"BTC": {"kind": "fixed", "delta_usd": delta_usd, "band_usd": 0.5 * abs(delta_usd)}}
+    allocator = settings.allocator.model_validate({"targets": target})
+    return settings.model_copy(update={"allocator": allocator})
+
+
+# --- what is known when -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [1, 5 * 24 + 7])
+def test_noise_after_a_moment_changes_nothing_before_it(settings, after):
+    """Candles that open at or after the moment are others, in each of their figures."""
+    was = history()
+    cut = WARM_DAYS * 24 + after
+    spoiled = {}
+    for market, c in was.candles.items():
+        noise = np.random.default_rng(5).uniform(0.5, 2.0, len(c.open_ns) - cut)
+        columns = {}
+        for name in ("open", "high", "low", "close", "volume"):
+            column = getattr(c, name).copy()
+            column[cut:] *= noise
+            columns[name] = column
+        spoiled[market.symbol] = c._replace(**columns)
+    now = history(**spoiled)
+    one, other = lived(was, settings), lived(now, settings)
+    same = after  # decisions at closes up to the moment itself
+    for column in ("target_usd", "exposure_usd", "annual_vol", "equity_usd", "turnover_usd"):
+        np.testing.assert_array_equal(getattr(one, column)[:same], getattr(other, column)[:same], err_msg=column)
+    assert not np.array_equal(one.target_usd[same:], other.target_usd[same:])
+    early = [t for t in one.trades if t.at_ns <= START + after * HOUR]
+    assert early == [t for t in other.trades if t.at_ns <= START + after * HOUR]
+
+
+def test_a_planted_look_ahead_is_caught(settings, monkeypatch):
+    """An engine that is told the next close: the test above would see it."""
+    honest = candles.CandleRun._tell
+
+    def told_early(self, t, now_ns):
+        honest(self, min(t + 1, len(self.bars.open_ns) - 1), now_ns)
+
+    monkeypatch.setattr(candles.CandleRun, "_tell", told_early)
+    with pytest.raises(AssertionError):
+        test_noise_after_a_moment_changes_nothing_before_it(settings, 5 * 24 + 7)
+
+
+def test_a_decision_is_filled_at_the_next_open_and_never_at_its_own_close(settings):
+    gap = history().candles[Market("binance", "perp", "BTCUSDT")]
+    jump = gap._replace(open=gap.open * 1.001, high=gap.high * 1.002)  # every open is above the close before
+    record = lived(history(BTCUSDT=jump), with_fixed(settings, 100_000.0))
+    first = record.trades[0]
+    assert first.price == pytest.approx(first.arrival * 1.001 * 1.0001, rel=1e-4)
+    assert first.at_ns > START and record.slippage_usd[-1] > 0.0
+
+
+# --- what is paid -----------------------------------------------------------------------------------------------
+
+
+def test_a_held_position_makes_what_the_price_makes_and_pays_what_it_must(settings):
+    record = lived(history(funding=0.0001), with_fixed(settings, 100_000.0))
+    made = record.equity_usd[-1] - record.capital_usd
+    parts = record.market_usd[-1].sum() + record.funding_usd[-1] - record.fees_usd[-1] - record.slippage_usd[-1]
+    assert made == pytest.approx(parts, abs=1e-6)
+    bought = [t for t in record.trades if t.side > 0]
+    assert record.fees_usd[-1] == pytest.approx(sum(t.notional_usd for t in record.trades) * 5e-4)
+    assert len(record.trades) == len(bought) == 1
+    amount = bought[0].amount
+    price = record.price[:, 0]
+    paid = [amount * price[t] * 0.0001 for t, at in enumerate(record.at_ns) if at % (8 * HOUR) == 0 and t > 0]
+    assert record.funding_usd[-1] == pytest.approx(-sum(paid), rel=1e-9)
+
+
+def test_funding_is_paid_by_who_holds_before_the_decision_at_its_time(settings):
+    """The first decision trades at eight in the morning, when funding is due: it pays none."""
+    record = lived(history(funding=0.01), with_fixed(settings, 100_000.0))
+    assert START % (8 * HOUR) == 0
+    until = int(np.searchsorted(record.at_ns, START + 8 * HOUR))
+    assert record.funding_usd[until - 1] == pytest.approx(0.0, abs=1e-6)
+    assert record.funding_usd[until] < -900.0
+
+
+def test_within_a_bar_the_price_goes_against_the_position_first_and_margin_is_judged_there(settings):
+    """A low far below both open and close liquidates; without the path within bars nothing is seen of it."""
+    calm = walk(1, 20_000.0, vol=0.0005)
+    low = calm.low.copy()
+    low[WARM_DAYS * 24 + 100] *= 0.5
+    deep = history(BTCUSDT=calm._replace(low=low))
+    high_leverage = with_fixed(with_backtest(settings, capital_usd=100_000.0), 300_000.0)
+    hit = lived(deep, high_leverage)
+    assert any("liquidated" in note for note in hit.notes)
+    assert hit.equity_usd[-1] < 0.6 * hit.capital_usd
+    missed = lived(deep, with_backtest(high_leverage, intrabar=False, capital_usd=100_000.0))
+    assert not missed.notes
+
+
+def test_impact_costs_more_the_larger_the_order(settings):
+    small, large = (
+        lived(history(), with_fixed(with_backtest(settings, impact=1.0, capital_usd=1e8), usd)) for usd in (1e4, 4e6)
+    )
+    none = lived(history(), with_fixed(with_backtest(settings, capital_usd=1e8), 4e6))
+    cost = [r.trades[0].price / r.trades[0].arrival - 1.0 for r in (none, small, large)]
+    assert 0.5e-4 < cost[0] < 1.5e-4  # the half spread
+    assert cost[0] <= cost[1] + 1e-5 < cost[2]
+
+
+# --- the run ----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_is_the_same_run_and_its_tape_replays_in_the_live_engine(settings, tmp_path):
+    tape = tmp_path / "run.tape"
+    one, again = lived(history(), settings, tape=tape), lived(history(), settings)
+    np.testing.assert_array_equal(one.equity_usd, again.equity_usd)
+    assert one.trades == again.trades
+    replayed = replay_tape(tape)
+    assert replayed.decisions > DAYS * 24 and replayed.differences == 0
+
+
+def test_what_is_not_there_is_left_alone_and_said(settings):
+    whole = history().candles[Market("binance", "perp", "ETHUSDT")]
+    gap = slice(WARM_DAYS * 24 + 30, WARM_DAYS * 24 + 60)
+    keep = np.ones(len(whole.open_ns), dtype=bool)
+    keep[gap] = False
+    holed = Candles(HOUR, *(getattr(whole, name)[keep] for name in Candles._fields[1:]))
+    record = lived(history(ETHUSDT=holed), settings)
+    assert any("30 of" in note for note in record.notes)
+    there = {t.at_ns for t in record.trades if t.symbol == "ETHUSDT"}
+    lost = START + 30 * HOUR, START + 60 * HOUR
+    assert not [at for at in there if lost[0] + HOUR < at < lost[1]]
+    assert np.isfinite(record.equity_usd).all()
+
+
+def test_a_history_without_what_is_asked_for_says_so(settings):
+    only_btc = History({Market("binance", "perp", "BTCUSDT"): walk(1, 20_000.0)}, {})
+    with pytest.raises(DataError, match="ETHUSDT; there are BTCUSDT"):
+        lived(only_btc, settings)
+    with pytest.raises(DataError, match="within the time"):
+        backtest_history(history(), settings, START + 900 * DAY, START + 901 * DAY, seed=1, tape=None, show=False)
+    with pytest.raises(ConfigError, match="not a symbol like"):
+        candles.underlying_of("BTC-PERPETUAL")
