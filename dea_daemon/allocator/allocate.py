@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dea_daemon.allocator.band import crossing_cost, hedge_rows
 from dea_daemon.allocator.target import aim
 from dea_daemon.domain.decisions import Forecast, Target, View
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
@@ -22,10 +23,9 @@ def allocate(
 
     `instrument_cap_usd` bounds |notional| per contract so that what one cannot hold goes to the next.
     """
-    exposure, band = aim(view, forecast, params)
+    exposure, band, inner = aim(view, forecast, params)
     distance = view.delta_usd - exposure
     outside = np.abs(distance) > band
-    inner = params.band_inner * band
     active = outside | (rebalancing & (np.abs(distance) > inner))
     change = np.where(active, np.copysign(inner, distance) - distance, 0.0)
     lots = view.position_lots.copy()
@@ -58,13 +58,10 @@ def cost_per_usd(view: View, direction: float, params: AllocatorParameters) -> F
     The cost of crossing, even for passive orders: those that are not filled cross in the end, and a wide
     spread is no bargain because it could be earned.
     """
-    mid = 0.5 * (view.bid_price + view.ask_price)
-    with np.errstate(invalid="ignore", divide="ignore"):  # an option nobody quotes
-        half_spread = 0.5 * (view.ask_price - view.bid_price) / mid
     rate_8h = np.where(np.isnan(view.funding_rate_8h), 0.0, view.funding_rate_8h)
     funding = rate_8h * direction * params.expected_hold_h / 8.0
     at_work = (view.working_buy_lots if direction > 0 else view.working_sell_lots) > 0
-    return view.universe.taker_fee + half_spread + funding - at_work * (params.switch_bp * 1e-4)
+    return crossing_cost(view) + funding - at_work * (params.switch_bp * 1e-4)
 
 
 def distribute(
@@ -75,11 +72,7 @@ def distribute(
     First contracts whose position shrinks by it, then the others, each by cost; rounded towards less.
     """
     direction = 1 if change_usd > 0 else -1
-    # Fresh rows are priced, so nothing below is NaN.
-    universe = view.universe
-    hedges = universe.tradable & (universe.underlying == u) & ~universe.option & ~universe.spot
-    # One that fades in its settlement average costs its whole fee for a part of the delta, and is gone soon.
-    rows = np.flatnonzero(hedges & view.fresh & (view.delta_per_lot > 0) & (view.settling > 0.5))
+    rows = hedge_rows(view, u)
     rows = rows[np.argsort(cost_per_usd(view, direction, params)[rows], kind="stable")]
     per_lot, towards = view.delta_per_lot[rows], view.position_lots[rows] * direction
     expiry = view.universe.expiry_ns[rows]

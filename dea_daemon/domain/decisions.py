@@ -64,7 +64,7 @@ class View:
     greeks_off: BoolArray
     pinned: BoolArray
     settling: FloatArray
-    peg: FloatArray  # [N] USD price of the stablecoin a row settles or is quoted in; 1 where it is none, or unheard
+    peg: FloatArray  # [N] USD price of the stablecoin a row settles in; 1 where it is none, or unheard
     shut: BoolArray  # [N] the venue takes no orders there, or changed its lots or ticks since the start
     # account [N], [K]
     position_lots: IntArray

@@ -14,15 +14,16 @@ from dea_daemon.domain.parameters import ForecastParameters
 BLOCK_NS = 3_600 * NS_PER_S
 A_DAY, A_WEEK, A_MONTH = 24, 168, 720  # blocks
 PRIOR_WEIGHTS = np.array([0.0, 0.4, 0.35, 0.2])  # what is published is near; the rest goes to the prior volatility
-RIDGE = 10.0  # strength of these, in days seen at one unit of each regressor
-PRIOR_SMEAR, SMEAR_DAYS, SMEAR_MOST = 1.25, 30.0, 10.0  # mean of outcome over exp(fit); a day counts as no more than so
+RIDGE = 50.0  # strength of these, in days seen at one unit of each regressor
+PRIOR_SMEAR, SMEAR_DAYS, SMEAR_MOST = 1.3, 30.0, 10.0  # mean of outcome over exp(fit); a day counts as no more than so
 LEARN_FROM_DAYS = 15.0  # covered of the month
+CLIP = 2.0  # times what the fast estimate lets a return count: there a jump rules an hour, here it is one of many
 
 
 class HarMemory:
     """A month of hourly blocks of U underlyings, and the regressions.
 
-    squares, days [720, U]: squared returns, and the time they span; block b lies in row b % 720. gram [U, 4, 4] and
+    seen [720, 2, U]: squared returns, and the days they span; block b lies in row b % 720. gram [U, 4, 4] and
     moment [U, 4] are the normal equations of `weights` [U, 4] (constant, day, week, month). `asked` [U, 4] holds
     yesterday's regressors, NaN where not to be learned from, until the outcome is known. `variance` [U] is the
     forecast, 1/day; `covered_days` [U] is how much of the last month was seen.
@@ -32,7 +33,7 @@ class HarMemory:
         u = underlyings
         self.last_price: FloatArray = np.full(u, np.nan)
         self.last_ns, self.block = 0, 0
-        self.squares, self.days = np.zeros((A_MONTH, u)), np.zeros((A_MONTH, u))
+        self.seen = np.zeros((A_MONTH, 2, u))
         self.asked, self.asked_block = np.full((u, 4), np.nan), 0
         self.gram = np.tile(RIDGE * np.eye(4), (u, 1, 1))
         self.moment = np.tile(RIDGE * PRIOR_WEIGHTS, (u, 1))
@@ -42,9 +43,7 @@ class HarMemory:
         self.covered_days = np.zeros(u)
 
 
-def observe(
-    memory: HarMemory, now_ns: int, price: FloatArray, most: FloatArray, params: ForecastParameters
-) -> int:
+def observe(memory: HarMemory, now_ns: int, price: FloatArray, most: FloatArray, params: ForecastParameters) -> int:
     """Take a return if the grid's next point has come: its time since the last one, ns, else 0.
 
     `price` [U] USD, NaN where unknown: no return is made across it. `most` [U] bounds |return|, 1/√day.
@@ -67,13 +66,12 @@ def _count(memory: HarMemory, now_ns: int, elapsed_ns: int, returns: FloatArray,
     """Into the block where the middle of the step lies: a return that ends with the hour belongs to it."""
     block = (now_ns - elapsed_ns // 2) // BLOCK_NS
     entered = np.arange(max(memory.block + 1, block - A_MONTH + 1), block + 1) % A_MONTH
-    memory.squares[entered] = memory.days[entered] = 0.0
+    memory.seen[entered] = 0.0
     memory.block = block
     days = elapsed_ns / NS_PER_DAY
     known = np.isfinite(returns) & (days <= 1.0)  # of what happened in a longer gap one return tells next to nothing
-    capped = np.minimum(np.abs(np.where(known, returns, 0.0)), most * np.sqrt(days))
-    memory.squares[block % A_MONTH] += capped**2
-    memory.days[block % A_MONTH] += known * days
+    capped = np.minimum(np.abs(np.where(known, returns, 0.0)), CLIP * most * np.sqrt(days))
+    memory.seen[block % A_MONTH] += (capped**2, known * days)
 
 
 def realised(memory: HarMemory, params: ForecastParameters) -> tuple[FloatArray, FloatArray]:
@@ -81,18 +79,18 @@ def realised(memory: HarMemory, params: ForecastParameters) -> tuple[FloatArray,
 
     What is missing of a window counts at the rate of the next longer one: a gap thins the evidence, it is no calm.
     """
-    order = np.arange(memory.block, memory.block - A_MONTH, -1) % A_MONTH
-    spans = (A_DAY, A_WEEK, A_MONTH)
-    squares, covered = (
-        np.array([blocks[order[:span]].sum(axis=0) for span in spans]) for blocks in (memory.squares, memory.days)
-    )
-    prior = params.prior_annual_vol**2 / DAYS_PER_YEAR
-    seen = covered[2] > 0.0
-    month = np.where(seen, squares[2] / np.where(seen, covered[2], 1.0), prior)
+    newest = memory.seen[np.arange(memory.block, memory.block - A_WEEK, -1) % A_MONTH]
+    windows = np.array([newest[:A_DAY].sum(axis=0), newest.sum(axis=0), memory.seen.sum(axis=0)])
+    squares, covered = windows[:, 0], windows[:, 1]
+    month = np.where(covered[2] > 0.0, squares[2] / np.maximum(covered[2], 1e-9), _prior(params))
     week = _filled(squares[1], covered[1], 7.0, month)
     rates = np.array([_filled(squares[0], covered[0], 1.0, week), week, month])
     floor, cap = params.vol_floor**2 / DAYS_PER_YEAR, params.vol_cap**2 / DAYS_PER_YEAR
     return np.clip(rates, floor, cap), covered
+
+
+def _prior(params: ForecastParameters) -> float:
+    return params.prior_annual_vol**2 / DAYS_PER_YEAR
 
 
 def _filled(squares: FloatArray, covered: FloatArray, days: float, rate: FloatArray) -> FloatArray:
@@ -102,7 +100,7 @@ def _filled(squares: FloatArray, covered: FloatArray, days: float, rate: FloatAr
 
 def _regressors(rates: FloatArray, params: ForecastParameters) -> FloatArray:
     """[U, 4]: one, and log rates over the prior's, so that the constant has a prior of zero."""
-    logs = np.log(rates * DAYS_PER_YEAR / params.prior_annual_vol**2)
+    logs = np.log(rates / _prior(params))
     return np.column_stack([np.ones(rates.shape[1]), *logs])
 
 
@@ -130,4 +128,4 @@ def _variance(memory: HarMemory, rates: FloatArray, params: ForecastParameters) 
     """[U] 1/day expected over the next day."""
     logs = np.einsum("uk,uk->u", _regressors(rates, params), memory.weights)
     smear = memory.smear_sum / memory.smear_days
-    return np.asarray(np.exp(logs) * smear * params.prior_annual_vol**2 / DAYS_PER_YEAR)
+    return np.asarray(np.exp(logs) * smear * _prior(params))

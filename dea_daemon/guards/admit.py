@@ -177,17 +177,19 @@ def _over_exposed(permit: Permit, book: Book, order: CreateOrder) -> Clip | None
 
     An order that reduces a breach is not refused by a limit of lower priority.
     """
-    excused = False
-    for limit, before, wanted, allowed in _measured(book, order):
+    excused, reduces, last = False, False, ""
+    for limit, before, wanted, allowed, falls in _measured(book, order):
+        if limit != last:  # a breach of one side excuses nothing on the other
+            excused, last = excused or reduces, limit
         # `<=` twice, so that NaN on either side refuses.
         if not (wanted <= allowed or wanted <= before) and not excused:
             return _clip(permit, order, limit, wanted, allowed, "worst combination of working orders")
-        reduces = shrinks_exposure if limit == "net" else shrinks_position
-        excused = excused or (before > allowed and reduces(book, order))
+        nearer = shrinks_exposure if limit == "net" else shrinks_position
+        reduces = reduces or (before > allowed and falls and nearer(book, order))
     return None
 
 
-def _measured(book: Book, order: CreateOrder) -> Iterator[tuple[str, float, float, float]]:
+def _measured(book: Book, order: CreateOrder) -> Iterator[tuple[str, float, float, float, bool]]:
     """(limit, use before, use with the order, allowed), in order of priority; of lines, those it bears on."""
     m, sign = book.at[order.row], order.side.sign
     losses = book.losses_usd()
@@ -197,15 +199,19 @@ def _measured(book: Book, order: CreateOrder) -> Iterator[tuple[str, float, floa
     after = copy(book)
     after.buys, after.sells = book.buys.copy(), book.sells.copy()
     after.add(m, order.side, order.lots)
+    filled = book.held.copy()
+    filled[m] += sign * order.lots
+    alone = book.losses_of(filled)  # by itself, as an excuse must be
     for limit, wanted in after.losses_usd().items():
-        yield limit, losses[limit], wanted, float(getattr(book.cap, limit))
+        falls = alone[limit] < book.held_losses_usd[limit]
+        yield limit, losses[limit], wanted, float(getattr(book.cap, limit)), falls
     for at in np.flatnonzero(book.per_lot[:, m] != 0.0):
         change, cap = sign * order.lots * float(book.per_lot[at, m]), float(book.line_cap[at])
         limit = book.lines.limit[at]
-        yield limit, float(high[at]), float(high[at] + np.maximum(change, 0.0)), cap
-        yield limit, -float(low[at]), -float(low[at] + np.minimum(change, 0.0)), cap
+        yield limit, float(high[at]), float(high[at] + np.maximum(change, 0.0)), cap, change < 0.0
+        yield limit, -float(low[at]), -float(low[at] + np.minimum(change, 0.0)), cap, change > 0.0
     then_usd = after.instrument_usd()
-    yield "instrument", float(usd[m]), float(then_usd[m]), book.cap.instrument
+    yield "instrument", float(usd[m]), float(then_usd[m]), book.cap.instrument, True
     then = after.sums_usd(then_usd)
     for at in np.flatnonzero(book.member[:, m]):
-        yield book.sums.key[at][0], float(sums[at]), float(then[at]), float(book.sum_cap[at])
+        yield book.sums.key[at][0], float(sums[at]), float(then[at]), float(book.sum_cap[at]), True

@@ -82,10 +82,10 @@ def _each(book: Book, lots: IntArray, params: GuardParameters) -> Iterator[tuple
 def _to_margin(book: Book, lots: IntArray, use: FloatArray, params: GuardParameters) -> IntArray:
     """A pool in danger: its positions come down alike, so that what hedges what still does, until the use that is
     allowed holds."""
-    share = np.where(use > params.max_margin_danger, params.max_margin_use / use, 1.0)
+    danger = use > params.max_margin_danger  # what is not known cuts nothing
+    share = np.where(danger, params.max_margin_use / np.maximum(use, params.max_margin_danger), 1.0)
     goal = np.trunc(book.held * share).astype(np.int64)
-    cut = np.clip(lots, np.minimum(goal, 0), np.maximum(goal, 0))
-    return np.where(use > params.max_margin_danger, cut, lots)
+    return np.where(danger, np.clip(lots, np.minimum(goal, 0), np.maximum(goal, 0)), lots)
 
 
 def _to_instrument(book: Book, lots: IntArray) -> IntArray:

@@ -46,7 +46,9 @@ def caps(view: View, params: GuardParameters) -> Caps:
 
     def least(usd: float | None, leverage: float | None = None) -> float:
         absolute = np.inf if usd is None else usd
-        return float(absolute if leverage is None else np.minimum(absolute, leverage * view.equity_usd))
+        if leverage is None:
+            return float(absolute)
+        return float(np.minimum(absolute, np.maximum(leverage * view.equity_usd, 0.0)))  # NaN stays
 
     return Caps(
         gross=least(params.max_gross_usd, params.max_gross_leverage),

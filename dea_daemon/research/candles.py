@@ -54,7 +54,7 @@ class Finding(NamedTuple):
     in words. `fatal`: a backtest over it would be a lie."""
 
     what: str
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method of that name is of no use here
     first_ns: int
     why: str
     fatal: bool = False
@@ -120,4 +120,5 @@ def aligned(series: Sequence[Candles], start_ns: int, end_ns: int) -> Aligned:
         valid[rows, n] = True
         for column, values in zip(columns, candles[2:], strict=True):
             column[rows, n] = values[inside]
-    return Aligned(step_ns, open_ns, *columns, valid)
+    opened, high, low, close, volume = columns
+    return Aligned(step_ns, open_ns, opened, high, low, close, volume, valid)

@@ -333,7 +333,7 @@ def worst_days(run: Record, count: int = WORST_DAYS) -> list[dict[str, Any]]:
     rows = []
     for n in worst[returns[worst] < 0.0].tolist():
         first, last = int(spans.first[n]), int(spans.last[n])
-        usd = {name: round(float(sums[last] - sums[first]), 2) for name, sums in made.items()}
+        usd = {name: round(float(sums[last] - sums[first]), 2) + 0.0 for name, sums in made.items()}
         row = {"date": day(run.at_ns[last]), "return": float(returns[n]), "usd": usd}
         rows.append(row | {"why": _why(run, first, last, usd)})
     return rows

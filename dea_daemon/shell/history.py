@@ -14,6 +14,7 @@ import numpy as np
 import structlog
 
 from dea_daemon.domain.errors import DataError
+from dea_daemon.domain.instruments import BoolArray, FloatArray
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.research import quality
 from dea_daemon.research.candles import Candles, Finding, FundingRates, History, Market
@@ -252,6 +253,15 @@ def check(series: Series, assume_utc: bool = False) -> Checked:
 # --- writing ------------------------------------------------------------------------------------------------
 
 
+def import_series(series: Series, folder: Path, *, assume_utc: bool = False, drop_bad: bool = False) -> Written:
+    """Another folder's or file's series, mended where it can be, into ours. Raises as `open_history` does."""
+    if series.kind == "funding":
+        rates = _usable_funding(series, assume_utc, drop_bad)
+        return write_funding(folder, series.venue, series.symbol, rates)
+    candles = _usable_candles(series, assume_utc, drop_bad)
+    return write_candles(folder, series.market, series.interval, candles)
+
+
 def write_candles(folder: Path, market: Market, interval: str, candles: Candles) -> Written:
     """Add candles to a folder's files of years. The same again changes nothing; other numbers replace what was there.
 
@@ -270,15 +280,16 @@ def write_funding(folder: Path, venue: str, symbol: str, rates: FundingRates) ->
 
 def candles_folder(folder: Path, market: Market, interval: str) -> Path:
     """Where a market's years are. Raises DataError for a part that is no plain name."""
-    return folder.joinpath("candles", *map(_plain, (*market, interval)))
+    return folder.joinpath("candles", *map(plain_name, (*market, interval)))
 
 
 def funding_folder(folder: Path, venue: str, symbol: str) -> Path:
     """Likewise."""
-    return folder.joinpath("funding", _plain(venue), _plain(symbol))
+    return folder.joinpath("funding", plain_name(venue), plain_name(symbol))
 
 
-def _plain(part: str) -> str:
+def plain_name(part: str) -> str:
+    """The part, if it can be a folder's name. Raises DataError."""
     if not _PART.fullmatch(part):
         raise DataError(f"{part!r} cannot be part of a file's name: letters, digits, '.', '_' and '-' only")
     return part
@@ -310,5 +321,5 @@ def _merged(there: Table, mine: Table) -> Table:
     return Table(at_ns[chosen], np.concatenate((there.values, mine.values))[chosen])
 
 
-def _same(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _same(left: FloatArray, right: FloatArray) -> BoolArray:
     return np.asarray(((left == right) | (np.isnan(left) & np.isnan(right))).all(axis=1))

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +20,7 @@ FUNDING_COLUMNS = ("funding_rate",)
 SUFFIXES = (".parquet", ".csv")
 DATES_MEANT = "UTC-aware dates, ISO 8601 with Z or an offset, or whole seconds, ms, µs or ns since 1970"
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Any time from 2001 to 2200 is in exactly one of these ranges.
 _UNITS_NS = ((10**9, 10**10, 10**9), (10**12, 10**13, 10**6), (10**15, 10**16, 10**3), (10**18, 10**19, 1))
 
@@ -148,7 +148,7 @@ def _from_text(path: Path, texts: list[str], assume_utc: bool) -> IntArray:
         if date.tzinfo is None:
             if not (assume_utc or text.strip().endswith(" UTC")):
                 raise _naive(path, row, text)
-            date = date.replace(tzinfo=timezone.utc)
+            date = date.replace(tzinfo=UTC)
         at_us[row] = (date - _EPOCH) // microsecond
     return at_us * 1_000
 

@@ -291,8 +291,9 @@ class Account:
         self.orders.filled(event, effects)
         instrument = self.universe.instruments[row]
         price = float(instrument.ticks_to_price(event.price_ticks))
-        if self.universe.option[row]:  # its price is a premium; its strike stands in for an unknown underlying
-            price_of = market.currency_price.get(instrument.underlying, instrument.strike)
+        if self.universe.option[row]:  # its price is a premium; a false index would shut the hour's limit: it is bounded
+            strike = instrument.strike
+            price_of = min(max(market.currency_price.get(instrument.underlying, strike), 0.5 * strike), 2.0 * strike)
         else:
             price_of = price
         turnover = event.lots * instrument.lot_value * (1.0 if self.universe.inverse[row] else price_of)
@@ -550,6 +551,7 @@ class Account:
         """It is open again: what it says from here on is asked for before anything grows."""
         if event.open:
             self.reported_ns[event.account] = NEVER
+            self.opened_ns[event.account] = event.ts_recv_ns
 
     def set_mode(self, mode: Mode, why: str, effects: Effects) -> None:
         """The only place a mode changes."""

@@ -7,6 +7,10 @@ import numpy as np
 
 from dea_daemon.domain.events import PoolReport
 from dea_daemon.domain.instruments import FloatArray, IntArray, Universe
+from dea_daemon.pricing import black
+from dea_daemon.state.options import Valued
+
+_MOVES = np.linspace(0.01, 0.99, 99)
 
 
 class Margin(NamedTuple):
@@ -33,46 +37,87 @@ def margin(
     price: Sequence[float],
     lots: IntArray,
     delta_per_lot: FloatArray,
-    gamma_per_lot: FloatArray,
+    valued: Valued | None,
 ) -> Margin:
-    """`price` USD of each pool of `universe.pools`; delta [N] USD per lot, gamma [N] USD of delta per lot and 1 %.
+    """`price` USD of each pool of `universe.pools`; `delta_per_lot` [N] USD. Without `valued` nobody asked for the
+    distance: it is infinite.
 
-    In a pool every underlying is taken to move against it at once; losses are those of delta and of short gamma.
-    The venue's margin is taken to stay as it is, and volatility too: at the edge it is nearer than this says.
+    In a pool every underlying is taken to move against it at once; options are valued anew along the way. The
+    venue's margin is taken to stay as it is, and volatility too: at the edge it is nearer than this says.
     """
+    held = np.flatnonzero(lots)
     used = np.array([use(pools[key]) if key in pools else 0.0 for key in universe.pools])
     others = [use(pool) for key, pool in pools.items() if key not in universe.pools]
-    worst = float(np.max([0.0, *used.tolist(), *others]))
     distance = float("inf")
-    held = np.flatnonzero(lots)
     for p, key in enumerate(universe.pools):
         rows = held[universe.pool[held] == p]
-        if len(rows) and key in pools:
+        if not len(rows):
+            continue
+        if key not in pools:  # held there, and nobody said what backs it
+            used[p] = distance = float("nan")
+            continue
+        if valued is not None:
             coin = key[1] in universe.underlyings
-            at = _distance(universe, pools[key], price[p], rows, lots, delta_per_lot, gamma_per_lot, coin)
-            distance = float(np.minimum(distance, at))  # NaN stays
-    return Margin(worst, used[universe.pool], distance)
+            backed = _Backed(universe, rows, lots, delta_per_lot, pools[key], price[p], coin)
+            distance = float(np.minimum(distance, _distance(backed, valued)))  # NaN stays
+    return Margin(float(np.max([0.0, *used.tolist(), *others])), used[universe.pool], distance)
 
 
-def _distance(
-    universe: Universe,
-    pool: PoolReport,
-    price: float,
-    rows: IntArray,
-    lots: IntArray,
-    delta_per_lot: FloatArray,
-    gamma_per_lot: FloatArray,
-    coin: bool,
-) -> float:
-    of, n = universe.underlying[rows], len(universe.underlyings)
-    delta = np.bincount(of, delta_per_lot[rows] * lots[rows], n)
-    gamma = np.bincount(of, 100.0 * gamma_per_lot[rows] * lots[rows], n)
-    slope, bend = float(np.abs(delta).sum()), float(np.maximum(-gamma, 0.0).sum())
-    room = (pool.equity - pool.maintenance_margin) * price
+class _Backed(NamedTuple):
+    """What is held in one pool."""
+
+    universe: Universe
+    rows: IntArray
+    lots: IntArray
+    delta_per_lot: FloatArray
+    pool: PoolReport
+    price: float
+    coin: bool
+
+
+def _distance(b: _Backed, valued: Valued) -> float:
+    room = (b.pool.equity - b.pool.maintenance_margin) * b.price
     if not room > 0.0:
         return 0.0 if room == room else room
-    if slope == 0.0 and bend == 0.0:
+    if b.universe.option[b.rows].any():
+        return _by_revaluation(b, valued, room)
+    slope = np.bincount(b.universe.underlying[b.rows], b.delta_per_lot[b.rows] * b.lots[b.rows])
+    steep = float(np.abs(slope).sum())
+    if steep == 0.0:
         return float("inf")
-    move = 2.0 * room / (slope + np.sqrt(slope * slope + 2.0 * bend * room))  # slope·m + ½ bend·m² = room
     # A coin's margin is in coin: as it falls, a long position loses more and more of it.
-    return float(move / (1.0 + move) if coin and delta.sum() > 0.0 else move)
+    return float(room / (steep + room) if b.coin and slope.sum() > 0.0 else room / steep)
+
+
+def _by_revaluation(b: _Backed, valued: Valued, room: float) -> float:
+    """The first of _MOVES, and a part of the step before it, at which the pool's losses eat its room; infinite
+    beyond the last."""
+    loss = np.zeros(len(_MOVES))
+    for u in np.unique(b.universe.underlying[b.rows]):
+        rows = b.rows[b.universe.underlying[b.rows] == u]
+        loss -= np.minimum(_gain(b, valued, rows, -_MOVES), _gain(b, valued, rows, _MOVES))
+    if np.isnan(loss).any():
+        return float("nan")
+    fatal = np.flatnonzero(loss >= room)
+    if not len(fatal):
+        return float("inf")
+    k = int(fatal[0])
+    low, before = (float(_MOVES[k - 1]), float(loss[k - 1])) if k else (0.0, 0.0)
+    return low + (float(_MOVES[k]) - low) * (room - before) / (float(loss[k]) - before)
+
+
+def _gain(b: _Backed, valued: Valued, rows: IntArray, move: FloatArray) -> FloatArray:
+    """[G] what `rows` of one underlying make in the pool's money at its price now, USD, at each `move` [G]."""
+    universe, option = b.universe, b.universe.option[rows]
+    others, options = rows[~option], rows[option & (valued.weight[rows] > 0.0)]  # what has ended is fixed
+    linear = float((b.delta_per_lot[others] * b.lots[others]).sum())
+    made = linear * (move / (1.0 + move) if b.coin else move)
+    if not len(options):
+        return made
+    scale = 1.0 + move[:, None]
+    forward, strike = valued.forward[options], universe.strike[options]
+    tau = valued.tau_years[options]
+    now = black.price(forward, strike, tau, valued.iv[options], universe.call[options])
+    then = black.price(forward * scale, strike, tau, valued.iv[options], universe.call[options])
+    each = (then / scale - now) * (b.price / forward) if b.coin else then - now
+    return np.asarray(made + each @ (b.lots[options] * universe.lot_value[options]), dtype=np.float64)

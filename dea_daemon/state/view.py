@@ -105,9 +105,9 @@ def build_view(
     equity = equity_usd(account, market, now_ns)
     market.returns.observe(now_ns, prices)
     budgets, per_lot = account.budgets, delta_per_lot(universe, marks)
-    gamma = matrix[factors.first("gamma") + universe.underlying, np.arange(len(universe))]
     pool_price = [market.price_of(currency, now_ns) for _, currency in universe.pools]
-    margins = margin(universe, account.pools, pool_price, account.position_lots, per_lot, gamma)
+    asked = valued if account.params.guards.min_liquidation_distance is not None else None
+    margins = margin(universe, account.pools, pool_price, account.position_lots, per_lot, asked)
     view = View(
         seq=seq,
         now_ns=now_ns,

@@ -105,7 +105,9 @@ def simulated(bars=24 * 365, seed=1, target_vol=0.2, band=0.15, capital=100_000.
         funding_usd=c["paid"],
         slippage_usd=c["slip"],
         market_usd=c["made"],
-        used=np.column_stack([gross / 1.5, (1 - c["equity"] / peak) / 0.4, gross / 2, gross * 0.2 + 0.02 * draws.random(bars)]),
+        used=np.column_stack(
+            [gross / 1.5, (1 - c["equity"] / peak) / 0.4, gross / 2, gross * 0.2 + 0.02 * draws.random(bars)]
+        ),
         trades=tuple(t._replace(at_ns=START_NS + HOUR_NS * (1 + t.at_ns)) for t in trades),
     )
 

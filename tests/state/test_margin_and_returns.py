@@ -23,6 +23,7 @@ from dea_daemon.domain.modes import Mode
 from dea_daemon.pricing import black
 from dea_daemon.pricing.exposure import exposure_per_lot
 from dea_daemon.state.margin import Margin, margin, use
+from dea_daemon.state.options import Valued
 from dea_daemon.state.returns import EVERY_NS, KEPT, Returns
 from tests.guards.views import ACCOUNTS, EXPIRY_NS, MARK, SPOT, VOL, YEARS, marks_of
 from tests.house import BTC_FUTURE, BTC_LINEAR, BTC_PERP, ETH_PERP, INSTRUMENTS, Run, creates, instrument
@@ -53,7 +54,13 @@ class Book:
         universe, factors = self.universe, FactorIndex(self.universe.underlyings)
         _, marks = marks_of(universe, MARK, SPOT[universe.underlying])
         x = exposure_per_lot(universe, factors, marks)
-        rows = np.arange(len(universe))
+        rows, n = np.arange(len(universe)), len(universe)
+        none, nobody = np.zeros(n), np.zeros(n, dtype=bool)
+        iv = np.full(n, VOL)
+        valued = Valued(
+            marks.forward_price, marks.tau_years, marks.weight, iv, rows, nobody, nobody, nobody,
+            none, none, none, none, none,
+        )  # fmt: skip
         prices = {"BTC": 80_000.0, "ETH": 3_000.0, "USDC": 1.0} | (price or {})
         return margin(
             universe,
@@ -61,7 +68,7 @@ class Book:
             [prices[currency] for _, currency in universe.pools],
             self.lots,
             x[universe.underlying, rows],
-            x[factors.first("gamma") + universe.underlying, rows],
+            valued,
         )
 
     def true_distance(self, pool: PoolReport) -> float:

@@ -20,7 +20,7 @@ COMPANY_OF = {
     ),
 }  # fmt: skip
 """An ended order is met while its fills are owed: they are late, and so is the answer that would bring them."""
-LONG_IN_DOUBT = ("answer-late@unknown", "answer-late@open", "question-lost@unknown")
+LONG_IN_DOUBT = ("answer-late@unknown", "answer-late@open", "question-lost@unknown", "cancel-lost@cancelling")
 """Much can be told before the answer comes."""
 LEAVING = "operator@unknown"  # only who leaves cancels what is in doubt
 TOGETHER, STATES_TOGETHER = 10, 24  # faults, states aimed at in one history: more would be one storm
