@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,27 +53,47 @@ def import_(
     """
     from dea_daemon.shell.history import import_series
 
-    for source in sources:
-        for series in _series(source, {name: value for name, value in named.items() if value}):
-            written = import_series(series, folder, assume_utc=assume_utc, drop_bad=drop_bad)
-            _tell_written(series.name, written, folder, json_lines)
+    with _alone(folder):
+        for source in sources:
+            for series in _series(source, **named):
+                written = import_series(series, folder, assume_utc=assume_utc, drop_bad=drop_bad)
+                _tell_written(series.name, written, folder, json_lines)
 
 
-def _series(source: Path, named: dict[str, str]) -> "list[Series]":
-    """What a file or folder holds, by its names and what was said. Raises DataError."""
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else adds to the folder meanwhile: two would write each other's rows away. LedgerError if one does."""
+    from dea_daemon.shell.lock import InstanceLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = InstanceLock(folder / ".lock")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _series(
+    source: Path, venue: str | None, kind: str | None, symbol: str | None, interval: str | None
+) -> "list[Series]":
+    """What a file or folder holds, by its names unless it was said. Raises DataError."""
     from dea_daemon.domain.errors import DataError
     from dea_daemon.shell.history import Series, find_series, series_of
+
+    def told(by_name: Series) -> Series:
+        of = kind or by_name.kind
+        length = "" if of == "funding" else interval or by_name.interval
+        return Series(venue or by_name.venue, of, symbol or by_name.symbol, length, by_name.files)
 
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file or folder")
     if source.is_dir():
-        return [series._replace(**named) for series in find_series(source)]
-    by_name = series_of(source) or Series("", "", "", "", (source,))
-    series = by_name._replace(**named)
+        return [told(by_name) for by_name in find_series(source)]
+    series = told(series_of(source) or Series("", "", "", "", (source,)))
     wanted = ("venue", "kind", "symbol") + (() if series.kind == "funding" else ("interval",))
     if lacking := [f"--{name}" for name in wanted if not getattr(series, name)]:
         raise DataError(f"{source}: its name does not tell what is inside: give {', '.join(lacking)}")
-    return [series._replace(interval="") if series.kind == "funding" else series]
+    return [series]
 
 
 def _tell_written(name: str, written: "Written", folder: Path, json_lines: bool) -> None:
@@ -153,8 +174,8 @@ def _parts(results: "list[Checked]") -> Iterator[Any]:
     yield table
     for checked in results:
         for finding in checked.findings:
-            when = f" {date_of(finding.first_ns)}" if finding.first_ns else ""
-            told = f"{checked.series.name}: {finding.what} × {finding.count:,},{when}: {finding.why}"
+            when = f", first {date_of(finding.first_ns)}" if finding.first_ns else ""
+            told = f"{checked.series.name}: {finding.what} × {finding.count:,}{when}: {finding.why}"
             yield Text(told, style="red" if finding.fatal else "")
     fatal = sum(checked.fatal for checked in results)
     if fatal:
@@ -208,24 +229,19 @@ def download(
         raise click.UsageError(f"{what} of which time? Give --since, such as --since 2021-01-01")
     if bool(symbols) == (what == "instruments"):
         raise click.UsageError("instruments are all listed: name none" if symbols else f"{what} of what? Name some")
-    asyncio.run(_download(what, symbols, venue, folder, url, json_lines, asked))
+    with _alone(folder):
+        asyncio.run(_download(what, symbols, venue, folder, url, json_lines, asked))
 
 
 async def _download(
     what: str, symbols: tuple[str, ...], venue: str, folder: Path, url: str | None, json_lines: bool, asked: Any
 ) -> None:
     from dea_daemon.shell.history_download import open_source
-    from dea_daemon.shell.lock import InstanceLock
 
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = InstanceLock(folder / ".lock")  # two would write each other's rows away
-    try:
-        async with open_source(venue, url) as source:
-            for symbol in symbols or ("",):
-                written = await _one(source, what, symbol, folder, asked, show=not json_lines)
-                _tell_written(" ".join((venue, what, symbol)).strip(), written, folder, json_lines)
-    finally:
-        lock.release()
+    async with open_source(venue, url) as source:
+        for symbol in symbols or ("",):
+            written = await _one(source, what, symbol, folder, asked, show=not json_lines)
+            _tell_written(" ".join((venue, what, symbol)).strip(), written, folder, json_lines)
 
 
 async def _one(source: "Source", what: str, symbol: str, folder: Path, asked: Any, show: bool) -> "Written":

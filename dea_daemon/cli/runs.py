@@ -188,28 +188,61 @@ def run(config: Path, observe: bool, resume: bool, json_lines: bool, view: bool 
 
 
 @cli.command()
-@click.option("--capture", "captures", type=FILE, multiple=True, required=True, help="Recorded stream; repeatable.")
+@click.option("--history", type=FILE, help="Folder of candles and funding, as `data` makes them.")
+@click.option("--from", "from_date", metavar="DATE", help="First day traded on, UTC: 2020-01-01.")
+@click.option("--to", "to_date", metavar="DATE", help="The day it ends at the beginning of.")
+@click.option("--out", type=FILE, help="Folder for report.html and report.json.")
+@click.option("--capture", "captures", type=FILE, multiple=True, help="Or: a recorded stream; repeatable.")
 @click.argument("more", type=FILE, nargs=-1)
-@click.option("--venue", required=True, type=click.Choice(["binanceusdm", "deribit", "okx"]), help="Whose stream.")
+@click.option("--venue", type=click.Choice(["binanceusdm", "deribit", "okx"]), help="Whose stream.")
 @config_option(required=False)
+@_seed
 @_tape
 @json_option
 def backtest(
+    history: Path | None,
+    from_date: str | None,
+    to_date: str | None,
+    out: Path | None,
     captures: tuple[Path, ...],
     more: tuple[Path, ...],
-    venue: str,
+    venue: str | None,
     config: Path | None,
+    seed: int,
     tape: Path | None,
     json_lines: bool,
 ) -> int:
-    """Drive the engine with a recorded stream (--capture FILE [FILE...]) against an in-process venue."""
+    """Drive the engine with the past, against an in-process venue: candles (--history) or a stream (--capture)."""
     from dea_daemon.shell.settings import load
 
-    settings = load(config) if config else None
-    files = [_readable(path) for path in captures + more]
-    from dea_daemon.wiring.backtest import run_capture
+    if history is None:
+        if not captures or venue is None:
+            raise click.UsageError("either --history, -c, --from and --to, or --capture and --venue.")
+        settings = load(config) if config else None
+        files = [_readable(path) for path in captures + more]
+        from dea_daemon.wiring.backtest import run_capture
 
-    return run_capture(files, venue, settings, json_lines, tape)
+        return run_capture(files, venue, settings, json_lines, tape)
+    if captures or more or config is None or from_date is None or to_date is None:
+        raise click.UsageError("with --history: -c, --from and --to, and no stream.")
+    import shlex
+    import sys
+
+    settings = load(config)
+    from dea_daemon.wiring.history import Asked, moment, run_history
+
+    asked = Asked(
+        config=config,
+        history=_readable(history, directory=True),
+        from_ns=moment(from_date),
+        to_ns=moment(to_date),
+        out=out,
+        tape=tape,
+        seed=seed,
+        json_lines=json_lines,
+        command=shlex.join(["dea-daemon", *sys.argv[1:]]),
+    )
+    return run_history(asked, settings)
 
 
 @cli.command()

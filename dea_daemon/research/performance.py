@@ -57,7 +57,7 @@ def day(at_ns: int) -> str:
 def cut(record: Record, first: int, last: int) -> Record:
     """Decisions first … last, both included. Sums go on counting from the record's own start."""
     t = len(record.at_ns)
-    columns = {
+    columns: dict[str, Any] = {
         name: column[first : last + 1]
         for name, column in record._asdict().items()
         if isinstance(column, np.ndarray) and column.shape[:1] == (t,)
@@ -343,7 +343,7 @@ def _why(run: Record, first: int, last: int, usd: dict[str, float]) -> str:
     """The parts that made most of a bad day, in words."""
     equity = float(run.equity_usd[first])
     loss = -sum(usd.values())
-    told = []
+    told: list[str] = []
     for name, amount in sorted(usd.items(), key=lambda item: item[1]):
         if amount >= 0.0 or (told and -amount < 0.15 * loss):
             break
@@ -352,7 +352,7 @@ def _why(run: Record, first: int, last: int, usd: dict[str, float]) -> str:
             u = run.underlyings.index(name.removeprefix("market "))
             move = float(run.price[last, u] / run.price[first, u] - 1.0)
             held = float(run.exposure_usd[first, u]) / equity
-            text += f" (it moved {_percent(move)}; held at the start: {_percent(held)} of equity)"
+            text += f" (moved {_percent(move)}, held {_percent(held)} of equity)"
         told.append(text)
     return ", ".join(told)
 

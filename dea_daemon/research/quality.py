@@ -185,7 +185,7 @@ def _jumps(candles: Candles) -> Iterator[Finding]:
     move = np.maximum(within, np.where(next_to_it, np.maximum(up, down), 1.0)) - 1.0
     if (absurd := move > JUMP_MAX).any():
         most = int(move.argmax())
-        why = f"the price moved by {move[most]:.0%} within the candle of {date_of(int(candles.open_ns[most]))}"
+        why = f"the price moved by up to {move[most]:.0%} within a candle ({date_of(int(candles.open_ns[most]))})"
         yield _finding("absurd", absurd, candles.open_ns, why, fatal=bool(move[most] > JUMP_ABSURD))
 
 

@@ -37,7 +37,7 @@ def facts(
     falls = None
     if told["ruined"] is None and len(daily_returns(run)) >= bootstrap.LEAST:
         falls = bootstrap.drawdown_falls(daily_returns(run), seed=seed, paths=paths)._asdict()
-    return _plain(
+    plain: dict[str, Any] = _plain(
         {
             "version": VERSION,
             "figures": told,
@@ -48,6 +48,7 @@ def facts(
             "configuration": configuration,
         }
     )
+    return plain
 
 
 def _plain(value: Any) -> Any:
@@ -202,14 +203,19 @@ def _beside(rows: Sequence[dict[str, Any]]) -> str:
         )
         for row in rows
     ]
-    notes = list(dict.fromkeys(f"{row['name']}: {note}." for row in rows[1:] for note in row["notes"]))
-    told = "".join(f"<br>{escape(note)}" for note in notes)
-    return _table(head, cells, own=0) + (f"<small>{told.removeprefix('<br>')}</small>" if told else "")
+    noted: dict[str, list[str]] = {}
+    for row in rows[1:]:
+        for note in row["notes"]:
+            noted.setdefault(note, []).append(row["name"])
+    notes = "<br>".join(f"{escape('; '.join(names))}: {escape(note)}." for note, names in noted.items())
+    return _table(head, cells, own=0) + f"<small>{notes}</small>"
 
 
 def _exposures(f: dict[str, Any]) -> str:
-    charts = "".join(f"<h3>{escape(name)}</h3>{_chart(f'exposure-{u}')}" for u, name in enumerate(f["underlyings"]))
-    return _article("Exposure against target", report_words.exposure(f), charts)
+    names = [*enumerate(f["underlyings"])]
+    whole = "".join(f"<h3>{escape(name)}</h3>{_chart(f'exposure-{u}')}" for u, name in names)
+    close = [f"<div><h3>{escape(name)} around the worst day</h3>{_chart(f'close-{u}')}</div>" for u, name in names]
+    return _article("Exposure against target", report_words.exposure(f), whole, _two(*close))
 
 
 def _parts(f: dict[str, Any]) -> str:

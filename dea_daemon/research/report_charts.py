@@ -1,6 +1,7 @@
 """The report's drawings, as what plotly draws: plain dictionaries, so that no import of its Python side is needed.
 
-Colours are names ("@blue") that the page puts in by its theme. Long series are thinned for drawing, their extremes kept.
+Colours are names ("@blue") that the page puts in by its theme. Long series are thinned for drawing, their extremes
+kept.
 """
 
 from collections.abc import Sequence
@@ -9,13 +10,18 @@ from typing import Any
 import numpy as np
 
 from dea_daemon.domain.instruments import FloatArray, IntArray
-from dea_daemon.research.performance import TOLERANCE, attribution, drawdowns, parts, rolling_vol
+from dea_daemon.domain.numbers import NS_PER_DAY
+from dea_daemon.research.performance import TOLERANCE, attribution, cut, days, drawdowns, parts, rolling_vol, until_ruin
 from dea_daemon.research.record import Record
 
 BUCKETS = 500  # twice to four times as many points are drawn: about what a screen has in columns
-LOG_FROM = 3.0  # a series that grew more than this is told by its ratios
+LOG_FROM = 3.0  # a series that grew more than this is told by its ratios,
+LOG_DECADES = 50.0  # and more than this by its decades
 COLOURS = ("@blue", "@amber", "@violet", "@green", "@pink", "@dim")
 _HEIGHT = 300
+_FLOOR = 0.2  # of the least the run was worth: below that nothing is drawn
+_CLOSE_DAYS = 15
+_TWO_LINES = {"l": 62, "r": 14, "t": 56, "b": 34}  # room above for a legend of two
 
 Chart = dict[str, Any]
 
@@ -26,6 +32,7 @@ def charts(records: Sequence[Record]) -> dict[str, Chart]:
     drawn = {"equity": equity(records), "parts": made(run), "parts-time": made_over_time(run)}
     drawn |= {f"exposure-{u}": exposure(run, u) for u in range(len(run.underlyings))}
     drawn |= {"turnover": turnover(run), "cost": cost(run)}
+    drawn |= {f"close-{u}": exposure(close_up(run), u) for u in range(len(run.underlyings))}
     if len(rolling_vol(run)[0]):
         drawn["risk"] = risk(run)
     if run.limits:
@@ -95,20 +102,26 @@ def _axis(title: str, **more: Any) -> Chart:
 
 def equity(records: Sequence[Record]) -> Chart:
     """Equity of all, and below it the drawdown of each."""
-    traces = []
-    for n, record in enumerate(records):
-        positive = np.where(record.equity_usd > 0.0, record.equity_usd, np.nan)
-        style = {"width": 2.2 if n == 0 else 1.2, "legendgroup": record.name}
+    solvent = [until_ruin(record)[0] for record in records]
+    floor = _FLOOR * float(solvent[0].equity_usd.clip(min=1.0).min())  # one book's ruin must not flatten the others
+    traces: list[Chart] = []
+    for n, record in enumerate(solvent):
+        worth = np.where(record.equity_usd > floor, record.equity_usd, np.nan)
+        style = {"width": 2.2 if n == 0 else 1.2, "legendgroup": record.name, "legendrank": n + 1}
         colour = COLOURS[n % len(COLOURS)]
-        traces.append(line(record.at_ns, positive, record.name, colour, hovertemplate="$%{y:,.0f}", **style))
         below = -100.0 * np.minimum(drawdowns(record.equity_usd), 1.0)
-        style |= {"width": 1.6 if n == 0 else 0.9, "yaxis": "y2", "showlegend": False, "hovertemplate": "%{y:.1f} %"}
-        traces.append(line(record.at_ns, below, record.name, colour, **style))
-    values = np.concatenate([r.equity_usd[r.equity_usd > 0.0] for r in records])
-    log = float(values.max() / values.min()) > LOG_FROM
+        lower = {"yaxis": "y2", "showlegend": False, "hovertemplate": "%{y:.1f} %"}
+        both = [
+            line(record.at_ns, worth, record.name, colour, hovertemplate="$%{y:,.0f}", **style),
+            line(record.at_ns, below, record.name, colour, **(style | lower | {"width": 1.6 if n == 0 else 0.9})),
+        ]
+        traces = both + traces  # the run is drawn last, above the rest
+    most = max(float(record.equity_usd.max()) for record in solvent)
+    growth = most / max(floor, min(float(record.equity_usd.min()) for record in solvent))
+    log = growth > LOG_FROM
     dollars = _axis("equity, USD (log)" if log else "equity, USD", domain=[0.36, 1.0], tickprefix="$", tickformat="~s")
     if log:
-        dollars |= {"type": "log", "dtick": "D2"}
+        dollars |= {"type": "log", "dtick": "D2" if growth < LOG_DECADES else 1}
     below_axis = _axis("below peak, %", domain=[0.0, 0.28])
     return _chart(traces, 470, yaxis=dollars, yaxis2=below_axis, xaxis={"anchor": "y2"})
 
@@ -130,6 +143,14 @@ def exposure(run: Record, u: int) -> Chart:
     if not np.isfinite(target).any():
         traces = traces[-1:]
     return _chart(traces, 260, yaxis=_axis("% of equity", rangemode="tozero"))
+
+
+def close_up(run: Record) -> Record:
+    """The weeks around the worst day: there the band is at work."""
+    spans = days(run)
+    worst_ns = run.at_ns[spans.last[int(np.argmin(spans.returns(run.equity_usd)))]]
+    near = np.flatnonzero(np.abs(run.at_ns - worst_ns) <= _CLOSE_DAYS * NS_PER_DAY)
+    return cut(run, int(near[0]), int(near[-1]))
 
 
 def risk(run: Record) -> Chart:
@@ -178,7 +199,7 @@ def made_over_time(run: Record) -> Chart:
         line(run.at_ns, 100.0 * sums / run.capital_usd, name, COLOURS[n % len(COLOURS)], hovertemplate="%{y:+.2f} %")
         for n, (name, sums) in enumerate(parts(run).items())
     ]
-    return _chart(traces, yaxis=_axis("% of the capital"))
+    return _chart(traces, yaxis=_axis("% of the capital"), margin=_TWO_LINES)
 
 
 def months(run: Record) -> tuple[list[str], IntArray, IntArray]:

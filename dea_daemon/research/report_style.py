@@ -21,15 +21,16 @@ h1 { margin: 0; font-size: 24px; font-weight: 650; letter-spacing: -.01em; }
 h2 { margin: 0 0 2px; font-size: 16px; font-weight: 650; }
 h3 { margin: 10px 0 0; font-size: 14px; font-weight: 600; }
 header p, p.about, small { color: var(--dim); margin: 0; }
-p.about { margin-bottom: 6px; max-width: 90ch; }
+p.about { margin-bottom: 6px; max-width: 125ch; }
 button {
   margin-left: auto; padding: 3px 12px; border: 1px solid var(--line); border-radius: 14px; cursor: pointer;
   background: var(--card); color: var(--text); font: inherit; font-size: 12px;
 }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 18px; }
-article.words { font-size: 15.5px; } article.words p { margin: 0 0 6px; max-width: 95ch; }
-article.warn { border-color: var(--amber); border-left-width: 5px; } article.warn ul { margin: 4px 0; padding-left: 20px; }
-#tiles { display: grid; gap: 10px; grid-template-columns: repeat(auto-fit, minmax(172px, 1fr)); }
+article.words { font-size: 15.5px; } article.words p { margin: 0 0 6px; max-width: 110ch; }
+article.warn { border-color: var(--amber); border-left-width: 5px; }
+article.warn ul { margin: 4px 0; padding-left: 20px; }
+#tiles { display: grid; gap: 10px; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); }
 #tiles > div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 10px 14px; }
 #tiles b { display: block; font-size: 24px; line-height: 1.25; font-weight: 620; font-variant-numeric: tabular-nums; }
 #tiles span { font-size: 13px; font-weight: 600; } #tiles small { display: block; font-size: 12px; line-height: 1.35; }
@@ -53,7 +54,7 @@ footer { color: var(--dim); font-size: 12px; text-align: center; padding: 4px 0 
   body { background: #fff; font-size: 11px; } button { display: none; }
   main { padding: 0; gap: 8px; max-width: none; } .two { grid-template-columns: 1fr 1fr; gap: 8px; }
   article, #tiles > div { break-inside: avoid; padding: 8px 10px; } article.long { break-inside: auto; }
-  #tiles { grid-template-columns: repeat(4, 1fr); } #tiles b { font-size: 17px; }
+  #tiles { grid-template-columns: repeat(5, 1fr); } #tiles b { font-size: 17px; }
   article.words { font-size: 12px; } table { font-size: 10px; } th, td { padding-right: 8px; }
 }
 """
@@ -78,7 +79,8 @@ function axis(own, more) {
 }
 function layout(own) {
   const base = {
-    paper_bgcolor: "@clear", plot_bgcolor: "@clear", font: { color: "@text", size: 12, family: "system-ui, sans-serif" },
+    paper_bgcolor: "@clear", plot_bgcolor: "@clear",
+    font: { color: "@text", size: 12, family: "system-ui, sans-serif" },
     margin: { l: 62, r: 14, t: 34, b: 34 }, hovermode: "x unified", bargap: 0.25,
     hoverlabel: { bgcolor: "@card", bordercolor: "@line", font: { color: "@text" } },
     legend: { orientation: "h", x: 0, y: 1.0, yanchor: "bottom", font: { size: 12 } },
@@ -87,8 +89,7 @@ function layout(own) {
   if (own.yaxis2) base.yaxis2 = axis(own.yaxis2);
   return themed(base);
 }
-const buttons = ["select2d", "lasso2d", "autoScale2d"];
-const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: buttons };
+const config = { responsive: true, displayModeBar: false };
 function draw(theme) {
   root.dataset.theme = theme || chosen || (dark.matches ? "dark" : "light");
   for (const [id, chart] of Object.entries(charts)) {

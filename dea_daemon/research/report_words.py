@@ -6,20 +6,28 @@ A verdict is given only where an interval supports it: what could be chance is c
 from typing import Any
 
 EQUITY = (
-    "What the account was worth, and how far below its own highest value it stood. Drag over a stretch to enlarge it."
+    "What the account was worth, and how far below its own highest value it stood. Drag over a stretch to enlarge it, "
+    "double-click to go back."
 )
 BESIDE = (
-    "The same prices and funding without any skill: cash, and equal weights. At equal volatility the leverage was chosen "
-    "after the fact. Intervals: stationary bootstrap of daily returns, the same days drawn for both; where the gap's "
-    "interval spans zero, the difference could be chance."
+    "The same prices and funding without any skill: cash, and equal weights. At equal volatility the leverage was "
+    "chosen after the fact. Intervals: stationary bootstrap of daily returns, the same days drawn for both; where the "
+    "gap's interval spans zero, the difference could be chance."
 )
-RISK = "Volatility of every 30 days that end at a decision, against the one aimed at. It lags what it measures by half a month."
+RISK = (
+    "Volatility of every 30 days that end at a decision, against the one aimed at. It lags what it measures by half a "
+    "month."
+)
 MADE = (
-    "Market: what moves of an underlying made of the exposure held. Funding: received, or paid if below zero. Slippage: "
-    "paid beside the mid price. Rest: what nothing else explains, such as the basis. They add up to the change of equity."
+    "Market: what moves of an underlying made of the exposure held. Funding: received, or paid if below zero. "
+    "Slippage: paid beside the mid price. Rest: what nothing else explains, such as the basis. They add up to the "
+    "change of equity."
 )
-COST = "Traded each month as a multiple of equity, and what that cost: fees and slippage, 1 bp = 0.01 %. Funding is no cost here."
-LIMITS = "Share used of each hard limit; 100 % is the limit itself. Above it, the daemon only reduces."
+COST = (
+    "Traded each month as a multiple of equity, and what that cost: fees and slippage, 1 bp = 0.01 %. Funding is told "
+    "elsewhere."
+)
+LIMITS = "Share used of each hard limit; 100 % is the limit itself."
 WORST = "Days (UTC) of the lowest returns, and the parts that made most of each."
 YEARS = "Each calendar year, the first and the last as far as they go; turnover, cost and funding over its mean equity."
 
@@ -132,8 +140,8 @@ def _fall(f: dict[str, Any]) -> str:
         return ""
     good = f"made good on {fall['until'][:10]}" if fall["until"] else "not made good by the end"
     return (
-        f"The deepest fall was {percent(f['max_drawdown'])}, from {fall['from'][:10]} to {fall['bottom'][:10]}, {good}. "
-        f"The longest time below a high was {fall['longest_days']:.0f} days."
+        f"The deepest fall was {percent(f['max_drawdown'])}, from {fall['from'][:10]} to {fall['bottom'][:10]}, "
+        f"{good}. The longest time below a high was {fall['longest_days']:.0f} days."
     )
 
 
@@ -168,8 +176,9 @@ def falls(told: dict[str, Any]) -> str:
     """The bootstrap's drawdowns."""
     block = "single days" if told["block"] < 1.5 else f"blocks of {told['block']:.0f} days on average"
     return (
-        f"The same days in another order ({told['paths']:,} paths of {block}) would have fallen {percent(told['median'])} in "
-        f"the middle case; one in ten {percent(told['p90'])} or more, one in twenty {percent(told['p95'])}, one in a "
+        f"The same days in another order ({told['paths']:,} paths of {block}) would have fallen "
+        f"{percent(told['median'])} in the middle case; "
+        f"one in ten {percent(told['p90'])} or more, one in twenty {percent(told['p95'])}, one in a "
         f"hundred {percent(told['p99'])}. What happened, {percent(told['happened'])} at day ends, was exceeded in "
         f"{percent(told['worse'], 0)} of the paths. A limit on drawdowns that was at work then is in the returns, "
         "but does not act anew on the paths."

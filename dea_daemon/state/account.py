@@ -291,7 +291,7 @@ class Account:
         self.orders.filled(event, effects)
         instrument = self.universe.instruments[row]
         price = float(instrument.ticks_to_price(event.price_ticks))
-        if self.universe.option[row]:  # its price is a premium; a false index would shut the hour's limit: it is bounded
+        if self.universe.option[row]:  # its price is a premium. Bounded: a false index would shut the hour's limit
             strike = instrument.strike
             price_of = min(max(market.currency_price.get(instrument.underlying, strike), 0.5 * strike), 2.0 * strike)
         else:

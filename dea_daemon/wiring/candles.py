@@ -256,15 +256,16 @@ class CandleRun:
 
     def _quote(self, t: int, price: FloatArray) -> None:
         """Books around `price` [N], and marks there."""
-        half = self.assumed.half_spread_bp * 1e-4
         for n, at in enumerate(price.tolist()):
-            if not at > 0.0:
-                continue
-            tick = self._tick[n]
-            bid = max(math.floor(at * (1.0 - half) / tick + 1e-9), 1)
-            ask = max(math.ceil(at * (1.0 + half) / tick - 1e-9), bid + 1)
-            self.exchange.replace_book(self.names[n], *self._levels(t, n, bid, ask))
-            self.exchange.set_mark(self.names[n], at, at)
+            if at > 0.0:
+                self._quote_one(t, n, at)
+
+    def _quote_one(self, t: int, n: int, at: float) -> None:
+        half, tick = self.assumed.half_spread_bp * 1e-4, self._tick[n]
+        bid = max(math.floor(at * (1.0 - half) / tick + 1e-9), 1)
+        ask = max(math.ceil(at * (1.0 + half) / tick - 1e-9), bid + 1)
+        self.exchange.replace_book(self.names[n], *self._levels(t, n, bid, ask))
+        self.exchange.set_mark(self.names[n], at, at)
 
     def _levels(self, t: int, n: int, bid: int, ask: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Depth such that taking a share q of the last bar's volume costs Y·σ·√q on the average: the price at the
@@ -290,7 +291,7 @@ class CandleRun:
                 lots = max(int(share), 1)
                 self.exchange.public_trade(name, Side.SELL, math.floor(ticks) + 1, lots)
                 self.exchange.public_trade(name, Side.BUY, max(math.ceil(ticks) - 1, 1), lots)
-            self.exchange.set_mark(name, at, at)
+            self._quote_one(t, n, at)
 
     def _pay_funding(self, now_ns: int) -> None:
         """What is due by now, at its exact time and the mark there."""

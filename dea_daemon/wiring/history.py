@@ -1,24 +1,38 @@
 """`dea-daemon backtest --history`: a run over years of candles, what it recorded, and its report."""
 
+import datetime as dt
 import json
-import shlex
-import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 
 from dea_daemon.domain.decisions import DecisionRecord
 from dea_daemon.domain.errors import ConfigError, DataError
 from dea_daemon.domain.instruments import FloatArray
+from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_S
 from dea_daemon.domain.parameters import VolTarget
-from dea_daemon.research.candles import FundingRates, History
+from dea_daemon.research import report, report_words
+from dea_daemon.research.benchmarks import cash, funding_between, static, static_at_vol
+from dea_daemon.research.candles import FundingRates, History, Market
+from dea_daemon.research.performance import annualised_vol, daily_returns
 from dea_daemon.research.record import Record, Trade
+from dea_daemon.shell.history import find_series, open_history
+from dea_daemon.shell.output import emit, say
 from dea_daemon.shell.progress import progress
 from dea_daemon.shell.settings import Settings
 from dea_daemon.wiring.candles import Bar, CandleRun, bars_of, missing, span
 from dea_daemon.wiring.summary import summary
+
+log = structlog.get_logger()
+KINDS, INTERVAL = ("perp", "mark"), "1h"
+FIGURES = (
+    "annual_return", "annual_vol", "target_vol", "vol_ratio", "windows_within_25pct", "sharpe", "max_drawdown",
+    "cost_per_year", "turnover_per_year",
+)  # fmt: skip
 
 
 class Recorder:
@@ -38,10 +52,13 @@ class Recorder:
         """After the decision at the close of bar `t`. What comes before the run trades moves nothing."""
         run = self._run
         now = run.bar(t)
+        if (before := self._before) is not None:  # what has no candle is worth what it last was
+            now = now._replace(price=np.where(np.isfinite(now.price), now.price, before.price))
         if now.at_ns < run.live_ns:
             run.run.fills.clear()
+            self._before = now
             return
-        before, record = self._before, run.run.stats.last
+        record = run.run.stats.last
         if before is not None:
             self._settle(before, now)
         if record is not None:
@@ -53,8 +70,7 @@ class Recorder:
         the venue's equity is funding."""
         lots = np.array([i.lot_value for i in self._run.universe.instruments])
         held = np.zeros(len(lots), dtype=np.int64)
-        price = np.where(np.isfinite(now.price), now.price, before.price)
-        known = np.where(np.isfinite(before.price), before.price, price)
+        price, known = now.price, before.price
         made = np.zeros(len(lots))
         fees = slippage = 0.0
         for booked in self._run.run.fills:
@@ -175,13 +191,89 @@ def _funding(history: History, symbol: str) -> FundingRates | None:
     return next((rates for (_, of), rates in history.funding.items() if of == symbol), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line says. `tape` and `out` None: not written."""
+
+    config: Path
+    history: Path
+    from_ns: int
+    to_ns: int
+    out: Path | None = None
+    tape: Path | None = None
+    seed: int = 7
+    json_lines: bool = False
+    command: str = ""
+
+
+def run_history(asked: Asked, settings: Settings) -> int:
+    """The run, its report in `out`, and its last line. Raises ConfigError, DataError."""
+    section = settings.venues.binanceusdm
+    if section is None:
+        raise ConfigError("venues.binanceusdm: missing: its perpetuals are what a history of candles is of")
+    symbols = section.instruments
+    wanted = {s.market for s in find_series(asked.history) if s.kind in KINDS and s.symbol in symbols}
+    lacking = [symbol for symbol in symbols if Market("binance", "perp", symbol) not in wanted]
+    if lacking and not any(market.kind == "perp" for market in wanted):
+        raise DataError(f"{asked.history}: no candles of the perpetuals {', '.join(lacking)}")
+    history = open_history(asked.history, wanted, interval=INTERVAL if wanted else None)
+    record, finished = backtest_history(
+        history, settings, asked.from_ns, asked.to_ns, seed=asked.seed, tape=asked.tape, show=not asked.json_lines
+    )
+    records = [record, *beside(record, history, symbols, settings)]
+    configuration = asked.config.read_text(encoding="utf-8")
+    told = report.facts(records, command=asked.command, configuration=configuration, seed=asked.seed)
+    if asked.out is not None:
+        write(asked.out, report.page(records, told), told)
+        finished |= {"report": str(asked.out / "report.html")}
+    finished |= {name: told["figures"][name] for name in FIGURES}
+    if asked.json_lines:
+        emit(finished)
+    else:
+        tell(finished, told)
+    return 0
+
+
+def beside(run: Record, history: History, symbols: tuple[str, ...], settings: Settings) -> list[Record]:
+    """What doing nothing, or nothing clever, would have come to: none where a price is missing."""
+    funding = funding_between(run.at_ns, [_funding(history, symbol) for symbol in symbols])
+    cost = (settings.backtest.taker_bp + settings.backtest.half_spread_bp) * 1e-4
+    made = [cash(run)]
+    try:
+        made.append(static(run, funding, 1.0, cost=cost))
+        vol = annualised_vol(daily_returns(run), DAYS_PER_YEAR)
+        if vol:
+            made.append(static_at_vol(run, funding, vol, cost=cost))
+    except DataError as error:
+        log.warning("backtest.not_compared", why=str(error))
+    return made
+
+
+def tell(finished: dict[str, Any], told: dict[str, Any]) -> None:
+    """For people: the figures one asks for first."""
+    say(*tiles_as_text(told))
+    if where := finished.get("report"):
+        say(f"report: {where}")
+
+
+def tiles_as_text(told: dict[str, Any]) -> list[str]:
+    """The page's headline figures, a line each."""
+    return [f"{title:<28} {value:>14}   {what}" for title, value, what in report_words.tiles(told)]
+
+
 def write(folder: Path, page: str, figures: dict[str, Any]) -> None:
     """report.html and report.json."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.html").write_text(page, encoding="utf-8")
-    (folder / "report.json").write_text(json.dumps(figures, indent=1, default=float) + "\n", encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
-def command() -> str:
-    """As it was typed."""
-    return shlex.join(["dea-daemon", *sys.argv[1:]])
+def moment(text: str) -> int:
+    """2020-01-01 or 2020-01-01T08:00, UTC, as ns. ConfigError."""
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{text}: no date like 2020-01-01 or 2020-01-01T08:00") from None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=dt.UTC)
+    return int(found.timestamp()) * NS_PER_S

@@ -262,6 +262,7 @@ class PaperVenue:
             f.fee,
             self.universe.instruments[row].settle_currency,
             f.is_maker,
+            f.liquidation and not f.is_maker,  # it was the taker who was liquidated
         )
 
 

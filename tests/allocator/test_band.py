@@ -1,0 +1,160 @@
+"""The band by cost and risk, and the drawdown control it shrinks with."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from dea_daemon.allocator.allocate import allocate
+from dea_daemon.allocator.band import MOST_OF_TARGET, cube_root_band, half_width
+from dea_daemon.allocator.target import aim, risk_budget, volatility_targeted
+from dea_daemon.domain.decisions import Forecast
+from dea_daemon.domain.numbers import DAYS_PER_YEAR
+from dea_daemon.domain.parameters import AllocatorParameters, FixedTarget
+from tests.guards.views import view
+from tests.house import BTC_FUTURE, BTC_LINEAR, BTC_PERP
+
+VOL = np.array([0.5, 0.9])
+FORECAST = Forecast(np.zeros(2), np.diag(VOL) ** 2 / DAYS_PER_YEAR, VOL, np.array([0.01, 0.02]))
+
+
+def by_cost(**options):
+    wanted = {"kind": "volatility", "band": "cube_root", "min_band_usd": 1.0}
+    return AllocatorParameters.model_validate({"targets": {"BTC": wanted}} | options)
+
+
+PARAMS = by_cost()
+
+
+def long_run_loss(width, *, cost, variance, curvature, days=400, paths=64, steps=100):
+    """USD a day, cost and penalty, of a target that walks with `variance` and is followed to the edge of a band."""
+    rng = np.random.default_rng(3)
+    gap, traded, penalty, n = np.zeros(paths), 0.0, 0.0, days * steps
+    for _ in range(n):
+        gap += np.sqrt(variance / steps) * rng.standard_normal(paths)
+        kept = np.clip(gap, -width, width)
+        traded += np.abs(gap - kept).mean()
+        gap = kept
+        penalty += 0.5 * curvature * (gap**2).mean() / steps
+    return (cost * traded + penalty) / days
+
+
+def test_no_other_width_costs_less_in_the_long_run():
+    world = {"cost": 0.01, "variance": 4.0, "curvature": 0.001}
+    best = float(half_width(np.array(world["cost"]), np.array(world["variance"]), world["curvature"]))
+    loss = {k: long_run_loss(k * best, **world) for k in (0.6, 0.8, 1.0, 1.25, 1.6)}
+    assert loss[1.0] < min(loss[0.6], loss[1.6])
+    assert loss[1.0] <= 1.02 * min(loss.values())
+    assert loss[1.0] == pytest.approx(world["curvature"] * best**2 / 2, rel=0.1)  # a third penalty, two thirds cost
+
+
+def test_it_grows_with_the_cube_root_of_cost_and_of_variance_and_shrinks_with_that_of_the_penalty():
+    one = half_width(np.array(1e-3), np.array(5.0), 0.01)
+    assert half_width(np.array(8e-3), np.array(5.0), 0.01) == pytest.approx(2 * one)
+    assert half_width(np.array(1e-3), np.array(40.0), 0.01) == pytest.approx(2 * one)
+    assert half_width(np.array(1e-3), np.array(5.0), 0.08) == pytest.approx(one / 2)
+    assert half_width(np.array(0.0), np.array(5.0), 0.01) == 0.0
+
+
+def test_it_is_what_the_formula_gives_by_hand():
+    v = view()
+    exposure = np.array([400_000.0, np.nan])
+    fee = min(v.universe.taker_fee[row] + 1.0 / v.mark_price[row] for row in (BTC_PERP, BTC_FUTURE, BTC_LINEAR))
+    variance_usd2 = 0.01 * 400_000.0**2
+    curvature = (0.25 / 365.0) / (0.20 * 1e6)  # Sharpe 1 · σ² a day / (σ* · equity)
+    by_hand = (3.0 * fee * variance_usd2 / (2.0 * curvature)) ** (1 / 3)
+    band = cube_root_band(v, FORECAST, exposure, PARAMS, 1.0)
+    assert band[0] == pytest.approx(by_hand, rel=1e-12) and np.isnan(band[1])
+    assert 0.05 < band[0] / 400_000.0 < 0.3
+
+
+def test_the_cheapest_contract_that_is_fresh_sets_the_cost():
+    exposure = np.array([400_000.0, 0.0])
+    spread = np.array([1.0, 100.0, 400.0, 1.0])
+    v = view()
+    wide = {"bid_price": v.mark_price - spread, "ask_price": v.mark_price + spread}
+    first = cube_root_band(view(**wide), FORECAST, exposure, PARAMS, 1.0)
+    stale = np.array([False, True, True, True])
+    second = cube_root_band(view(fresh=stale, **wide), FORECAST, exposure, PARAMS, 1.0)
+    assert second[0] > first[0] > 0.0 and first[1] == 0.0
+
+
+def test_without_a_fresh_contract_nothing_moves():
+    v = view(position=(100, 0, 0, 0), fresh=np.array([False, False, False, True]))
+    target = allocate(v, FORECAST, np.ones(2, dtype=bool), PARAMS, instrument_cap_usd=1e9)
+    assert np.isnan(target.band_usd[0]) and (target.position_lots == v.position_lots).all()
+
+
+def test_outside_it_trades_to_the_edge_whatever_the_inner_goal_of_others():
+    params = by_cost(band_inner=0.0)
+    v = view()
+    target = allocate(v, FORECAST, np.zeros(2, dtype=bool), params, instrument_cap_usd=1e9)
+    reached = float((v.exposure_per_lot @ target.position_lots)[0])
+    assert reached == pytest.approx(target.exposure_usd[0] - target.band_usd[0], abs=30.0)
+    near = target.exposure_usd[0] - 0.9 * target.band_usd[0]
+    still = allocate(view(base=(near, 0.0)), FORECAST, np.ones(2, dtype=bool), params, instrument_cap_usd=1e9)
+    assert (still.position_lots == 0).all()
+
+
+def test_a_target_that_will_not_stand_still_is_held_by_half_at_least():
+    restless = Forecast(FORECAST.mean_return, FORECAST.covariance, VOL, np.array([10.0, 10.0]))
+    exposure, band, inner = aim(view(), restless, PARAMS)
+    assert band[0] == inner[0] == MOST_OF_TARGET * exposure[0]
+
+
+def test_it_is_never_narrower_than_the_least():
+    wanted = {"kind": "volatility", "band": "cube_root", "min_band_usd": 90_000.0}
+    _, band, _ = aim(view(), FORECAST, AllocatorParameters.model_validate({"targets": {"BTC": wanted}}))
+    assert band[0] == 90_000.0
+
+
+def test_a_width_that_is_neither_a_fraction_nor_by_cost_is_refused():
+    for band in ("cube_rot", 0.0, 1.5):
+        with pytest.raises(ValidationError):
+            AllocatorParameters.model_validate({"targets": {"BTC": {"kind": "volatility", "band": band}}})
+
+
+# --- drawdown control ---------------------------------------------------------------------------------------
+
+
+@given(st.floats(0.01, 1.0), st.floats(0.0, 1.0), st.floats(1e3, 1e9))
+def test_the_budget_is_whole_at_the_peak_nothing_at_the_limit_and_a_multiple_of_the_cushion(most, drawdown, peak):
+    params = AllocatorParameters(max_drawdown=most)
+    equity = peak * (1.0 - drawdown)
+    budget = risk_budget(equity, peak, params)
+    assert 0.0 <= budget <= 1.0
+    if drawdown >= most * (1 + 1e-6):
+        assert budget == 0.0
+    elif equity > 0.0:
+        # Money at risk, budget · W, falls in a straight line from the whole at the peak to nothing at the limit.
+        assert budget * equity == pytest.approx(peak * (1.0 - drawdown / most), abs=1e-6 * peak)
+    assert risk_budget(peak, peak, params) == 1.0
+
+
+def test_without_a_limit_a_drawdown_changes_nothing_and_unknown_equity_gives_no_target():
+    assert risk_budget(50.0, 100.0, AllocatorParameters()) == 1.0
+    assert np.isnan(risk_budget(float("nan"), 100.0, AllocatorParameters(max_drawdown=0.2)))
+    assert risk_budget(-5.0, 100.0, AllocatorParameters(max_drawdown=1.0)) == 0.0
+
+
+@given(st.floats(0.01, 0.19))
+def test_target_and_band_shrink_together(drawdown):
+    v = view(equity_usd=1e6, peak_equity_usd=1e6 / (1.0 - drawdown))
+    budget = risk_budget(v.equity_usd, v.peak_equity_usd, by_cost(max_drawdown=0.2))
+    exposure, band, _ = aim(v, FORECAST, PARAMS)
+    less, narrower, _ = aim(v, FORECAST, by_cost(max_drawdown=0.2))
+    assert 0.0 < budget < 1.0
+    assert less[0] == pytest.approx(budget * exposure[0])
+    assert narrower[0] == pytest.approx(max(budget * band[0], 1.0))
+
+
+def test_at_the_limit_volatility_targets_are_flat_and_fixed_ones_stay():
+    eth = {"ETH": FixedTarget(delta_usd=100_000, band_usd=10_000)}
+    params = PARAMS.model_copy(update={"targets": PARAMS.targets | eth, "max_drawdown": 0.2})
+    exposure, band, _ = aim(view(equity_usd=7e5, peak_equity_usd=1e6), FORECAST, params)
+    assert exposure.tolist() == [0.0, 100_000.0] and band.tolist() == [1.0, 10_000.0]
+
+
+def test_lost_equity_wants_nothing():
+    assert (volatility_targeted(np.ones(2), FORECAST, -1e5, PARAMS) == 0.0).all()
