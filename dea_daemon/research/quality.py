@@ -15,7 +15,7 @@ from dea_daemon.research.candles import Candles, Finding, FundingRates
 HOUR_NS = 3_600 * NS_PER_S
 JUMP_MAX = 0.5  # of a price within one candle, or from one to the next: happened, but look
 JUMP_ABSURD = 9.0  # tenfold: a slipped decimal point, not a market
-GAPS_MAX = 0.05  # share of the span
+GAPS_MAX = 0.2  # share of the span: above it the series is more hole than history
 QUIET_RUN = 24  # candles in a row without volume
 STALE_RUN = 12  # candles in a row that repeat one price
 ROUNDING = 1e-9  # relative: a venue's decimals as floats

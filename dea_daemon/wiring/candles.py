@@ -36,7 +36,7 @@ from dea_daemon.domain.instruments import (
     Universe,
 )
 from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_MS
-from dea_daemon.research.candles import Candles, FundingRates, History, Market
+from dea_daemon.research.candles import Candles, FundingRates, History, aligned, resampled
 from dea_daemon.shell.backtest_settings import BacktestSettings
 from dea_daemon.shell.settings import Settings
 from dea_daemon.simvenue.exchange import Exchange
@@ -53,7 +53,8 @@ STRESSED_RANGE = 4.0  # usual ranges
 
 
 class Bars(NamedTuple):
-    """N contracts on one grid of T bars; NaN where a contract has none. mark is of the close."""
+    """N contracts on one grid of T bars, one a decision; NaN where a contract has none. mark is of the close; `candles`
+    counts those it was made from."""
 
     step_ns: int
     open_ns: IntArray
@@ -63,6 +64,7 @@ class Bars(NamedTuple):
     close: FloatArray
     volume: FloatArray
     mark: FloatArray
+    candles: int
 
 
 def underlying_of(symbol: str) -> str:
@@ -94,50 +96,39 @@ def contract(symbol: str, price: float, settings: BacktestSettings) -> Instrumen
     )
 
 
-def bars_of(history: History, symbols: Sequence[str], from_ns: int, to_ns: int) -> Bars:
-    """The perpetuals' candles on one grid. DataError where one has none, or they differ in step."""
-    found = [_candles(history, symbol) for symbol in symbols]
-    steps = {candles.step_ns for candles in found}
-    if len(steps) != 1:
-        raise DataError(f"candles of {', '.join(symbols)} have different steps")
-    (step_ns,) = steps
-    first = max(from_ns, min(int(c.open_ns[0]) for c in found)) // step_ns * step_ns
-    last = min(to_ns - step_ns, max(int(c.open_ns[-1]) for c in found))
-    if last < first:
+def bars_of(history: History, symbols: Sequence[str], from_ns: int, to_ns: int, decide_ns: int = 0) -> Bars:
+    """The perpetuals' candles on one grid. Candles finer than `decide_ns` are joined: between two decisions nothing is
+    decided, so only their ends and extremes matter. DataError where there are none, or they do not fit together."""
+    perps = [_of(history, "perp", symbol) for symbol in symbols]
+    found = [c for c in perps if c is not None]
+    if len(found) < len(symbols):
+        lacking = [symbol for symbol, c in zip(symbols, perps, strict=True) if c is None]
+        there = sorted(market.symbol for market in history.candles if market.kind == "perp")
+        raise DataError(f"no candles of the perpetual {', '.join(lacking)}; there are {', '.join(there) or 'none'}")
+    first = max(from_ns, min(int(c.open_ns[0]) for c in found))
+    last = min(to_ns, max(int(c.close_ns[-1]) for c in found))
+    if last <= first:
         raise DataError(f"no candle of {', '.join(symbols)} within the time asked for")
-    open_ns = np.arange(first, last + 1, step_ns, dtype=np.int64)
-    columns = [_on_grid(open_ns, c) for c in found]
-    marks = [_mark(history, symbol, open_ns, c) for symbol, c in zip(symbols, columns, strict=True)]
-    o, h, low, c, v = (np.stack([column[k] for column in columns], axis=1) for k in range(5))
-    return Bars(step_ns, open_ns, o, h, low, c, v, np.stack(marks, axis=1))
+    fine = aligned(found, first, last)
+    joined = [resampled(c, decide_ns) if decide_ns > c.step_ns else c for c in found]
+    grid = fine if joined == found else aligned(joined, first, last)
+    marks = [_mark(history, symbol, grid.open_ns, grid.step_ns, grid.close[:, n]) for n, symbol in enumerate(symbols)]
+    columns = (grid.open, grid.high, grid.low, grid.close, grid.volume)
+    return Bars(grid.step_ns, grid.open_ns, *columns, np.stack(marks, axis=1), len(fine.open_ns))
 
 
-def _candles(history: History, symbol: str) -> Candles:
-    for market, candles in history.candles.items():
-        if market.kind == "perp" and market.symbol == symbol:
-            return candles
-    there = sorted(str(m.symbol) for m in history.candles if m.kind == "perp")
-    raise DataError(f"no candles of the perpetual {symbol}; there are {', '.join(there) or 'none'}")
+def _of(history: History, kind: str, symbol: str) -> Candles | None:
+    return next((c for market, c in history.candles.items() if (market.kind, market.symbol) == (kind, symbol)), None)
 
 
-def _on_grid(open_ns: IntArray, candles: Candles) -> list[FloatArray]:
-    """open, high, low, close, volume [T]; NaN where there is no candle."""
-    at = np.searchsorted(candles.open_ns, open_ns)
-    at[at == len(candles.open_ns)] = 0
-    there = candles.open_ns[at] == open_ns
-    return [
-        np.where(there, column[at], np.nan)
-        for column in (candles.open, candles.high, candles.low, candles.close, candles.volume)
-    ]
-
-
-def _mark(history: History, symbol: str, open_ns: IntArray, columns: list[FloatArray]) -> FloatArray:
+def _mark(history: History, symbol: str, open_ns: IntArray, step_ns: int, close: FloatArray) -> FloatArray:
     """[T] the venue's mark at each close; the last trade where it was not recorded."""
-    for market, candles in history.candles.items():
-        if market == Market(market.venue, "mark", symbol) and candles.step_ns == open_ns[1:2] - open_ns[:1]:
-            mark = _on_grid(open_ns, candles)[3]
-            return np.where(np.isfinite(mark), mark, columns[3])
-    return columns[3]
+    candles = _of(history, "mark", symbol)
+    if candles is None or candles.step_ns > step_ns or not len(open_ns):
+        return close
+    whole = resampled(candles, step_ns) if candles.step_ns < step_ns else candles
+    mark = aligned([whole], int(open_ns[0]), int(open_ns[-1]) + 1).close[:, 0]
+    return np.where(np.isfinite(mark), mark, close)
 
 
 class Bar(NamedTuple):

@@ -13,7 +13,7 @@ import structlog
 from dea_daemon.domain.decisions import DecisionRecord
 from dea_daemon.domain.errors import ConfigError, DataError
 from dea_daemon.domain.instruments import FloatArray
-from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_S
+from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_MS, NS_PER_S
 from dea_daemon.domain.parameters import VolTarget
 from dea_daemon.research import report, report_words
 from dea_daemon.research.benchmarks import cash, funding_between, static, static_at_vol
@@ -171,7 +171,7 @@ def backtest_history(
     if settings.venues.binanceusdm is None:
         raise ConfigError("venues.binanceusdm: missing: its perpetuals are what a history of candles is of")
     symbols = settings.venues.binanceusdm.instruments
-    bars = bars_of(history, symbols, span(settings, from_ns), to_ns)
+    bars = bars_of(history, symbols, span(settings, from_ns), to_ns, settings.decide_every_ms * NS_PER_MS)
     funding = {symbol: rates for symbol in symbols if (rates := _funding(history, symbol)) is not None}
     run = CandleRun(bars, funding, settings, symbols, from_ns, seed=seed, tape=tape)
     recorder = Recorder(run, symbols)
@@ -183,7 +183,7 @@ def backtest_history(
     run.run.close()
     seconds = time.perf_counter() - began_s
     finished = summary(run.run.state, run.run.stats, run.universe, drained=True)
-    finished |= {"bars": len(bars.open_ns), "bars_per_s": round(len(bars.open_ns) / seconds, 1)}
+    finished |= {"bars": bars.candles, "bars_per_s": round(bars.candles / seconds, 1)}
     return recorder.record("run", settings), finished | {"seconds": round(seconds, 3)}
 
 

@@ -60,7 +60,7 @@ def simulated(bars=24 * 365, seed=1, target_vol=0.2, band=0.15, capital=100_000.
     funding = np.where(np.arange(bars) % 8 == 0, 1e-4, 0.0)[:, None] * np.array([1.0, 1.3])
     equity, amount, variance = capital, np.zeros(2), np.full(2, 0.64 / 8760)
     names = ("equity", "exposure", "target", "vol", "turnover", "fees", "paid", "slip", "made")
-    columns: dict[str, list] = {name: [] for name in names}
+    columns: dict[str, list[object]] = {name: [] for name in names}
     trades = []
     turnover = fees = paid = slip = 0.0
     made = np.zeros(2)

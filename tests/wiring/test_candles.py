@@ -82,7 +82,7 @@ def test_noise_after_a_moment_changes_nothing_before_it(settings, after):
             column[cut:] *= noise
             columns[name] = column
         spoiled[market.symbol] = c._replace(**columns)
-    now = history(**spoiled)
+    now = history(**spoiled)  # type: ignore[arg-type]
     one, other = lived(was, settings), lived(now, settings)
     same = after + 1  # decisions at closes up to the moment itself
     for column in ("target_usd", "exposure_usd", "annual_vol", "equity_usd", "turnover_usd"):
