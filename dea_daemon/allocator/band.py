@@ -54,5 +54,7 @@ def cube_root_band(
 
 
 def half_width(cost: FloatArray, target_variance_usd2: FloatArray, curvature: FloatArray | float) -> FloatArray:
-    """(3 c s² / 2κ)^⅓."""
+    """(3 c s² / 2κ)^⅓, in USD: what is least in the long run of ½ κ h²/3, the penalty of a gap anywhere within ± h, plus
+    c s² / 2h, the cost of holding a walk of variance rate s² there by trades at the edges. All of cost [U] USD per USD,
+    target_variance_usd2 [U] USD²/day, curvature 1/(USD · day)."""
     return np.asarray(np.cbrt(1.5 * cost * target_variance_usd2 / curvature))

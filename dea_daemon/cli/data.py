@@ -1,7 +1,5 @@
 """`dea-daemon data`: bring a history in, look at what is wrong with it, download more of it."""
 
-import asyncio
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -225,6 +223,8 @@ def download(
     SYMBOLS are the venue's own names, BTC-PERPETUAL or BTCUSDT; currencies for options; none for instruments. Options
     are told as they are now: run it on a timer.
     """
+    import asyncio
+
     if what in ("candles", "funding", "trades") and asked["since"] is None:
         raise click.UsageError(f"{what} of which time? Give --since, such as --since 2021-01-01")
     if bool(symbols) == (what == "instruments"):
@@ -254,7 +254,7 @@ async def _one(source: "Source", what: str, symbol: str, folder: Path, asked: An
     if what == "options":
         return await downloads.download_options(source, folder, symbol)
     times = downloads.Asked(symbol, asked["since"], asked["until"] or 0, asked["again"])
-    span_ms = max(0, (times.until_ms or int(time.time() * 1_000)) - times.since_ms)
+    span_ms = max(0, (times.until_ms or await source.now_ms()) - times.since_ms)
     unit_ms = {"candles": interval_ns(asked["interval"]) // 10**6, "funding": 3_600_000, "trades": 60_000}[what]
     with progress(f"{what} of {symbol}", show, total=span_ms // unit_ms) as advance:
         if what == "candles":

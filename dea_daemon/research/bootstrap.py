@@ -51,9 +51,10 @@ def indices(length: int, mean_block: float, paths: int, draws: np.random.Generat
     a new start is drawn."""
     steps = np.arange(length)
     restart = draws.random((paths, length)) < 1.0 / mean_block
-    restart[:, 0] = True
     starts = draws.integers(0, length, (paths, length))
-    since = np.maximum.accumulate(np.where(restart, steps, 0), axis=1)  # where the block under way began
+    since = np.maximum.accumulate(
+        np.where(restart, steps, 0), axis=1
+    )  # where the block under way began; at 0 without one
     begun = np.take_along_axis(starts, since, axis=1)
     return np.asarray((begun + steps - since) % length, dtype=np.int64)
 

@@ -181,7 +181,7 @@ def made(run: Record) -> Chart:
         "orientation": "h",
         "x": numbers(shares),
         "y": [row["name"] for row in rows],
-        "text": [f"{share:+,.2f} %".replace("-", "−") for share in shares.tolist()],
+        "text": [f"{share:+z,.2f} %".replace("-", "−") for share in shares.tolist()],
         "textposition": "outside",
         "cliponaxis": False,
         "marker": {"color": ["@green" if share >= 0.0 else "@red" for share in shares.tolist()]},

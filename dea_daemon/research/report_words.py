@@ -32,17 +32,14 @@ WORST = "Days (UTC) of the lowest returns, and the parts that made most of each.
 YEARS = "Each calendar year, the first and the last as far as they go; turnover, cost and funding over its mean equity."
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    """`−0.06`; `–` where there is none."""
-    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
+def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
+    """`−0.06`; `–` where there is none. What rounds to nothing has no minus."""
+    return "–" if value is None else f"{value:{'+' if sign else ''}z,.{digits}f}".replace("-", "−")
 
 
 def percent(share: float | None, digits: int = 1, sign: bool = False) -> str:
     """`15.1 %` of .151."""
-    if share is None:
-        return "–"
-    text = f"{100 * share:{'+' if sign else ''},.{digits}f} %"
-    return text.replace("-", "−")
+    return "–" if share is None else f"{number(100 * share, digits, sign)} %"
 
 
 def usd(amount: float, digits: int = 0) -> str:
@@ -54,8 +51,7 @@ def interval(told: dict[str, Any] | None, alone: float | None, sign: bool = Fals
     """`0.80 [−0.11, 1.66]`; without an interval the number alone."""
     if told is None:
         return number(alone)
-    first = f"{told['estimate']:{'+' if sign else ''}.2f}".replace("-", "−")
-    return f"{first} [{number(told['low'])}, {number(told['high'])}]"
+    return f"{number(told['estimate'], sign=sign)} [{number(told['low'])}, {number(told['high'])}]"
 
 
 def tiles(told: dict[str, Any]) -> list[tuple[str, str, str]]:

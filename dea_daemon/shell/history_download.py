@@ -43,6 +43,7 @@ PAGE = 1_000  # rows: what both venues give at once
 PAGES_HELD = 20  # between writes: what a kill can lose
 SETTLE_MS = 5_000  # a candle is final this long after its end
 TRIES = 6
+PAUSE_S = 1.0  # after the first failure, then twice as long each time
 TIMEOUT_MS = 20_000
 
 
@@ -83,11 +84,12 @@ class Page(NamedTuple):
 class Source:
     """One venue's public side, paced, patient with a network that fails."""
 
-    def __init__(self, venue: str, client: Client, pause_s: float = 1.0) -> None:
+    def __init__(self, venue: str, client: Client, hurry: float = 1.0) -> None:
+        """`hurry` times as fast, for venues of one's own."""
         self.venue, self.terms, self.client = venue, VENUES[venue], client
-        self._pause_s = pause_s
-        self._pace = _throttle(self.terms.requests_per_s)
-        self._funding_pace = _throttle(self.terms.funding_per_s)
+        self._pause_s = PAUSE_S / hurry
+        self._pace = _throttle(self.terms.requests_per_s * hurry)
+        self._funding_pace = _throttle(self.terms.funding_per_s * hurry)
 
     async def call(self, method: str, *arguments: Any, **named: Any) -> Any:
         """A method of ccxt's, tried again where the network or the venue fails. Raises VenueError."""
@@ -98,13 +100,13 @@ class Source:
             try:
                 async with pace:
                     return await getattr(self.client, method)(*arguments, **named)
-            except (ccxt.NetworkError, ccxt.DDoSProtection) as error:
+            except (ccxt.BaseError, TypeError) as error:  # TypeError: what ccxt makes of HTML or null
+                if not _may_pass(error):
+                    raise Rejected(f"{self.venue} refused {method}: {_words(error)}") from error
                 if tried == TRIES:
                     raise _given_up(self.venue, error) from error
                 log.warning("download.failed", why=_words(error), tries=tried)
                 await asyncio.sleep(self._pause_s * 2.0 ** (tried - 1))
-            except ccxt.ExchangeError as error:
-                raise Rejected(f"{self.venue} refused {method}: {_words(error)}") from error
         raise VenueError(f"{self.venue}: {method} was never tried")
 
     async def market(self, symbol: str) -> dict[str, Any]:
@@ -125,11 +127,11 @@ class Source:
 
 
 def _throttle(per_s: float) -> Throttler:
-    return Throttler(rate_limit=1, period=1.0 / per_s, retry_interval=0.01)
+    return Throttler(rate_limit=1, period=1.0 / per_s, retry_interval=min(0.01, 1.0 / per_s))
 
 
 @asynccontextmanager
-async def open_source(venue: str, url: str | None = None, pause_s: float = 1.0) -> AsyncIterator[Source]:
+async def open_source(venue: str, url: str | None = None, hurry: float = 1.0) -> AsyncIterator[Source]:
     """The venue's public side: no key. `url` leads to a simulated one instead, on loopback only (ConfigError)."""
     import ccxt.async_support as ccxt
 
@@ -143,7 +145,7 @@ async def open_source(venue: str, url: str | None = None, pause_s: float = 1.0) 
         for each in urls_of(client.urls):
             check_url(each, "simulated", ("http", "https"))
     try:
-        yield Source(venue, client, pause_s)
+        yield Source(venue, client, hurry)
     finally:
         await client.close()
 
@@ -438,6 +440,15 @@ def _date(ts_ms: int) -> datetime:
 
 def _words(error: Exception) -> str:
     return venue_error(error) or f"{type(error).__name__}: {str(error)[:160]}"
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same question may be answered later. ccxt's plain ExchangeError is a reply it cannot place: a server
+    in trouble, a body cut off."""
+    import ccxt
+
+    passing = (ccxt.NetworkError, ccxt.DDoSProtection, ccxt.RateLimitExceeded, TypeError)
+    return isinstance(error, passing) or type(error) is ccxt.ExchangeError
 
 
 def _given_up(venue: str, error: Exception) -> VenueError:

@@ -56,6 +56,11 @@ def test_what_is_bought_once_drifts_as_funding_drains_the_equity_beside_it():
     assert kept.exposure_usd[-1, 0] / kept.equity_usd[-1] == pytest.approx(1.0, abs=2e-3)
 
 
+def test_funding_is_due_on_what_the_position_is_worth_then():
+    book = static(one([100.0, 150.0, 150.0]), np.array([[0.0], [0.01], [0.0]]), 1.0, rebalance_days=None, cost=0.0)
+    assert book.funding_usd[-1] == pytest.approx(-15.0)
+
+
 def test_trading_costs_what_is_said():
     book = static(one([100.0, 100.0, 100.0]), np.zeros((3, 1)), 2.0, cost=0.001)
     assert book.equity_usd[-1] == pytest.approx(1_000.0 - 2.0)

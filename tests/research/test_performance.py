@@ -102,6 +102,12 @@ def test_rolling_volatility_is_that_of_each_window_alone():
     assert at_ns[200] == record.at_ns[920]
 
 
+def test_a_window_over_missing_bars_is_as_long_as_the_clock_says():
+    record = by_hand(alternating(1_000, 0.01))
+    holed = record._replace(at_ns=record.at_ns + (np.arange(1_001) >= 500) * 720 * HOUR_NS)
+    assert rolling_vol(holed)[1] == pytest.approx(rolling_vol(record)[1] / 2**0.5)
+
+
 def test_deepest_fall_has_its_dates_and_its_length():
     told = figures(by_hand([100, 120, 90, 60, 90, 120, 130, 125], step_ns=DAY_NS))
     assert told["max_drawdown"] == pytest.approx(0.5)
@@ -173,6 +179,14 @@ def test_the_worst_day_is_told_with_what_made_it():
     assert worst["date"] == "2020-01-03" and worst["return"] == pytest.approx(-0.1)
     assert worst["usd"]["market BTC"] == -100.0 and worst["usd"]["rest"] == 0.0
     assert worst["why"] == "BTC −10.0 % (moved −20.0 %, held +50.0 % of equity)"
+
+
+@pytest.mark.parametrize(("fees", "told"), [(30.0, True), (10.0, False)])
+def test_a_part_is_named_where_it_made_a_seventh_of_the_day_or_more(fees, told):
+    late = np.arange(60) >= 30
+    record = by_hand(1_000.0 - 100.0 * late, fees_usd=fees * late, market_usd=(fees - 100.0) * late[:, None])
+    (worst,) = worst_days(record)
+    assert worst["why"].startswith("BTC") and ("fees" in worst["why"]) is told
 
 
 def test_a_day_of_costs_blames_the_costs():

@@ -128,13 +128,13 @@ def test_the_equity_drawn_reaches_its_highest_and_lowest_value():
     assert told == pytest.approx((run.equity_usd.max(), run.equity_usd.min()), rel=1e-4)
 
 
-def test_a_book_that_is_ruined_does_not_flatten_the_others():
-    run = simulated(24 * 400)
-    ruined = static(run, funding_paid(24 * 400), 15.0, rebalance_days=None)
-    assert (ruined.equity_usd < 0).any()
-    chart = charts([run, ruined])["equity"]
-    lines = [t for t in chart["traces"] if "yaxis" not in t]
-    assert min(y for line in lines for y in line["y"] if y is not None) > 0.1 * run.equity_usd.min()
+def test_a_book_that_wastes_away_does_not_flatten_the_others():
+    run = by_hand(np.linspace(1_000.0, 1_100.0, 500))
+    wasted = by_hand(np.geomspace(1_000.0, 1.0, 500))._replace(name="wasted")
+    lines = {t["name"]: t for t in charts([run, wasted])["equity"]["traces"] if "yaxis" not in t}
+    drawn_usd = [y for y in lines["wasted"]["y"] if y is not None]
+    assert 200.0 <= min(drawn_usd) < 210.0
+    assert None not in lines["by hand"]["y"]
 
 
 def test_the_close_up_holds_the_worst_day():
@@ -176,6 +176,7 @@ def test_a_ruined_run_still_makes_a_page_that_says_so_first():
     records = [run._replace(equity_usd=worse), cash(run)]
     text = own(page(records, facts(records, paths=20)))
     assert "The account was ruined at 2020-03-24 09:00" in text
+    assert max(drawn(text)["exposure-0"]["traces"][-1]["x"]) == "2020-03-24 09:00"
 
 
 def test_a_handful_of_decisions_without_targets_or_limits_makes_a_page():
@@ -221,6 +222,7 @@ def test_without_plotly_it_says_what_to_install(monkeypatch):
     [
         (percent(-0.0266, 2, sign=True), "−2.66 %"),
         (percent(None), "–"),
+        (percent(-1e-9, sign=True), "+0.0 %"),
         (usd(-1234.5, 2), "−$1,234.50"),
         (number(0.5), "0.50"),
     ],

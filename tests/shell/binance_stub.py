@@ -22,13 +22,16 @@ SYMBOL = {
 
 
 class Binance:
-    """`asked` is every (path, startTime) in turn; a status put in `fails` answers the next request of series."""
+    """`asked` is every (path, startTime) in turn; a status put in `fails` answers the next request of series.
+    `down` is (after so many requests, with which status)."""
 
     def __init__(self, now_ms: int) -> None:
         self.now_ms = now_ms
         self.asked: list[tuple[str, int]] = []
         self.fails: list[int] = []
+        self.down: tuple[int, int] | None = None
         self.hang_after: int | None = None
+        self.hanging = asyncio.Event()
         self.http_url = ""
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -37,13 +40,21 @@ class Binance:
             return web.json_response({"symbols": [SYMBOL], "rateLimits": [], "serverTime": self.now_ms})
         if path == "time":
             return web.json_response({"serverTime": self.now_ms})
-        rows = {"klines": self.klines, "markPriceKlines": self.klines, "fundingRate": self.rates, "aggTrades": self.trades}
+        rows = {
+            "klines": self.klines,
+            "markPriceKlines": self.klines,
+            "fundingRate": self.rates,
+            "aggTrades": self.trades,
+        }
         if path not in rows:
             raise web.HTTPNotFound
         start_ms = int(request.query["startTime"])
         if self.fails:
             return web.json_response({"code": -1, "msg": "not now"}, status=self.fails.pop(0))
+        if self.down is not None and len(self.asked) >= self.down[0]:
+            return web.json_response({"code": -1, "msg": "not now"}, status=self.down[1])
         if self.hang_after is not None and len(self.asked) >= self.hang_after:
+            self.hanging.set()
             await asyncio.sleep(60.0)
         self.asked.append((path, start_ms))
         end_ms = int(request.query.get("endTime", self.now_ms))

@@ -80,6 +80,8 @@ class Oracle:
         self.index: dict[str, float] = {}
         self.mark_ns = np.full(n, -(1 << 62))
         self._expected = self.world.state.account.position_lots.copy()
+        # A ledger that failed kept neither halt nor fill: the fill is told again, and halts again.
+        self.liquidated &= self.world.ledger.mode is Mode.HALTED
         self.public = self.private = False
         self.closed: set[str] = set()  # underlyings in which the venue takes no orders; "": none at all
         self.regridded: set[int] = set()

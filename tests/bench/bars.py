@@ -1,0 +1,104 @@
+"""What a backtest over candles costs: 45,000 one-minute bars of two perpetuals, beside NautilusTrader where it is.
+
+The peer is a program of another Python: DEA_NAUTILUS_PYTHON names one with nautilus_trader 1.221. Both are timed with the
+bars already in memory, and get the same ones. A bar is one minute of both contracts. Deciding every hour, ours joins
+the minutes between two decisions, as `dea-daemon backtest --history` does, and counts the minutes.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dea_daemon.domain.instruments import FloatArray
+from dea_daemon.domain.numbers import NS_PER_MS
+from dea_daemon.research.candles import Candles, History, Market
+from dea_daemon.shell.settings import Settings, load
+from dea_daemon.wiring.candles import CandleRun, bars_of
+from dea_daemon.wiring.demo import config_file
+from dea_daemon.wiring.history import Recorder
+
+BARS, RUNS = 45_000, 3
+MINUTE_NS = 60_000_000_000
+START_NS = 1_600_041_600_000_000_000  # a midnight
+CONTRACTS = {"BTCUSDT": (20_000.0, 1), "ETHUSDT": (500.0, 2)}  # first price, decimals
+SETTINGS = (("an hour", 60), ("a bar", 1))
+
+
+def rows(bars: int = BARS, runs: int = RUNS) -> list[dict[str, Any]]:
+    """name, ours, peer, peer_name, unit, ratio (ours/peer: more is better here)."""
+    candles = [walk(seed, *CONTRACTS[symbol], bars) for seed, symbol in enumerate(CONTRACTS)]
+    with tempfile.TemporaryDirectory(prefix="dea-bench-") as folder:
+        shared = Path(folder) / "bars.npy"
+        np.save(shared, np.stack([_columns(c) for c in candles]))
+        return [_row(candles, shared, name, minutes, runs) for name, minutes in SETTINGS]
+
+
+def walk(seed: int, price: float, digits: int, bars: int) -> Candles:
+    """One-minute candles of a random walk, .6 a year in volatility, on the contract's grid."""
+    dice = np.random.default_rng(seed)
+    close = price * np.exp(np.cumsum(dice.normal(0.0, 0.6 / np.sqrt(365 * 1_440), bars)))
+    opened = np.concatenate(([price], close[:-1]))
+    high, low = np.maximum(opened, close) * 1.0003, np.minimum(opened, close) * 0.9997
+    at = START_NS + MINUTE_NS * np.arange(bars, dtype=np.int64)
+    return Candles(MINUTE_NS, at, *(column.round(digits) for column in (opened, high, low, close)), np.full(bars, 1e3))
+
+
+def _columns(candles: Candles) -> FloatArray:
+    """[T, 6] for the peer: close_ns, open, high, low, close, volume."""
+    return np.stack([candles.close_ns.astype(np.float64), *candles[2:]], axis=1)
+
+
+def settings_of(decide_every_minutes: int) -> Settings:
+    """The configuration the README's backtest runs with."""
+    found = load(config_file("backtest-voltarget.yaml"), {})
+    return found.model_copy(update={"decide_every_ms": decide_every_minutes * 60_000})
+
+
+def lived(candles: list[Candles], settings: Settings) -> tuple[float, CandleRun]:
+    """CPU seconds of one run, as the command has it: bars joined, lived through, recorded."""
+    symbols = tuple(CONTRACTS)[: len(candles)]
+    history = History({Market("binance", "perp", s): c for s, c in zip(symbols, candles, strict=True)}, {})
+    first_ns, last_ns = int(candles[0].open_ns[0]), int(candles[0].close_ns[-1])
+    began_s = time.process_time()
+    bars = bars_of(history, symbols, first_ns, last_ns, settings.decide_every_ms * NS_PER_MS)
+    run = CandleRun(bars, {}, settings, symbols, first_ns)
+    recorder = Recorder(run, symbols)
+    for t in run.live():
+        recorder.take(t)
+    run.run.close()
+    seconds = time.process_time() - began_s
+    recorder.record("run", settings)
+    return seconds, run
+
+
+def _row(candles: list[Candles], shared: Path, name: str, minutes: int, runs: int) -> dict[str, Any]:
+    count, settings = len(candles[0].open_ns), settings_of(minutes)
+    peer_s = _peer_s(shared, minutes, runs)
+    ours = count / statistics.median(lived(candles, settings)[0] for _ in range(runs))
+    row = {"name": f"backtest, a decision {name}", "ours": round(ours), "unit": "bars/CPU s"}
+    if peer_s is None:
+        return row | {"peer_name": "NautilusTrader: not there (DEA_NAUTILUS_PYTHON)"}
+    peer = count / peer_s
+    return row | {
+        "peer": round(peer),
+        "peer_name": "NautilusTrader 1.221, target exposure (here ratio is ours/peer)",
+        "ratio": round(ours / peer, 2),
+    }
+
+
+def _peer_s(shared: Path, minutes: int, runs: int) -> float | None:
+    """None where no interpreter that has it is named."""
+    python = os.environ.get("DEA_NAUTILUS_PYTHON")
+    if not python:
+        return None
+    program = Path(__file__).with_name("nautilus_peer.py")
+    command = [python, str(program), str(shared), str(minutes), str(runs)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    return float(json.loads(told.stdout.splitlines()[-1])["seconds"])
