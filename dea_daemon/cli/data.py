@@ -157,16 +157,17 @@ def _lines(results: "list[Checked]") -> list[str]:
 
 
 def _parts(results: "list[Checked]") -> Iterator[Any]:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     from dea_daemon.research.quality import date_of
 
-    table = Table(header_style="bright_black")
-    for name in ("series", "rows", "from", "to, UTC", "missing", "found"):
-        table.add_column(name, justify="right" if name in ("rows", "missing") else "left")
+    table = Table(header_style="bright_black", box=SIMPLE_HEAD)
+    for name in ("series", "rows", "from", "to", "missing", "found"):
+        table.add_column(name, justify="right" if name in ("rows", "missing") else "left", no_wrap=name != "found")
     for checked in results:
-        span = (date_of(checked.first_ns), date_of(checked.last_ns)) if checked.rows else ("", "")
+        span = [date_of(ns)[:10] if checked.rows else "" for ns in (checked.first_ns, checked.last_ns)]
         missing = f"{checked.missing:,}" if checked.missing else ""
         table.add_row(checked.series.name, f"{checked.rows:,}", *span, missing, Text.from_markup(_verdict(checked)))
     yield table

@@ -98,6 +98,49 @@ def static_at_vol(
     return made._replace(name=title, target_vol=0.0, notes=(*made.notes, told))
 
 
+def carry(
+    run: Record,
+    spot: FloatArray,
+    funding: FloatArray,
+    fraction: float,
+    *,
+    rebalance_days: float = 1.0,
+    cost: float = COST,
+) -> Record:
+    """Spot bought and as much of its perpetual sold, equal weights, `fraction` × equity on each side: what is left is
+    funding and the basis.
+
+    `spot` [T, U]; where it is missing the last one stands in (the basis it seems to make is taken back with the next).
+    """
+    price = _filled(spot, run.price)
+    weights = np.full(len(run.underlyings), fraction / len(run.underlyings))
+    starts = _rebalances(run, rebalance_days)
+    t = len(run.at_ns)
+    turnover, market, received = np.zeros(t), np.zeros_like(price), np.zeros(t)
+    exposure = np.zeros_like(price)
+    equity, bought, sold = run.capital_usd, np.zeros(len(weights)), np.zeros(len(weights))
+    for first, last in zip(starts, [*starts[1:], t - 1], strict=True):
+        wanted = weights * max(equity, 0.0)
+        legs = wanted / price[first], wanted / run.price[first]
+        turnover[first] = np.abs(legs[0] - bought) @ price[first] + np.abs(legs[1] - sold) @ run.price[first]
+        bought, sold = legs
+        rows = slice(first + 1, last + 1)
+        long, short = bought * price[first : last + 1], sold * run.price[first : last + 1]
+        market[rows] = np.diff(long, axis=0) - np.diff(short, axis=0)
+        received[rows] = (short[1:] * funding[rows]).sum(axis=1)
+        exposure[first : last + 1] = long - short
+        equity += float(market[rows].sum() + received[rows].sum() - cost * turnover[first])
+    made = _record(run, f"carry {fraction:.2f}x: spot against perpetual", exposure, market, turnover, received, cost)
+    return made._replace(notes=(f"both legs trade at the close for {1e4 * cost:g} bp, without lots, limits or margin",))
+
+
+def _filled(spot: FloatArray, perpetual: FloatArray) -> FloatArray:
+    """[T, U] the last price known; before the first, the perpetual's."""
+    known = np.isfinite(spot)
+    last = np.maximum.accumulate(np.where(known, np.arange(len(spot))[:, None], -1), axis=0)
+    return np.where(last >= 0, np.take_along_axis(spot, np.maximum(last, 0), axis=0), perpetual)
+
+
 def _daily_vol(record: Record) -> float:
     """Of a book that was ruined: so much that half of it is tried next."""
     solvent, ruined = until_ruin(record)

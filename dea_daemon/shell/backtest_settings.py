@@ -13,7 +13,7 @@ class BacktestSettings(Section):
     maker_bp: float = Field(2.0, ge=-10, le=100, description="fee of an order that rested; negative is a rebate")
     half_spread_bp: NonNegative = Field(1.0, description="best bid and ask are this far from the candle's price")
     impact: NonNegative = Field(
-        0.0, description="Y: taking Q of an hour's volume V costs Y·σ·√(Q/V) beside the spread; 0: any size at the touch"
+        0.0, description="Y: taking Q of an hour's volume V costs Y·σ·√(Q/V) beside; 0: any size at the touch"
     )
     latency_ms: Positive = Field(100.0, description="median of the way to the venue, and of the way back")
     latency_spread: NonNegative = Field(0.5, description="standard deviation of its logarithm")

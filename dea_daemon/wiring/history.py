@@ -13,12 +13,12 @@ import structlog
 from dea_daemon.domain.decisions import DecisionRecord
 from dea_daemon.domain.errors import ConfigError, DataError
 from dea_daemon.domain.instruments import FloatArray
-from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_MS, NS_PER_S
+from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
 from dea_daemon.domain.parameters import VolTarget
 from dea_daemon.research import report, report_words
-from dea_daemon.research.benchmarks import cash, funding_between, static, static_at_vol
+from dea_daemon.research.benchmarks import carry, cash, funding_between, static, static_at_vol
 from dea_daemon.research.candles import FundingRates, History, Market
-from dea_daemon.research.performance import annualised_vol, daily_returns
+from dea_daemon.research.performance import figures
 from dea_daemon.research.record import Record, Trade
 from dea_daemon.shell.history import find_series, open_history
 from dea_daemon.shell.output import emit, say
@@ -28,7 +28,8 @@ from dea_daemon.wiring.candles import Bar, CandleRun, bars_of, missing, span
 from dea_daemon.wiring.summary import summary
 
 log = structlog.get_logger()
-KINDS, INTERVAL = ("perp", "mark"), "1h"
+KINDS, INTERVAL = ("perp", "mark", "spot"), "1h"
+CARRY = 0.8  # of equity on each side: the rest is the perpetual's margin
 FIGURES = (
     "annual_return", "annual_vol", "target_vol", "vol_ratio", "windows_within_25pct", "sharpe", "max_drawdown",
     "cost_per_year", "turnover_per_year",
@@ -157,8 +158,9 @@ class Recorder:
     def _notes(self) -> list[str]:
         """What is not as it should be, in words."""
         bars, found = self._run.bars, []
-        if gaps := int(missing(bars).sum()):
-            found.append(f"{gaps:,} of {len(bars.open_ns):,} bars lack a candle: nothing was traded there")
+        traded = bars.open_ns >= self._run.live_ns
+        if gaps := int(missing(bars)[traded].sum()):
+            found.append(f"{gaps:,} of {int(traded.sum()):,} bars lack a candle: nothing was traded there")
         if self._liquidations:
             found.append(f"the venue liquidated in {self._liquidations} trades")
         return found
@@ -241,12 +243,25 @@ def beside(run: Record, history: History, symbols: tuple[str, ...], settings: Se
     made = [cash(run)]
     try:
         made.append(static(run, funding, 1.0, cost=cost))
-        vol = annualised_vol(daily_returns(run), DAYS_PER_YEAR)
-        if vol:
+        if vol := figures(run)["annual_vol_daily"]:
             made.append(static_at_vol(run, funding, vol, cost=cost))
+        if (spot := _spot(run, history, symbols)) is not None:
+            made.append(carry(run, spot, funding, CARRY, cost=cost))
     except DataError as error:
         log.warning("backtest.not_compared", why=str(error))
     return made
+
+
+def _spot(run: Record, history: History, symbols: tuple[str, ...]) -> FloatArray | None:
+    """[T, U] spot closes at each decision, NaN where there is none; None where a market is not in the history."""
+    columns = []
+    for symbol in symbols:
+        candles = next((c for m, c in history.candles.items() if (m.kind, m.symbol) == ("spot", symbol)), None)
+        if candles is None:
+            return None
+        at = np.clip(np.searchsorted(candles.close_ns, run.at_ns), 0, len(candles.close_ns) - 1)
+        columns.append(np.where(candles.close_ns[at] == run.at_ns, candles.close[at], np.nan))
+    return np.stack(columns, axis=1)
 
 
 def tell(finished: dict[str, Any], told: dict[str, Any]) -> None:

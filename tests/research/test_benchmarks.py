@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dea_daemon.domain.errors import DataError
-from dea_daemon.research.benchmarks import cash, compared, funding_between, static, static_at_vol
+from dea_daemon.research.benchmarks import carry, cash, compared, funding_between, static, static_at_vol
 from dea_daemon.research.candles import FundingRates
 from dea_daemon.research.performance import figures, parts
 from tests.research.records import HOUR_NS, START_NS, by_hand, funding_paid, simulated
@@ -127,3 +127,25 @@ def test_beside_a_ruined_run_the_others_are_told_as_far_as_it_went():
     worse[24 * 100 :] = -1.0
     rows = compared(RUN._replace(equity_usd=worse), [static(RUN, FUNDING, 0.3)], seed=1, paths=50)
     assert rows[0]["ruined"] is not None and rows[1]["ruined"] is None and rows[1]["sharpe_gap"] is None
+
+
+def test_carry_earns_the_funding_and_whatever_the_basis_does():
+    t = 24 * 30
+    perp, spot = np.full(t, 100.0), np.full(t, 100.0)
+    funding = np.where(np.arange(t) % 8 == 7, 1e-3, 0.0)[:, None]
+    book = carry(one(perp), spot[:, None], funding, 0.5, rebalance_days=1000.0, cost=0.0)
+    assert book.funding_usd[-1] == pytest.approx(1_000.0 * 0.5 * funding[1:].sum())
+    assert book.equity_usd[-1] == pytest.approx(1_000.0 + book.funding_usd[-1])
+    moved = carry(one(perp * np.linspace(1, 3, t)), (spot * np.linspace(1, 3, t))[:, None], 0 * funding, 0.5, cost=0.0)
+    assert moved.equity_usd == pytest.approx(np.full(t, 1_000.0))  # as both legs move together nothing is made
+    wider = carry(one(perp * np.linspace(1, 1.1, t)), spot[:, None], 0 * funding, 0.5, rebalance_days=1e3, cost=0.0)
+    assert wider.equity_usd[-1] == pytest.approx(1_000.0 - 50.0)
+    assert np.abs(parts(book)["rest"]).max() < 1e-6
+
+
+def test_a_missing_spot_price_is_the_last_one_and_invents_no_profit():
+    t = 48
+    spot = np.full((t, 1), 100.0)
+    spot[10:20] = np.nan
+    book = carry(one(np.full(t, 100.0)), spot, np.zeros((t, 1)), 1.0, cost=0.0)
+    assert book.equity_usd == pytest.approx(np.full(t, 1_000.0))
