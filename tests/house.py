@@ -97,7 +97,7 @@ class Run:
         self.params = params or parameters()
         self.prices = {"BTC": 80_000.0, "ETH": 3_000.0}
         self.positions: dict[int, int] = {}
-        self.pools = {"USDC": 500_000.0}
+        self.pools = {"BTC": 0.0, "ETH": 0.0, "USDC": 500_000.0}
         self.events: list[AnyEvent] = []
         self.decisions: list[Decision] = []
         self.trade = 0

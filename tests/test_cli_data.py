@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,16 @@ def test_a_folder_is_imported_once(source, tmp_path):
     history = open_history(to)
     assert history.candles[BTC].volume.tolist() == list(range(30))
     assert history.funding["binance", "BTCUSDT"].rate.tolist() == [0.0001]
+
+
+def test_what_was_mended_is_said_on_stderr_only(tmp_path):
+    file = csv(tmp_path / "binance_perp_BTCUSDT_1h.csv")
+    file.write_text(file.read_text() + file.read_text().splitlines()[5] + "\n")
+    command = ("dea_daemon.cli", "data", "import", str(file), "--dir", str(tmp_path / "history"), "--json")
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"series": "binance perp BTCUSDT 1h", "added": 30, "replaced": 0}
+    mended = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {line["what"] for line in mended if line["event"] == "history.mended"} == {"unsorted", "duplicate"}
 
 
 def test_what_a_name_does_not_tell_is_asked_for(tmp_path):

@@ -40,7 +40,10 @@ def cube_root_band(
     so κ = γ σ² = S σ² / (σ* W), with S of a Sharpe ratio of one a year (σ² per day; S / σ* is then the same
     per day as per year). `budget` scales σ* W, and so h, with the drawdown control's multiplier.
 
-    Source: Whalley and Wilmott (1997), Rogers (2004) for the cube root. Each underlying is treated by itself.
+    Underlyings that share the budget stray together, as what moves their targets is mostly one thing: standing off d
+    in one, d/σ alike in all, costs ½ γ σ² Σ|ρ| d² in each, so κ is that many times larger.
+
+    Source: Whalley and Wilmott (1997), Rogers (2004) for the cube root.
     """
     cost = np.full(len(exposure_usd), np.nan)
     each = crossing_cost(view)
@@ -48,13 +51,24 @@ def cube_root_band(
         cost[u] = min(each[hedge_rows(view, int(u))], default=np.nan)
     variance = forecast.annual_vol**2 / DAYS_PER_YEAR
     risk_budget_usd = params.annual_vol * view.equity_usd * budget
-    curvature = UNIT_SHARPE * variance / risk_budget_usd if risk_budget_usd > 0.0 else np.inf
+    together = _straying_together(forecast, exposure_usd)
+    curvature = UNIT_SHARPE * variance * together / risk_budget_usd if risk_budget_usd > 0.0 else np.inf
     width = half_width(cost, forecast.target_variance * exposure_usd**2, curvature)
     return np.where(exposure_usd == 0.0, 0.0, np.minimum(width, MOST_OF_TARGET * np.abs(exposure_usd)))
 
 
+def _straying_together(forecast: Forecast, exposure_usd: FloatArray) -> FloatArray:
+    """[U] Σ|ρ| of each with all that are targeted, itself included."""
+    vol = np.sqrt(np.diag(forecast.covariance))
+    targeted = np.isfinite(exposure_usd) & (exposure_usd != 0.0)
+    correlation = np.abs(forecast.covariance) / np.outer(vol, vol)
+    return np.asarray(np.maximum(correlation @ targeted, 1.0), dtype=np.float64)
+
+
 def half_width(cost: FloatArray, target_variance_usd2: FloatArray, curvature: FloatArray | float) -> FloatArray:
-    """(3 c s² / 2κ)^⅓, in USD: what is least in the long run of ½ κ h²/3, the penalty of a gap anywhere within ± h, plus
-    c s² / 2h, the cost of holding a walk of variance rate s² there by trades at the edges. All of cost [U] USD per USD,
-    target_variance_usd2 [U] USD²/day, curvature 1/(USD · day)."""
+    """(3 c s² / 2κ)^⅓, USD: what is least in the long run of ½ κ h²/3, the penalty of a gap anywhere within ± h, plus
+    c s² / 2h, the cost of holding a walk of variance rate s² there by trades at the edges.
+
+    cost [U] USD per USD; target_variance_usd2 [U] USD²/day; curvature 1/(USD · day).
+    """
     return np.asarray(np.cbrt(1.5 * cost * target_variance_usd2 / curvature))

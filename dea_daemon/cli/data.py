@@ -60,15 +60,20 @@ def import_(
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else adds to the folder meanwhile: two would write each other's rows away. LedgerError if one does."""
+    """Nobody else adds to the folder meanwhile: two would write each other's rows away. LedgerError if one does.
+
+    What is said of it on the way (rows mended, requests tried again) goes to stderr."""
+    from dea_daemon.shell import logs
     from dea_daemon.shell.lock import InstanceLock
 
+    logs.configure()
     folder.mkdir(parents=True, exist_ok=True)
     lock = InstanceLock(folder / ".lock")
     try:
         yield
     finally:
         lock.release()
+        logs.flush()
 
 
 def _series(
@@ -157,13 +162,12 @@ def _lines(results: "list[Checked]") -> list[str]:
 
 
 def _parts(results: "list[Checked]") -> Iterator[Any]:
-    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     from dea_daemon.research.quality import date_of
 
-    table = Table(header_style="bright_black", box=SIMPLE_HEAD)
+    table = Table(header_style="bright_black", box=None, padding=(0, 2, 0, 0))
     for name in ("series", "rows", "from", "to", "missing", "found"):
         table.add_column(name, justify="right" if name in ("rows", "missing") else "left", no_wrap=name != "found")
     for checked in results:
@@ -171,6 +175,7 @@ def _parts(results: "list[Checked]") -> Iterator[Any]:
         missing = f"{checked.missing:,}" if checked.missing else ""
         table.add_row(checked.series.name, f"{checked.rows:,}", *span, missing, Text.from_markup(_verdict(checked)))
     yield table
+    yield ""
     for checked in results:
         for finding in checked.findings:
             when = f", first {date_of(finding.first_ns)}" if finding.first_ns else ""

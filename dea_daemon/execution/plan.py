@@ -46,6 +46,9 @@ def observe(memory: ExecutionMemory, permit: Permit, params: ExecutionParameters
     view = permit.view
     wanted = differences(permit, params)
     rows = np.flatnonzero(wanted)
+    if not len(rows):
+        memory.since_ns, memory.sign = np.zeros_like(memory.since_ns), np.zeros_like(memory.sign)
+        return
     # Lots stand in where exposure is not known: what closes a position must still grow impatient. Options are
     # worked each for itself, so any difference counts.
     x = np.where(view.universe.option[rows], np.sign(wanted[rows]), np.nan_to_num(view.delta_per_lot[rows], nan=1.0))
@@ -60,6 +63,8 @@ def differences(permit: Permit, params: ExecutionParameters) -> IntArray:
     """Lots [N] from what is held to what is permitted; dust, and what the venue would refuse as too small, is zero."""
     view = permit.view
     difference = permit.position_lots - view.position_lots
+    if not difference.any():
+        return difference
     with np.errstate(invalid="ignore"):
         worth = np.abs(difference) * view.notional_per_lot_usd
     keep = (worth >= params.dust_usd) & (np.abs(difference) >= view.universe.min_lots)
@@ -73,6 +78,8 @@ def plan(
     slice_usd = min(params.slice_usd, order_cap_usd)
     view = permit.view
     wanted = differences(permit, params)
+    if not (view.orders or wanted.any()):
+        return [*_questions(view, params)]
     crossing = should_cross(permit, memory.since_ns[lanes(view)], params)
     cancels = [c for order in view.orders if (c := _cancel(permit, order, wanted, crossing, params)) is not None]
     busy = {order.row for order in view.orders}
@@ -199,6 +206,14 @@ def _sent_ms(view: View, order: Order) -> int:
     return max(view.utc_ns // NS_PER_MS - age_ms - CURSOR_OVERLAP_MS, 0)
 
 
+def _held_past_expiry(view: View) -> bool:
+    universe = view.universe
+    if not universe.series_count:
+        return False
+    past = (view.position_lots != 0) & (universe.expiry_ns > 0) & (universe.expiry_ns <= view.utc_ns)
+    return bool(past.any())
+
+
 def _questions(view: View, params: ExecutionParameters) -> list[Question]:
     """Ask for orders in doubt, for the account (often until it agrees, then at leisure), for new contracts."""
     out: list[Question] = []
@@ -208,8 +223,7 @@ def _questions(view: View, params: ExecutionParameters) -> list[Question]:
             out.append(QueryOrder(order.client_order_id, order.row, _sent_ms(view, order)))
     for account in view.traded_accounts:
         delivered = view.delivered_since_ms[account]
-        past = (view.position_lots != 0) & (view.universe.expiry_ns > 0) & (view.universe.expiry_ns <= view.utc_ns)
-        settled = view.account_agreed[account] and view.account_fresh and not past.any()
+        settled = view.account_agreed[account] and view.account_fresh and not _held_past_expiry(view)
         every_ms = params.reconcile_every_ms if settled else min(params.reconcile_every_ms, params.query_every_ms)
         if view.draining and not view.orders:
             every_ms = LEAVING_MS

@@ -83,6 +83,8 @@ def delta_per_lot(universe: Universe, marks: Marks, convention: Convention = "pr
     """
     check(convention in get_args(Convention), f"no such convention: {convention!r}")
     with np.errstate(all="ignore"):
+        if not universe.series_count:
+            return _linear(universe, marks)
         delta = _delta(universe, marks, _usd_per_value(universe, marks))
         return delta if convention == "premium_adjusted" else delta + _option_value(universe, marks)
 
@@ -94,6 +96,8 @@ def exposure_per_lot(
     conventions. NaN stands only in the rows whose inputs are NaN."""
     check(convention in get_args(Convention), f"no such convention: {convention!r}")
     check(factors.underlyings == universe.underlyings, "factors are not the universe's")
+    if not universe.series_count:
+        return _endless(universe, factors, marks)
     with np.errstate(all="ignore"):
         scale = _usd_per_value(universe, marks)
         delta = _delta(universe, marks, scale)
@@ -110,6 +114,17 @@ def exposure_per_lot(
     matrix = np.zeros((len(factors), len(universe)))
     _by_underlying(universe, matrix, (delta, gamma, total, theta, carry))
     _by_bucket(universe, factors, matrix, vega, basis, days)
+    return matrix
+
+
+def _endless(universe: Universe, factors: FactorIndex, marks: Marks) -> FloatArray:
+    """X [K, N] where nothing ends: there are no options and no forwards, so it is all delta and funding."""
+    with np.errstate(all="ignore"):
+        delta = _linear(universe, marks)
+        paid = np.where(universe.spot, 0.0, -FUNDINGS_PER_DAY * marks.funding_rate_8h * delta)
+    matrix, column = np.zeros((len(factors), len(universe))), np.arange(len(universe))
+    matrix[universe.underlying, column] = delta
+    matrix[factors.first("carry") + universe.underlying, column] = paid
     return matrix
 
 
@@ -167,13 +182,17 @@ def _option_value(universe: Universe, marks: Marks) -> FloatArray:
 
 def _delta(universe: Universe, marks: Marks, scale: FloatArray) -> FloatArray:
     """Premium-adjusted dollar delta per lot [N]."""
-    mark, spot = marks.mark_price, marks.spot_price
     premium = np.where(universe.coin_quoted, marks.coin_value, 0.0)
     option = scale * marks.forward_price * (marks.delta - premium)
-    coins = np.where(universe.inverse, universe.lot_value / mark, universe.lot_value)
-    future = coins * np.where(universe.inverse | universe.spot, spot, mark * marks.settle_price)
     dated = np.where(universe.expiry_ns > 0, marks.weight, 1.0)
-    return np.asarray(np.where(universe.option, option, future) * dated)
+    return np.asarray(np.where(universe.option, option, _linear(universe, marks)) * dated)
+
+
+def _linear(universe: Universe, marks: Marks) -> FloatArray:
+    """Dollar delta per lot [N] of what is no option, before the settlement average."""
+    mark = marks.mark_price
+    coins = np.where(universe.inverse, universe.lot_value / mark, universe.lot_value)
+    return np.asarray(coins * np.where(universe.inverse | universe.spot, marks.spot_price, mark * marks.settle_price))
 
 
 def _carry(universe: Universe, marks: Marks, delta: FloatArray, days: FloatArray) -> FloatArray:

@@ -106,7 +106,9 @@ def aligned(series: Sequence[Candles], start_ns: int, end_ns: int) -> Aligned:
     if len(steps) != 1:
         raise DataError(f"only candles of one step can be aligned, found {sorted(steps) or 'none'}")
     (step_ns,) = steps
-    open_ns = np.arange(-(-start_ns // step_ns) * step_ns, end_ns, step_ns, dtype=np.int64)
+    first_ns = -(-start_ns // step_ns) * step_ns
+    # Counted in whole numbers: arange would count in floats, which have too few digits for such times.
+    open_ns = first_ns + step_ns * np.arange(max(-(-(end_ns - first_ns) // step_ns), 0), dtype=np.int64)
     columns = np.full((5, open_ns.size, len(series)), np.nan)
     valid = np.zeros((open_ns.size, len(series)), dtype=np.bool_)
     for n, candles in enumerate(series):

@@ -223,6 +223,7 @@ async def download_trades(source: Source, folder: Path, asked: Asked, advance: A
 
     async def page(at_ms: int, end_ms: int) -> Page:
         end_ms = min(end_ms, at_ms + source.terms.trades_window_ms)
+        # Unless told, Deribit answers in the order its database has: a full page need not be the oldest.
         params = {"until": end_ms - 1} | ({"sorting": "asc"} if source.venue == "deribit" else {})
         rows = await source.call("fetch_trades", contract["symbol"], at_ms, PAGE, params)
         inside = [row for row in rows if at_ms <= row["timestamp"] < end_ms]

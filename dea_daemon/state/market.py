@@ -214,12 +214,14 @@ class Market:
     def fresh(self, now_ns: int) -> BoolArray:
         """[N] whether the row's prices may be relied upon: uncrossed, recent quotes and mark; two-sided, but for
         options, for which nobody may bid: one that was sold can still be bought back."""
-        quoted = ((self.bid > 0) & (self.ask > self.bid)) | (self.universe.option & ~(self.bid > 0) & (self.ask > 0))
-        sound = quoted & np.isfinite(self.ask) & (self.mark > 0) & np.isfinite(self.mark)
-        usable = ~self.has_book
+        bidden = self.bid > 0
+        quoted = bidden & (self.ask > self.bid)
+        if self.universe.series_count:
+            quoted |= self.universe.option & ~bidden & (self.ask > 0)
+        sound = quoted & np.isfinite(self.ask) & (self.mark > 0) & np.isfinite(self.mark) & self.recent(now_ns)
         for row in np.flatnonzero(self.has_book):
-            usable[row] = self.books[row].usable
-        return np.asarray(sound & self.recent(now_ns) & usable, dtype=np.bool_)
+            sound[row] &= self.books[row].usable
+        return np.asarray(sound, dtype=np.bool_)
 
     def recent(self, now_ns: int) -> BoolArray:
         """[N] whether quote and mark are young enough. A quiet option speaks less often than a perpetual."""

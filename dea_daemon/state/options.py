@@ -62,6 +62,7 @@ class OptionMarket:
         self.last_iv_ns: IntArray = np.zeros(0, dtype=np.int64)
         self.off_since_ns: IntArray = np.zeros(0, dtype=np.int64)  # 0: the venue's Greeks agree with ours
         self._places: Layout | None = None
+        self._endless: Valued | None = None  # all but the forward, while no contract ends
         self._told: dict[str, frozenset[int]] = {"off": frozenset(), "modelled": frozenset()}
 
     def lengthen(self, n: int) -> None:
@@ -87,6 +88,8 @@ class OptionMarket:
     ) -> Valued:
         """Everything an exposure needs of contracts that end. `spot` [N] USD; `fresh` [N] of the prices."""
         universe, params = market.universe, market.params
+        if not universe.series_count:
+            return self._without_end(spot)
         window_ns = params.pricing.settlement_window_s * NS_PER_S
         dated, left_ns = universe.expiry_ns > 0, universe.expiry_ns - utc_ns
         alive = left_ns > 0
@@ -106,8 +109,19 @@ class OptionMarket:
         self._compare(universe, valued, rows, now_ns, told, params.pricing)
         return valued
 
+    def _without_end(self, spot: FloatArray) -> Valued:
+        """Where no contract ends there is only the index to know; the rest never changes."""
+        n = len(spot)
+        if self._endless is None or len(self._endless.weight) != n:
+            self._endless = _unvalued(spot, np.zeros(n), np.ones(n))
+            for column in self._endless[1:]:
+                column.flags.writeable = False  # it is in every view from here on
+        return self._endless._replace(forward=spot)
+
     def tell(self, universe: Universe, valued: Valued, held: IntArray, effects: Effects) -> None:
         """A note when a held option's Greeks become, or cease to be, contradicted or modelled."""
+        if not universe.series_count:
+            return
         for what, column, begun, over in (
             ("off", valued.off, "greeks.diverged", "greeks.agreed"),
             ("modelled", valued.modelled, "greeks.modelled", "greeks.known"),

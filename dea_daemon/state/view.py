@@ -1,5 +1,7 @@
 """The read-only picture of market and account that one decision is made from."""
 
+from typing import get_origin, get_type_hints
+
 import numpy as np
 
 from dea_daemon.domain.decisions import View
@@ -13,6 +15,8 @@ from dea_daemon.state.effects import Effects
 from dea_daemon.state.margin import margin
 from dea_daemon.state.market import Market
 from dea_daemon.state.options import Valued
+
+ARRAYS = tuple(name for name, kind in get_type_hints(View).items() if get_origin(kind) is np.ndarray)
 
 
 def equity_usd(account: Account, market: Market, now_ns: int) -> float:
@@ -48,13 +52,16 @@ def account_fresh(account: Account, now_ns: int) -> bool:
 def _marks(market: Market, valued: Valued, spot: FloatArray, now_ns: int) -> Marks:
     """What the exposure matrix is made from, of every row."""
     universe = market.universe
-    dead = (universe.expiry_ns > 0) & (valued.weight <= 0.0)
+    mark, forward = market.mark, valued.forward
+    if universe.series_count:
+        # What has ended is fixed: it weighs nothing, and its last prices must not spoil that.
+        dead = (universe.expiry_ns > 0) & (valued.weight <= 0.0)
+        mark, forward = np.where(dead, spot, mark), np.where(dead, spot, forward)
     price = np.array([market.price_of(currency, now_ns) for currency in universe.settle_currencies])
     return Marks(
-        # What has ended is fixed: it weighs nothing, and its last prices must not spoil that.
-        mark_price=np.where(dead, spot, market.mark),
+        mark_price=mark,
         spot_price=spot,
-        forward_price=np.where(dead, spot, valued.forward),
+        forward_price=forward,
         settle_price=price[universe.settle_currency],
         funding_rate_8h=market.funding_8h,
         tau_years=valued.tau_years,
@@ -178,8 +185,6 @@ def build_view(
         ),
         relist=tuple(a for a in account.traded if account.listings.wants(a, now_ns, every_ns)),
     )
-    for name in View.__slots__:
-        value = getattr(view, name)
-        if isinstance(value, np.ndarray):
-            value.flags.writeable = False
+    for name in ARRAYS:
+        getattr(view, name).setflags(write=False)
     return view

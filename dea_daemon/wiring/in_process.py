@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from dea_daemon.domain.decisions import Decision
+from dea_daemon.domain.decisions import NOTHING, Decision
 from dea_daemon.domain.events import AnyEvent, DecisionDue, RunStarted
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.engine import begin, step
@@ -70,6 +70,8 @@ class InProcess:
             self.fills += account.new_fills
             account.new_fills.clear()
             account.orders.changed.clear()
+        if decision is NOTHING:  # as of nearly all events
+            return decision
         if isinstance(event, DecisionDue):
             after = time.perf_counter_ns()
             self.stats.decided(event, decision.commands, before, after, after)

@@ -1,8 +1,8 @@
 """What a backtest over candles costs: 45,000 one-minute bars of two perpetuals, beside NautilusTrader where it is.
 
-The peer is a program of another Python: DEA_NAUTILUS_PYTHON names one with nautilus_trader 1.221. Both are timed with the
-bars already in memory, and get the same ones. A bar is one minute of both contracts. Deciding every hour, ours joins
-the minutes between two decisions, as `dea-daemon backtest --history` does, and counts the minutes.
+The peer is a program of another Python: DEA_NAUTILUS_PYTHON names one with nautilus_trader 1.221. Both get the same
+bars, already in memory, and are timed by the CPU they use, in turn. A bar is one minute of both contracts. Deciding
+every hour, ours joins the minutes between two decisions, as `dea-daemon backtest --history` does, and counts minutes.
 """
 
 import json
@@ -24,20 +24,20 @@ from dea_daemon.wiring.candles import CandleRun, bars_of
 from dea_daemon.wiring.demo import config_file
 from dea_daemon.wiring.history import Recorder
 
-BARS, RUNS = 45_000, 3
+BARS = 45_000
 MINUTE_NS = 60_000_000_000
 START_NS = 1_600_041_600_000_000_000  # a midnight
 CONTRACTS = {"BTCUSDT": (20_000.0, 1), "ETHUSDT": (500.0, 2)}  # first price, decimals
-SETTINGS = (("an hour", 60), ("a bar", 1))
+SETTINGS = (("an hour", 60, 3), ("a bar", 1, 1))  # decided every so many minutes, so many runs
 
 
-def rows(bars: int = BARS, runs: int = RUNS) -> list[dict[str, Any]]:
+def rows(bars: int = BARS) -> list[dict[str, Any]]:
     """name, ours, peer, peer_name, unit, ratio (ours/peer: more is better here)."""
     candles = [walk(seed, *CONTRACTS[symbol], bars) for seed, symbol in enumerate(CONTRACTS)]
     with tempfile.TemporaryDirectory(prefix="dea-bench-") as folder:
         shared = Path(folder) / "bars.npy"
         np.save(shared, np.stack([_columns(c) for c in candles]))
-        return [_row(candles, shared, name, minutes, runs) for name, minutes in SETTINGS]
+        return [_row(candles, shared, *setting) for setting in SETTINGS]
 
 
 def walk(seed: int, price: float, digits: int, bars: int) -> Candles:
@@ -46,8 +46,9 @@ def walk(seed: int, price: float, digits: int, bars: int) -> Candles:
     close = price * np.exp(np.cumsum(dice.normal(0.0, 0.6 / np.sqrt(365 * 1_440), bars)))
     opened = np.concatenate(([price], close[:-1]))
     high, low = np.maximum(opened, close) * 1.0003, np.minimum(opened, close) * 0.9997
+    opened, high, low, close = np.round((opened, high, low, close), digits)
     at = START_NS + MINUTE_NS * np.arange(bars, dtype=np.int64)
-    return Candles(MINUTE_NS, at, *(column.round(digits) for column in (opened, high, low, close)), np.full(bars, 1e3))
+    return Candles(MINUTE_NS, at, opened, high, low, close, np.full(bars, 1e3))
 
 
 def _columns(candles: Candles) -> FloatArray:
@@ -80,12 +81,13 @@ def lived(candles: list[Candles], settings: Settings) -> tuple[float, CandleRun]
 
 def _row(candles: list[Candles], shared: Path, name: str, minutes: int, runs: int) -> dict[str, Any]:
     count, settings = len(candles[0].open_ns), settings_of(minutes)
-    peer_s = _peer_s(shared, minutes, runs)
-    ours = count / statistics.median(lived(candles, settings)[0] for _ in range(runs))
+    in_turn = [(_peer_s(shared, minutes), lived(candles, settings)[0]) for _ in range(runs)]
+    ours = count / statistics.median(ours_s for _, ours_s in in_turn)
     row = {"name": f"backtest, a decision {name}", "ours": round(ours), "unit": "bars/CPU s"}
-    if peer_s is None:
+    peer_s = [told for told, _ in in_turn if told is not None]
+    if not peer_s:
         return row | {"peer_name": "NautilusTrader: not there (DEA_NAUTILUS_PYTHON)"}
-    peer = count / peer_s
+    peer = count / statistics.median(peer_s)
     return row | {
         "peer": round(peer),
         "peer_name": "NautilusTrader 1.221, target exposure (here ratio is ours/peer)",
@@ -93,12 +95,12 @@ def _row(candles: list[Candles], shared: Path, name: str, minutes: int, runs: in
     }
 
 
-def _peer_s(shared: Path, minutes: int, runs: int) -> float | None:
-    """None where no interpreter that has it is named."""
+def _peer_s(shared: Path, minutes: int) -> float | None:
+    """CPU seconds of one run; None where no interpreter that has it is named."""
     python = os.environ.get("DEA_NAUTILUS_PYTHON")
     if not python:
         return None
     program = Path(__file__).with_name("nautilus_peer.py")
-    command = [python, str(program), str(shared), str(minutes), str(runs)]
+    command = [python, str(program), str(shared), str(minutes)]
     told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
     return float(json.loads(told.stdout.splitlines()[-1])["seconds"])

@@ -201,3 +201,13 @@ def test_every_price_is_on_the_grid_never_worse_than_its_cap_and_reaches_the_tou
         assert (ticks - far) * side.sign >= 0
         cap = float(STEPPED.ticks_to_price(far)) * (1.0 + side.sign * slippage_bp * 1e-4)
         assert (float(STEPPED.ticks_to_price(ticks)) - cap) * side.sign <= 1e-6 or ticks == far
+
+
+def test_a_difference_that_went_away_for_a_moment_is_young_again():
+    v, memory = view(), ExecutionMemory(2)
+    now = permit(v, {BTC_PERP: 500})
+    for age_ms, wanted in ((6_000, {BTC_PERP: 500}), (3_000, {})):
+        observe(memory, permit(replace(v, now_ns=v.now_ns - age_ms * MS), wanted), PARAMS)
+    observe(memory, now, PARAMS)
+    (order,) = creates(plan(now, memory, PARAMS))
+    assert order.post_only

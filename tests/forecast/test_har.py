@@ -155,6 +155,27 @@ def test_a_stop_of_two_months_leaves_nothing_old_in_the_windows():
     assert (expected_variance(memory, HOURLY) == daily_variance(memory, HOURLY)).all()
 
 
+def test_what_came_after_a_stop_is_not_learned_as_the_day_that_was_asked_for():
+    prices = steady(60)
+    memory, _ = learn(prices[: 24 * 40 + 22])
+    weights, age = memory.har.weights.copy(), memory.har.block - memory.har.asked_block
+    last = START_NS + (24 * 40 + 21) * HOUR_NS
+    assert 12 < age < 24  # so after 18 hours more the outcome is overdue, and most of the last day is covered
+    observe(memory, last + 18 * HOUR_NS, prices[24 * 42] * 1.1, HOURLY)
+    assert (memory.har.weights == weights).all() and memory.har.asked_block == memory.har.block
+
+
+def test_a_candle_known_a_little_early_or_late_counts_in_its_own_hour():
+    params = HOURLY.model_copy(update={"sample_every_s": 300.0})
+    prices = restless(20)
+    exact, shaken = VolatilityMemory(2), VolatilityMemory(2)
+    for k, price in enumerate(prices):
+        observe(exact, START_NS + k * HOUR_NS, price, params)
+        observe(shaken, START_NS + k * HOUR_NS + (k % 3 - 1) * NS_PER_S, price, params)
+    assert shaken.har.seen[:, 0] == pytest.approx(exact.har.seen[:, 0], rel=1e-12)
+    assert shaken.har.seen[:, 1] == pytest.approx(exact.har.seen[:, 1], rel=1e-3)
+
+
 def test_one_absurd_price_does_not_rule_the_month():
     prices = steady(60)
     _, clean = learn(prices)

@@ -498,3 +498,14 @@ def test_a_coin_without_a_price_is_unknown_and_no_coin_needs_none():
     base = collateral_exposure(FACTORS, {"BTC": 0.0, "USDC": 5.0, "XRP": 7.0}, {"USDC": 0.99})
     assert not base[: FACTORS.first("cash")].any()
     assert base[FACTORS.first("cash") :].tolist() == [4.95, 0.0]
+
+
+@pytest.mark.parametrize("convention", ["premium_adjusted", "black"])
+def test_what_never_ends_is_exposed_to_the_same_with_or_without_contracts_that_end_beside_it(convention):
+    endless = np.flatnonzero(UNIVERSE.expiry_ns == 0)
+    alone = Universe(UNIVERSE.accounts, tuple((0, CONTRACTS[i]) for i in endless))
+    its_marks = Marks(*(column[endless] for column in marks()))
+    among = exposure_per_lot(UNIVERSE, FACTORS, marks(), convention)[:, endless]
+    assert np.array_equal(exposure_per_lot(alone, FACTORS, its_marks, convention), among, equal_nan=True)
+    delta = delta_per_lot(UNIVERSE, marks(), convention)[endless]
+    assert np.array_equal(delta_per_lot(alone, its_marks, convention), delta)

@@ -93,6 +93,15 @@ def test_two_candles_of_one_time_that_differ_are_fatal_until_told_to_drop_one():
     assert said(candles) == {} and "dropped" in {finding.what for finding in done}
 
 
+def test_of_many_contradictions_the_later_row_is_kept():
+    once, rng = hours(5_000), np.random.default_rng(2)
+    order = rng.permutation(5_000)
+    twice = rows(once, np.concatenate((order, order)))
+    twice.volume[5_000:] += 1.0
+    candles, _ = cleaned(twice, drop_bad=True)
+    assert candles.open_ns.size == 5_000 and (candles.volume == 6.0).all()
+
+
 @pytest.mark.parametrize(
     ("column", "value", "what"),
     [

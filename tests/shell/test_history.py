@@ -250,9 +250,11 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_what_a_killed_write_left_behind_is_not_read(tmp_path):
+def test_what_a_killed_write_or_a_person_left_there_is_not_read(tmp_path):
     write_candles(tmp_path, BTC, "1h", candles())
-    (tmp_path / "candles/binance/perp/BTCUSDT/1h/2022.parquet.part").write_bytes(b"PAR1 half")
+    place = tmp_path / "candles/binance/perp/BTCUSDT/1h"
+    (place / "2022.parquet.part").write_bytes(b"PAR1 half")
+    (place / "notes.csv").write_text("mine")
     assert same(open_history(tmp_path).candles[BTC], candles())
 
 

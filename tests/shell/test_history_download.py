@@ -115,6 +115,20 @@ async def test_deribits_trades_are_stored_once_each(tmp_path, monkeypatch):
     assert set(trades["side"]) == {1} and set(trades["amount"]) == {100.0}
 
 
+async def test_deribits_trades_are_asked_for_oldest_first(tmp_path):
+    async with deribit() as source:
+        await source.market(PERP)
+        asked: list[Any] = []
+
+        async def note(*arguments: Any) -> list[Any]:
+            asked.append(arguments)
+            return []
+
+        source.client.fetch_trades = note
+        await download_trades(source, tmp_path, Asked(PERP, NOW_MS - H))
+    assert asked and all(arguments[-1]["sorting"] == "asc" for arguments in asked)
+
+
 async def test_deribits_contracts_and_option_summaries_are_stored_with_their_time(tmp_path):
     async with deribit() as source:
         contracts = await download_instruments(source, tmp_path)
@@ -186,6 +200,15 @@ async def test_what_was_asked_for_is_not_asked_for_again(tmp_path):
         assert await download_candles(source, tmp_path, Asked("BTCUSDT", LISTED_MS), "1h") == (3, 0)
         assert len(stub.asked) == 1 and stub.asked[0][1] > LISTED_MS + 1_998 * H
     assert whole(candles_of(tmp_path, BTCUSDT), 2_003)
+
+
+async def test_all_of_it_is_asked_for_once_more_where_that_is_wanted(tmp_path):
+    async with binance() as (stub, source):
+        asked = Asked("BTCUSDT", LISTED_MS)
+        await download_candles(source, tmp_path, asked, "1h")
+        stub.asked.clear()
+        assert await download_candles(source, tmp_path, asked._replace(again=True), "1h") == (0, 0)
+        assert [at for _, at in stub.asked] == [LISTED_MS, LISTED_MS + 1_000 * H]
 
 
 async def test_an_earlier_start_and_a_hole_are_filled_in(tmp_path):

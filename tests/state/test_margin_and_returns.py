@@ -165,7 +165,8 @@ def test_underlyings_of_one_pool_are_taken_to_move_against_it_together():
     other = instrument("ETH_USDC-PERPETUAL", "ETH", Payoff.LINEAR, "0.001", "0.05")
     universe = Universe(ACCOUNTS, ((0, INSTRUMENTS[BTC_LINEAR]), (0, other)))
     lots = np.array([10_000, -20_000])  # 80,000 long of BTC, 60,000 short of ETH
-    found = margin(universe, {(0, "USDC"): pool("USDC", 35e3)}, [1.0], lots, np.array([8.0, 3.0]), np.zeros(2))
+    asked: Any = np.zeros(2)  # not None: the distance is wanted. Nothing of it is read where no option is held
+    found = margin(universe, {(0, "USDC"): pool("USDC", 35e3)}, [1.0], lots, np.array([8.0, 3.0]), asked)
     assert found.distance == pytest.approx(0.25)
 
 

@@ -16,8 +16,9 @@ from dea_daemon.domain.events import (
     QuoteUpdated,
     Settlement,
 )
-from dea_daemon.domain.instruments import Instrument, Kind, Payoff
+from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Payoff, Universe
 from dea_daemon.pricing import black
+from dea_daemon.state.market import Market
 from dea_daemon.state.view import build_view
 from tests.house import BTC_PERP, INSTRUMENTS, START_NS, Run, S, creates, instrument, parameters
 
@@ -297,3 +298,18 @@ def test_a_listing_is_asked_for_when_announced_and_its_contracts_join_behind_the
     v = desk.view
     assert len(v.universe) == before + 1 and v.iv_source[before] == IvSource.QUOTES
     assert v.universe.series[before] == v.universe.series_count - 1
+
+
+def test_what_never_ends_is_valued_alike_with_or_without_contracts_that_end_beside_it():
+    account, spot = AccountKey("deribit", "main"), {"BTC": 80_000.0, "ETH": 3_000.0}
+    values = []
+    for rows in (INSTRUMENTS, tuple(i for i in INSTRUMENTS if not i.expiry_ns)):
+        universe = Universe((account,), tuple((0, i) for i in rows))
+        index = np.array([spot[i.underlying] for i in rows])
+        market = Market(universe, parameters())
+        fresh = np.ones(len(rows), dtype=np.bool_)
+        # The first makes what the second finds.
+        _, valued = (market.options.value(market, 0, 0, index, fresh) for _ in range(2))
+        values.append([column[universe.expiry_ns == 0] for column in valued])
+    assert len(values[1][0]) < len(INSTRUMENTS)
+    assert all(np.array_equal(one, other, equal_nan=True) for one, other in zip(*values, strict=True))
