@@ -193,6 +193,38 @@ def drawdown_falls(returns: FloatArray, *, seed: int, block: float | None = None
     return Falls(happened, median, p90, p95, p99, float(np.mean(drawn > happened)), used, len(drawn))
 
 
+def controlled_falls(
+    returns: FloatArray, limit: float, *, seed: int, block: float | None = None, paths: int = PATHS
+) -> Falls:
+    """Likewise of a book whose exposure is scaled by (W − αM) / ((1 − α) W), α = 1 − `limit`, W its wealth and M the
+    highest it was (Grossman and Zhou 1993): the control is taken out of `returns` [T] (daily), the days are drawn
+    anew, and it acts on each path from day to day. Where it had all but closed the book, what a day would have made
+    is not known: such days count as they were."""
+    wealth = np.cumprod(1.0 + returns)
+    before = np.append(1.0, wealth[:-1])
+    acted = _multiplier(before, np.maximum.accumulate(before), limit)
+    free = np.where(acted > 0.05, returns / np.maximum(acted, 0.05), returns)
+    drawn, used = resampled(free[None, :], lambda r: _controlled(r[0], limit), seed=seed, block=block, paths=paths)
+    happened = float(deepest_falls(returns))
+    median, p90, p95, p99 = np.quantile(drawn, (0.5, 0.9, 0.95, 0.99)).tolist()
+    return Falls(happened, median, p90, p95, p99, float(np.mean(drawn > happened)), used, len(drawn))
+
+
+def _controlled(free: FloatArray, limit: float) -> FloatArray:
+    """[paths] deepest falls of the controlled book on each path of `free` [paths, T]."""
+    wealth = peak = np.ones(len(free))
+    fall = np.zeros(len(free))
+    for of_day in free.T:
+        wealth = wealth * (1.0 + _multiplier(wealth, peak, limit) * of_day)
+        peak = np.maximum(peak, wealth)
+        fall = np.maximum(fall, 1.0 - wealth / peak)
+    return fall
+
+
+def _multiplier(wealth: FloatArray, peak: FloatArray, limit: float) -> FloatArray:
+    return np.asarray(np.maximum((wealth - (1.0 - limit) * peak) / (limit * wealth), 0.0), dtype=np.float64)
+
+
 def _interval(estimate: float, drawn: FloatArray, level: float, block: float) -> Interval:
     tail = 0.5 * (1.0 - level)
     low, high = np.quantile(drawn, (tail, 1.0 - tail)).tolist()

@@ -29,14 +29,21 @@ def facts(
     configuration: str = "",
     seed: int = 0,
     paths: int = bootstrap.PATHS,
+    max_drawdown: float | None = None,
 ) -> dict[str, Any]:
     """Everything the page tells in numbers, ready for JSON. The run is the first of the records, the rest stand beside
-    it."""
+    it. `max_drawdown`: its exposure was scaled by its distance from that fall, and is so on the bootstrap's paths."""
     run = records[0]
     told = figures(run)
     falls = None
     if told["ruined"] is None and len(daily_returns(run)) >= bootstrap.LEAST:
-        falls = bootstrap.drawdown_falls(daily_returns(run), seed=seed, paths=paths)._asdict()
+        daily = daily_returns(run)
+        found = (
+            bootstrap.drawdown_falls(daily, seed=seed, paths=paths)
+            if max_drawdown is None
+            else bootstrap.controlled_falls(daily, max_drawdown, seed=seed, paths=paths)
+        )
+        falls = found._asdict() | {"limit": max_drawdown}
     plain: dict[str, Any] = _plain(
         {
             "version": VERSION,

@@ -176,9 +176,14 @@ def falls(told: dict[str, Any]) -> str:
         f"{percent(told['median'])} in the middle case; "
         f"one in ten {percent(told['p90'])} or more, one in twenty {percent(told['p95'])}, one in a "
         f"hundred {percent(told['p99'])}. What happened, {percent(told['happened'])} at day ends, was exceeded in "
-        f"{percent(told['worse'], 0)} of the paths. A limit on drawdowns that was at work then is in the returns, "
-        "but does not act anew on the paths."
+        f"{percent(told['worse'], 0)} of the paths. {_limited(told['limit'])}"
     )
+
+
+def _limited(limit: float | None) -> str:
+    if limit is None:
+        return "A limit on drawdowns that was at work then is in the returns, but does not act anew on the paths."
+    return f"The control that keeps falls within {percent(limit)} acts on each path anew, once a day."
 
 
 def warnings(f: dict[str, Any]) -> list[str]:

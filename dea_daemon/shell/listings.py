@@ -34,9 +34,7 @@ class Listings:
         self._universe, self._account = universe, account
         self._takes, self._max, self._utc_ns = takes, max_contracts, utc_ns
         self._left_out = 0
-        self._alike: dict[
-            str, Any
-        ] = {}  # what it said of a grid that is ours still
+        self._alike: dict[str, Any] = {}  # what it said of a grid that is ours still
 
     def fresh(self, infos: Iterable[dict[str, Any]]) -> tuple[Instrument, ...]:
         """Of the venue's list, those that should join: wanted, without a row, live, on an underlying and in money

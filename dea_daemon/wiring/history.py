@@ -29,6 +29,10 @@ from dea_daemon.wiring.summary import summary
 
 log = structlog.get_logger()
 KINDS, INTERVAL = ("perp", "mark", "spot"), "1h"
+COLUMNS = (
+    "at_ns", "equity_usd", "price", "exposure_usd", "target_usd", "band_usd", "annual_vol", "market_usd",
+    "turnover_usd", "fees_usd", "funding_usd", "slippage_usd",
+)  # fmt: skip
 CARRY = 0.8  # of equity on each side: the rest is the perpetual's margin
 FIGURES = (
     "annual_return", "annual_vol", "target_vol", "vol_ratio", "windows_within_25pct", "sharpe", "max_drawdown",
@@ -41,12 +45,13 @@ class Recorder:
 
     def __init__(self, run: CandleRun, symbols: tuple[str, ...]) -> None:
         self._run, self._symbols = run, symbols
-        self._lines: list[dict[str, Any]] = []
+        self._columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        self._used: list[FloatArray] = []
         self._trades: list[Trade] = []
-        self._sums = {"turnover": 0.0, "fees": 0.0, "funding": 0.0, "slippage": 0.0}
+        self._sums = {"turnover": 0.0, "fees": 0.0, "funding": 0.0, "slippage": 0.0}  # as in COLUMNS
         self._market = np.zeros(len(symbols))
         self._before: Bar | None = None
-        self._limits: dict[str, None] = {}
+        self._limits: dict[str, int] = {}
         self._liquidations = 0
 
     def take(self, t: int) -> None:
@@ -99,60 +104,41 @@ class Recorder:
 
     def _line(self, now: Bar, record: DecisionRecord) -> None:
         lines = record.factors[: len(self._run.universe.underlyings)]
-        used: dict[str, float] = {}
         for use in record.uses:
-            share = use.used / use.allowed if use.allowed > 0.0 else float("nan")
-            used[use.limit] = max(used.get(use.limit, 0.0), share)
-        self._limits |= dict.fromkeys(used)
-        self._lines.append(
-            {
-                "at_ns": now.at_ns,
-                "equity": now.equity_usd,
-                "price": now.price,
-                "exposure": [line.actual_usd for line in lines],
-                "target": [line.target_usd for line in lines],
-                "band": [line.band_usd for line in lines],
-                "vol": [line.annual_vol for line in lines],
-                "market": self._market.copy(),
-                "used": used,
-                **self._sums,
-            }
-        )
+            self._limits.setdefault(use.limit, len(self._limits))
+        used = np.zeros(len(self._limits))
+        for use in record.uses:
+            k = self._limits[use.limit]
+            used[k] = np.maximum(used[k], use.used / use.allowed if use.allowed > 0.0 else np.nan)
+        self._used.append(used)
+        told = (
+            now.at_ns, now.equity_usd, now.price,
+            np.array([line.actual_usd for line in lines]), np.array([line.target_usd for line in lines]),
+            np.array([line.band_usd for line in lines]), np.array([line.annual_vol for line in lines]),
+            self._market.copy(), *self._sums.values(),
+        )  # fmt: skip
+        for column, value in zip(self._columns.values(), told, strict=True):
+            column.append(value)
 
     def record(self, name: str, settings: Settings) -> Record:
         """DataError where nothing was traded on."""
-        if len(self._lines) < 2:
+        columns = {key: np.array(values) for key, values in self._columns.items()}
+        if len(columns["equity_usd"]) < 2:
             raise DataError("fewer than two bars to trade in")
-
-        def column(key: str) -> FloatArray:
-            return np.array([line[key] for line in self._lines], dtype=np.float64)
-
-        equity = column("equity")
         targets = settings.allocator.targets.values()
         aims = any(isinstance(target, VolTarget) for target in targets)
         return Record(
             name=name,
             underlyings=self._run.universe.underlyings,
             limits=tuple(self._limits),
-            capital_usd=float(equity[0]),
+            capital_usd=float(columns["equity_usd"][0]),
             target_vol=settings.allocator.annual_vol if aims else 0.0,
             step_ns=self._run.bars.step_ns,
-            at_ns=np.array([line["at_ns"] for line in self._lines], dtype=np.int64),
-            equity_usd=equity,
-            peak_usd=np.maximum.accumulate(equity),
-            price=column("price"),
-            exposure_usd=column("exposure"),
-            target_usd=column("target"),
-            band_usd=column("band"),
-            annual_vol=column("vol"),
-            turnover_usd=column("turnover"),
-            fees_usd=column("fees"),
-            funding_usd=column("funding"),
-            slippage_usd=column("slippage"),
-            market_usd=column("market"),
-            used=np.array([[line["used"].get(name, 0.0) for name in self._limits] for line in self._lines]),
+            peak_usd=np.maximum.accumulate(columns["equity_usd"]),
+            used=np.array([np.pad(each, (0, len(self._limits) - len(each))) for each in self._used]),
             trades=tuple(self._trades),
             notes=tuple(self._notes()),
+            **columns,
         )
 
     def _notes(self) -> list[str]:
@@ -224,7 +210,13 @@ def run_history(asked: Asked, settings: Settings) -> int:
     )
     records = [record, *beside(record, history, symbols, settings)]
     configuration = asked.config.read_text(encoding="utf-8")
-    told = report.facts(records, command=asked.command, configuration=configuration, seed=asked.seed)
+    told = report.facts(
+        records,
+        command=asked.command,
+        configuration=configuration,
+        seed=asked.seed,
+        max_drawdown=settings.allocator.max_drawdown,
+    )
     if asked.out is not None:
         write(asked.out, report.page(records, told), told)
         finished |= {"report": str(asked.out / "report.html")}

@@ -33,7 +33,8 @@ def used(v, params, limit):
 def test_contracts_on_one_underlying_share_its_limit_and_another_has_its_own():
     params = limits(max_underlying_usd=50_000.0)
     v = view(held(perp=3_000))  # 30,000 USD
-    let, refusals = admitted(v, [order(BTC_LINEAR, 3_000), order(BTC_LINEAR, 2_000, 2), order(ETH_PERP, 40_000, 3)], params)
+    planned = [order(BTC_LINEAR, 3_000), order(BTC_LINEAR, 2_000, 2), order(ETH_PERP, 40_000, 3)]
+    let, refusals = admitted(v, planned, params)
     assert [o.row for o in let] == [BTC_LINEAR, ETH_PERP]
     assert [r.limit for r in refusals] == ["underlying"]
     assert used(v, params, "underlying") == {"BTC": (30_000.0, 50_000.0), "ETH": (0.0, 50_000.0)}

@@ -7,6 +7,7 @@ from dea_daemon.domain.errors import DataError
 from dea_daemon.research import bootstrap
 from dea_daemon.research.bootstrap import (
     block_length,
+    controlled_falls,
     deepest_falls,
     drawdown_falls,
     indices,
@@ -145,3 +146,20 @@ def test_losses_that_come_together_fall_deeper_than_scattered_ones():
 def test_too_few_returns_or_one_that_is_no_number_are_refused(returns):
     with pytest.raises(DataError):
         drawdown_falls(returns, seed=1)
+
+
+def test_a_book_that_is_scaled_by_its_distance_from_a_fall_stays_within_it_on_every_path():
+    daily = independent(1_500, 9, vol=0.01)
+    wealth = np.ones(1)
+    made = []
+    peak = 1.0
+    for r in daily:  # a controlled book's own returns
+        m = max((wealth[-1] - 0.85 * peak) / (0.15 * wealth[-1]), 0.0)
+        made.append(m * r)
+        wealth = np.append(wealth, wealth[-1] * (1.0 + m * r))
+        peak = max(peak, wealth[-1])
+    controlled = controlled_falls(np.array(made), 0.15, seed=1)
+    free = drawdown_falls(daily, seed=1)
+    assert controlled.p99 < 0.15 < free.p99
+    assert controlled.happened == pytest.approx(float(deepest_falls(np.array(made))))
+    assert controlled.median < free.median
