@@ -1,17 +1,23 @@
 """The live engine on candles: nothing known before its close, everything paid at its time, the same run every time."""
 
+import subprocess
+
 import numpy as np
 import pytest
 
 from dea_daemon.domain.errors import ConfigError, DataError
+from dea_daemon.domain.events import DecisionDue
 from dea_daemon.research.candles import Candles, FundingRates, History, Market
 from dea_daemon.research.record import Record
 from dea_daemon.shell.settings import Settings, load
+from dea_daemon.shell.tape import encode_decision
 from dea_daemon.shell.tape_reader import read_tape
 from dea_daemon.wiring import candles
 from dea_daemon.wiring.demo import config_file
 from dea_daemon.wiring.history import backtest_history
+from dea_daemon.wiring.in_process import InProcess
 from dea_daemon.wiring.replay import replay
+from tests.wiring.processes import CLI
 
 HOUR = 3_600_000_000_000
 DAY = 24 * HOUR
@@ -179,6 +185,31 @@ def test_the_same_seed_is_the_same_run_and_its_tape_replays_in_the_live_engine(s
     assert one.trades == again.trades
     replayed = replay(read_tape(tape))
     assert replayed["decisions"] > DAYS * 24 and replayed["differences"] == 0
+
+
+class Mute:
+    """Where commands go that a recording has answered already."""
+
+    def send(self, command: object, now_ns: int) -> None: ...
+
+
+@pytest.mark.timeout(120)
+def test_a_demos_events_through_the_backtests_loop_give_the_demos_decisions(tmp_path):
+    tape = tmp_path / "demo.tape"
+    done = subprocess.run(
+        [*CLI, "demo", "--seconds", "4", "--scenario", "default", "--json", "--tape", str(tape)],
+        capture_output=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr[-2_000:]
+    steps = read_tape(tape).steps()
+    started, _ = next(steps)
+    run = InProcess(started, Mute())  # type: ignore[arg-type]
+    decided = 0
+    for event, recorded in steps:
+        assert encode_decision(run.fold(event)) == recorded, event
+        decided += isinstance(event, DecisionDue)
+    assert decided > 10
 
 
 def test_what_is_not_there_is_left_alone_and_said(settings):
