@@ -217,8 +217,8 @@ MUTANTS = (
         44,
         "after a maintenance it goes on by the report from before",
         "dea_daemon/state/account.py",
-        "        if event.open:\n            self.reported_ns[event.account] = NEVER\n",
-        "        pass\n",
+        "        if event.open:\n            self.reported_ns[event.account] = NEVER\n            self.opened_ns",
+        "        if False:\n            self.opened_ns",
         (f"{DEFENCES}::test_after_a_maintenance_nothing_grows_before_a_fresh_report",),
     ),
     Mutant(
