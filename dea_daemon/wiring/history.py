@@ -17,10 +17,10 @@ from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
 from dea_daemon.domain.parameters import VolTarget
 from dea_daemon.research import report, report_words
 from dea_daemon.research.benchmarks import carry, cash, funding_between, static, static_at_vol
-from dea_daemon.research.candles import FundingRates, History, Market
+from dea_daemon.research.candles import FundingRates, History
 from dea_daemon.research.performance import figures
 from dea_daemon.research.record import Record, Trade
-from dea_daemon.shell.history import find_series, open_history
+from dea_daemon.shell.history import find_series, interval_ns, open_history
 from dea_daemon.shell.output import emit, say
 from dea_daemon.shell.progress import progress
 from dea_daemon.shell.settings import Settings
@@ -28,7 +28,7 @@ from dea_daemon.wiring.candles import Bar, CandleRun, bars_of, missing, span
 from dea_daemon.wiring.summary import summary
 
 log = structlog.get_logger()
-KINDS, INTERVAL = ("perp", "mark", "spot"), "1h"
+KINDS = ("perp", "mark", "spot")
 COLUMNS = (
     "at_ns", "equity_usd", "price", "exposure_usd", "target_usd", "band_usd", "annual_vol", "market_usd",
     "turnover_usd", "fees_usd", "funding_usd", "slippage_usd",
@@ -200,11 +200,7 @@ def run_history(asked: Asked, settings: Settings) -> int:
     if section is None:
         raise ConfigError("venues.binanceusdm: missing: its perpetuals are what a history of candles is of")
     symbols = section.instruments
-    wanted = {s.market for s in find_series(asked.history) if s.kind in KINDS and s.symbol in symbols}
-    lacking = [symbol for symbol in symbols if Market("binance", "perp", symbol) not in wanted]
-    if lacking and not any(market.kind == "perp" for market in wanted):
-        raise DataError(f"{asked.history}: no candles of the perpetuals {', '.join(lacking)}")
-    history = open_history(asked.history, wanted, interval=INTERVAL if wanted else None)
+    history = candles_in(asked.history, symbols, settings.decide_every_ms * NS_PER_MS)
     record, finished = backtest_history(
         history, settings, asked.from_ns, asked.to_ns, seed=asked.seed, tape=asked.tape, show=not asked.json_lines
     )
@@ -226,6 +222,17 @@ def run_history(asked: Asked, settings: Settings) -> int:
     else:
         tell(finished, told)
     return 0
+
+
+def candles_in(folder: Path, symbols: tuple[str, ...], decide_ns: int) -> History:
+    """The perpetuals' candles of the coarsest interval that is not above a decision's (else the finest there is), with
+    marks, spot and funding where there are some. DataError."""
+    there = [s for s in find_series(folder) if s.kind in KINDS and s.symbol in symbols]
+    intervals = sorted({s.interval for s in there if s.kind == "perp"}, key=interval_ns)
+    if not intervals:
+        raise DataError(f"{folder}: no candles of the perpetuals {', '.join(symbols)}")
+    interval = ([each for each in intervals if interval_ns(each) <= decide_ns] or intervals[:1])[-1]
+    return open_history(folder, {s.market for s in there if s.interval == interval}, interval=interval)
 
 
 def beside(run: Record, history: History, symbols: tuple[str, ...], settings: Settings) -> list[Record]:
