@@ -61,14 +61,17 @@ def summary(settings: "Settings") -> list[tuple[str, str]]:
     if any(target.kind == "volatility" for target in allocator.targets.values()):
         together = f"volatility targets together {allocator.annual_vol:.3g} of equity a year"
         lines.append(("", f"{together}, leverage up to {allocator.max_leverage:g}"))
-    optional = {name for name, field in type(guards).model_fields.items() if field.default is None}
+    defaults = {name: field.default for name, field in type(guards).model_fields.items() if not field.is_required()}
+    others = [(name, value) for name, value in guards if name in defaults and value != defaults[name]]
+    if allocator.max_drawdown is not None:
+        lines.append(("", f"shrunk as equity falls, to nothing {allocator.max_drawdown:.0%} below its peak"))
     return [
         *lines,
         ("limits", f"USD: gross {guards.max_gross_usd:,.15g}, net {guards.max_net_usd:,.15g} per underlying"),
         ("", f"contract {guards.max_instrument_usd:,.15g}, order {guards.max_order_usd:,.15g}"),
         ("", f"in an hour: turnover {guards.max_turnover_usd_per_hour:,.15g}"),
         ("", f"in an hour: fees {guards.max_fees_usd_per_hour:,.15g}"),
-        *(("", f"{name} {value:,.15g}") for name, value in guards if name in optional and value is not None),
+        *(("", f"{name} {value:,.15g}") for name, value in others if value is not None),
         ("execution", f"{execution.order_type}, in slices of {execution.slice_usd:,.15g} USD"),
     ]
 
@@ -229,7 +232,11 @@ def backtest(
     import sys
 
     settings = load(config)
+    from dea_daemon.domain.errors import ConfigError
     from dea_daemon.wiring.history import Asked, moment, run_history
+
+    if moment(to_date) <= moment(from_date):
+        raise ConfigError(f"--to {to_date} is not after --from {from_date}")
 
     asked = Asked(
         config=config,

@@ -12,7 +12,7 @@ SHOWN = 12  # orders and limits
 MODES = {
     "normal": "normal: orders are sent",
     "reduce_only": "reduce-only: only orders that shrink exposure",
-    "flattening": "flattening: the target is zero everywhere, orders only shrink exposure",
+    "flattening": "flattening: every position is closed, coins held stay; orders only shrink",
     "halted": "halted: no new orders",
     "paused": "paused: no new orders until `resume`",
 }

@@ -162,9 +162,7 @@ class GuardParameters(Section):
     max_margin_use: Fraction = Field(
         0.6, description="maintenance margin of one pool over its equity: beyond, exposure only shrinks"
     )
-    max_margin_danger: Fraction = Field(
-        0.75, description="beyond this, positions in that pool are cut until max_margin_use holds"
-    )
+    max_margin_danger: Fraction = Field(0.75, description="beyond this, positions in that pool are cut")
     min_liquidation_distance: Fraction | None = Field(
         None, description="a move that would liquidate a pool must be larger than this; nearer, exposure only shrinks"
     )
@@ -180,9 +178,7 @@ class GuardParameters(Section):
     option_collar: Positive = Field(0.25, description="the collar of an option, as a fraction of its mark")
     option_collar_vol: Positive = Field(0.10, description="or, where that is wider, in volatility")
     max_index_divergence: Fraction = Field(0.01, description="|mark/index - 1| beyond which nothing is increased")
-    max_depeg: Fraction = Field(
-        0.005, description="a stablecoin this far from 1 USD: what settles or is quoted in it only shrinks"
-    )
+    max_depeg: Fraction = Field(0.005, description="a stablecoin this far from 1 USD: what settles in it only shrinks")
     max_daily_loss: Fraction | None = Field(None, description="equity this far below the UTC day's first: reduce-only")
     flatten_daily_loss: Fraction | None = Field(None, description="this far below: everything is closed")
     halt_daily_loss: Fraction | None = Field(None, description="this far below: halted")

@@ -42,11 +42,12 @@ def lanes(view: View) -> IntArray:
 
 
 def observe(memory: ExecutionMemory, permit: Permit, params: ExecutionParameters) -> None:
-    """Start, keep or end the age of each lane's difference."""
+    """Start, keep or end the age of each lane's difference. While only observing none ages: who arms begins anew,
+    passively, and does not cross what he has watched for a day."""
     view = permit.view
     wanted = differences(permit, params)
     rows = np.flatnonzero(wanted)
-    if not len(rows):
+    if not (len(rows) and view.armed):
         memory.since_ns, memory.sign = np.zeros_like(memory.since_ns), np.zeros_like(memory.sign)
         return
     # Lots stand in where exposure is not known: what closes a position must still grow impatient. Options are

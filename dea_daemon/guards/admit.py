@@ -15,7 +15,7 @@ from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.orders import Order, TimeInForce
 from dea_daemon.domain.parameters import GuardParameters
 from dea_daemon.guards.conditions import cancel_ratio
-from dea_daemon.guards.limits import Book, active, caps
+from dea_daemon.guards.limits import LOSSES, Book, active, caps
 
 Planned = Outgoing | CreateOrder
 
@@ -181,8 +181,10 @@ def _over_exposed(permit: Permit, book: Book, order: CreateOrder) -> Clip | None
     for limit, before, wanted, allowed, falls in _measured(book, order):
         if limit != last:  # a breach of one side excuses nothing on the other
             excused, last = excused or reduces, limit
+        # A loss that cannot be told now stops nothing from getting smaller: something else cannot be valued.
+        untold = limit in LOSSES and before != before and shrinks_position(book, order)
         # `<=` twice, so that NaN on either side refuses.
-        if not (wanted <= allowed or wanted <= before) and not excused:
+        if not (wanted <= allowed or wanted <= before or untold) and not excused:
             return _clip(permit, order, limit, wanted, allowed, "worst combination of working orders")
         nearer = shrinks_exposure if limit == "net" else shrinks_position
         reduces = reduces or (before > allowed and falls and nearer(book, order))

@@ -26,11 +26,11 @@ def drawdown(view: View) -> float:
     return 1.0 - view.equity_usd / view.peak_equity_usd if view.peak_equity_usd > 0.0 else 0.0
 
 
-def propose(view: View, disproved: BoolArray, params: GuardParameters) -> tuple[Mode, str]:
+def propose(view: View, disproved: bool, params: GuardParameters) -> tuple[Mode, str]:
     """The mode the guards want, with its reason: the first of a halt, flattening and reduce-only that a loss asks
     for and that is more than the present one. Only an operator leads back towards normal, so where prices contradict
-    each other, or a stablecoin is off its peg (`disproved` [N]), no loss is proved."""
-    if not view.ready or disproved.any():
+    each other, or a stablecoin is off its peg (`disproved`), no loss is proved."""
+    if not view.ready or disproved:
         return view.mode, ""
     today, lost = daily_loss(view), drawdown(view)
     for mode, of_day, of_peak in (
@@ -180,6 +180,17 @@ def _whole_underlying(view: View, rows: BoolArray) -> BoolArray:
 def depegged(view: View, params: GuardParameters) -> BoolArray:
     """[N] rows that settle in a stablecoin which is none at the moment."""
     return np.asarray(~(np.abs(view.peg - 1.0) <= params.max_depeg), dtype=np.bool_)
+
+
+def unproved(view: View, doubted: BoolArray, unpegged: BoolArray) -> bool:
+    """Whether a loss may be none: prices of something contradict each other, or money of ours, or what we hold, is in
+    a stablecoin off its peg."""
+    held = (view.position_lots != 0) | (view.working_buy_lots != 0) | (view.working_sell_lots != 0)
+    if doubted.any() or (unpegged & held).any():
+        return True
+    off = {view.universe.settle_currencies[c] for c in view.universe.settle_currency[unpegged].tolist()}
+    names, usd = view.factors.names, view.exposure_usd
+    return any(usd[names.index(f"cash:{c}")] != 0.0 for c in off if f"cash:{c}" in names)
 
 
 def guessed(view: View) -> BoolArray:

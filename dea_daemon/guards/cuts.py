@@ -102,10 +102,11 @@ def _to_instrument(book: Book, lots: IntArray) -> IntArray:
 
 def _to_losses(book: Book, lots: IntArray) -> Iterator[tuple[str, IntArray]]:
     """What would lose more than allowed, and more than now, keeps only the changes that shrink positions; where that
-    gives up a hedge and still loses more, none."""
+    gives up a hedge and still loses more, none. Where limit or loss cannot be told, positions may shrink."""
     if kind := _too_lossy(book, lots):
         yield kind, _shrunk(book.held, lots)
-    if (kind := _too_lossy(book, lots)) and not np.isnan(getattr(book.cap, kind)):
+    kind = _too_lossy(book, lots)
+    if kind and np.isfinite(getattr(book.cap, kind)) and np.isfinite(book.losses_of(lots)[kind]):
         yield kind, book.held
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from dea_daemon.domain.decisions import Clip, Licence, Permit, View
 from dea_daemon.domain.instruments import BoolArray, IntArray
 from dea_daemon.domain.parameters import GuardParameters
-from dea_daemon.guards.conditions import agreement, depegged, guessed, licences, may_rest, propose
+from dea_daemon.guards.conditions import agreement, depegged, guessed, licences, may_rest, propose, unproved
 from dea_daemon.guards.cuts import WHY, by_licence, cuts
 from dea_daemon.guards.limits import Book, active, caps
 from dea_daemon.guards.uses import uses
@@ -15,7 +15,7 @@ def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
     """The book the limits allow. Further from the present than `wanted_lots` [N] only to end a breach."""
     prices, guesses = agreement(view, params), guessed(view)
     unpegged = depegged(view, params)
-    mode, why = propose(view, prices.doubted | unpegged, params)
+    mode, why = propose(view, unproved(view, prices.doubted, unpegged), params)
     book = Book(view, caps(view, params), active(view, wanted_lots != view.position_lots))
     suspect = view.quarantined | prices.off | prices.doubted | view.greeks_off | unpegged
     breached = _breached(book)

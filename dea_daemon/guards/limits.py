@@ -6,7 +6,7 @@ p − S to p + B in a row. Every bound here is the exact maximum over all subset
 - underlying, venue, gross: the sums of those, as rows fill independently;
 - net, vega, gamma, buckets: E is linear in fills, so its extremes are E + Σ (X⁺·B + X⁻·S) and E − Σ (X⁺·S + X⁻·B),
   where X⁺ and X⁻ are the positive and negative parts of what a lot adds (a bought put lowers delta);
-- scenario, stress, VaR, ES: at each scenario everything fills that loses there.
+- scenario, stress: at each scenario everything fills that loses there; VaR, ES: likewise, which bounds them from above.
 Turnover and fees are bounded by everything working filling, at the taker fee.
 """
 

@@ -94,7 +94,7 @@ def tail_losses(outcomes: FloatArray, day_returns: FloatArray, annual_vol: float
     """(VaR 99 %, ES 97.5 %) of a day, USD ≥ 0. `day_returns` [H, U]."""
     curve = outcomes[_SAME]  # [9, U], volatility as it is
     sd = annual_vol / np.sqrt(DAYS_PER_YEAR)
-    if len(day_returns) < SEEN_LEAST:
+    if len(day_returns) < SEEN_LEAST or (day_returns.std(axis=0) < 0.1 * sd).any():  # one that stood still was not seen
         return _together(curve, NORMAL_VAR_99 * sd), _together(curve, NORMAL_ES_975 * sd)
     quiet = np.maximum(sd / np.maximum(day_returns.std(axis=0), 1e-9), 1.0)
     loss = np.zeros(len(day_returns))

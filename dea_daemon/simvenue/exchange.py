@@ -346,13 +346,16 @@ class Exchange(Floor):
         contract.mark, contract.index = mark_price, index_price
         self._liquidate_short()
 
-    def pay_funding(self, instrument: str, rate: float) -> None:
-        """Recorded funding, paid now: longs pay a positive `rate` of the value at the mark."""
+    def pay_funding(self, instrument: str, rate: float) -> list[tuple[str, float]]:
+        """Recorded funding, paid now: longs pay a positive `rate` of the value at the mark. (account, amount received)
+        of those it concerned."""
         contract = self.contracts[instrument]
         contract.funding_sum += rate * contract.notional(1, contract.mark)
-        for account, amount in self.accounts.settle_funding(contract):
+        paid = self.accounts.settle_funding(contract)
+        for account, amount in paid:
             if account not in HOUSE:
                 self.emit(FundingPaid(account, instrument, self.now_ns, amount))
+        return paid
 
     def set_quote(self, instrument: str, quote: OptionQuote) -> None:
         """Recorded volatilities and Greeks of an option."""

@@ -36,7 +36,7 @@ from dea_daemon.domain.instruments import (
     Universe,
 )
 from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_MS
-from dea_daemon.research.candles import Candles, FundingRates, History, aligned, resampled
+from dea_daemon.research.candles import Candles, FundingRates, History, Market, aligned, resampled
 from dea_daemon.shell.backtest_settings import BacktestSettings
 from dea_daemon.shell.settings import Settings
 from dea_daemon.simvenue.exchange import Exchange
@@ -44,7 +44,6 @@ from dea_daemon.wiring.in_process import InProcess
 from dea_daemon.wiring.paper import ACCOUNT, PaperVenue
 
 CASH = "USDT"
-NEVER_NS = 1 << 62
 ANY_LOTS = 1 << 50
 SHARES = np.array([1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0])  # of an hour's volume, a level of the book each
 LISTED = {"BTCUSDT": ("0.1", "0.001"), "ETHUSDT": ("0.01", "0.001")}  # tick and lot, as Binance lists them
@@ -99,7 +98,8 @@ def contract(symbol: str, price: float, settings: BacktestSettings) -> Instrumen
 def bars_of(history: History, symbols: Sequence[str], from_ns: int, to_ns: int, decide_ns: int = 0) -> Bars:
     """The perpetuals' candles on one grid. Candles finer than `decide_ns` are joined: between two decisions nothing is
     decided, so only their ends and extremes matter. DataError where there are none, or they do not fit together."""
-    perps = [_of(history, "perp", symbol) for symbol in symbols]
+    venue = venue_of(history, symbols)
+    perps = [history.candles.get(Market(venue, "perp", symbol)) for symbol in symbols]
     found = [c for c in perps if c is not None]
     if len(found) < len(symbols):
         lacking = [symbol for symbol, c in zip(symbols, perps, strict=True) if c is None]
@@ -112,18 +112,22 @@ def bars_of(history: History, symbols: Sequence[str], from_ns: int, to_ns: int, 
     fine = aligned(found, first, last)
     joined = [resampled(c, decide_ns) if decide_ns > c.step_ns else c for c in found]
     grid = fine if joined == found else aligned(joined, first, last)
-    marks = [_mark(history, symbol, grid.open_ns, grid.step_ns, grid.close[:, n]) for n, symbol in enumerate(symbols)]
+    for symbol, column in zip(symbols, grid.close.T, strict=True):
+        if np.isnan(column).all():
+            raise DataError(f"no candle of {symbol} within the time asked for")
+    of = (history.candles.get(Market(venue, "mark", symbol)) for symbol in symbols)
+    marks = [_mark(candles, grid.open_ns, grid.step_ns, grid.close[:, n]) for n, candles in enumerate(of)]
     columns = (grid.open, grid.high, grid.low, grid.close, grid.volume)
     return Bars(grid.step_ns, grid.open_ns, *columns, np.stack(marks, axis=1), len(fine.open_ns))
 
 
-def _of(history: History, kind: str, symbol: str) -> Candles | None:
-    return next((c for market, c in history.candles.items() if (market.kind, market.symbol) == (kind, symbol)), None)
+def venue_of(history: History, symbols: Sequence[str]) -> str:
+    """The first venue that has perpetuals of them; its marks, spot and funding belong to it."""
+    return next((m.venue for m in history.candles if m.kind == "perp" and m.symbol in symbols), "")
 
 
-def _mark(history: History, symbol: str, open_ns: IntArray, step_ns: int, close: FloatArray) -> FloatArray:
+def _mark(candles: Candles | None, open_ns: IntArray, step_ns: int, close: FloatArray) -> FloatArray:
     """[T] the venue's mark at each close; the last trade where it was not recorded."""
-    candles = _of(history, "mark", symbol)
     if candles is None or candles.step_ns > step_ns or not len(open_ns):
         return close
     whole = resampled(candles, step_ns) if candles.step_ns < step_ns else candles
@@ -164,13 +168,14 @@ class CandleRun:
         self._lot = np.array([c.lot_value for c in contracts])
         self._funding = [_by_time(funding.get(symbol)) for symbol in symbols]
         self._sigma = np.full(len(symbols), 0.01)  # usual range of a bar, as a fraction
+        self._volume = np.zeros(len(symbols))  # of the last bar with some
+        self.funding_usd = 0.0  # received by now
         start_ns = int(bars.open_ns[0])
         self.exchange = Exchange.replayed(contracts, start_ns)
         self.exchange.open_account(ACCOUNT, {CASH: settings.backtest.capital_usd})
         self.paper = PaperVenue(self.exchange, self.universe, 0, int(settings.backtest.latency_ms * NS_PER_MS))
-        self.run = InProcess(self._started(settings, start_ns), self.paper, tape)
+        self.run = InProcess(self._started(settings, start_ns), self.paper, tape, regular=False)
         self.paper.open(start_ns, beats=False)
-        self.run.tick_ns = NEVER_NS
 
     def _started(self, settings: Settings, now_ns: int) -> RunStarted:
         rows = zip(self.universe.account.tolist(), self.universe.instruments, strict=True)
@@ -198,11 +203,13 @@ class CandleRun:
         bars, exchange, run = self.bars, self.exchange, self.run
         open_ns = int(bars.open_ns[t])
         close_ns = open_ns + bars.step_ns
+        before = bars.volume[t - 1] if t else np.zeros(len(self.names))
+        self._volume = np.where(before > 0.0, before, self._volume)
         latency_ns = self._latency_ns(t)
         self.paper.be_away(latency_ns)
         before_close_ns = close_ns - 3 * latency_ns - NS_PER_MS
         exchange.set_time(open_ns)
-        self._quote(t, bars.open[t])
+        self._quote(bars.open[t])
         if self.assumed.intrabar and self._at_stake():
             run.catch_up(open_ns + bars.step_ns // 3)
             for k, price in enumerate(self._extremes(t), 1):
@@ -211,7 +218,7 @@ class CandleRun:
                 self._trade_through(t, price)
         run.catch_up(before_close_ns)
         exchange.set_time(before_close_ns)
-        self._quote(t, bars.close[t])
+        self._quote(bars.close[t])
         self.paper.beat(before_close_ns)
         self.paper.send(QueryAccount(0, before_close_ns // NS_PER_MS - 1), before_close_ns)
         run.catch_up(close_ns - 1)
@@ -221,7 +228,6 @@ class CandleRun:
         if close_ns >= self.live_ns and not run.state.account.armed:
             run.fold(OperatorSpoke(close_ns, Operator.ARM, "backtest"))
         run.tick(close_ns, "bar")
-        run.tick_ns = NEVER_NS
 
     def _latency_ns(self, t: int) -> int:
         """Drawn anew for each bar, longer in a wild one."""
@@ -245,25 +251,36 @@ class CandleRun:
 
     # --- the venue's market ----------------------------------------------------------------------
 
-    def _quote(self, t: int, price: FloatArray) -> None:
-        """Books around `price` [N], and marks there."""
+    def _quote(self, price: FloatArray) -> None:
+        """Books around `price` [N], and marks there; none where there is no candle."""
         for n, at in enumerate(price.tolist()):
             if at > 0.0:
-                self._quote_one(t, n, at)
+                self._quote_one(n, at)
+            else:
+                self.exchange.replace_book(self.names[n], (), ())
 
-    def _quote_one(self, t: int, n: int, at: float) -> None:
+    def _quote_one(self, n: int, at: float) -> None:
         half, tick = self.assumed.half_spread_bp * 1e-4, self._tick[n]
         bid = max(math.floor(at * (1.0 - half) / tick + 1e-9), 1)
         ask = max(math.ceil(at * (1.0 + half) / tick - 1e-9), bid + 1)
-        self.exchange.replace_book(self.names[n], *self._levels(t, n, bid, ask))
+        bids, asks = self._levels(n, bid, ask)
+        # What goes through an order of ours fills it by `_trade_through` and no more: no book stands beyond it.
+        for order in self.exchange.open_orders(ACCOUNT, self.names[n]):
+            if order.side is Side.BUY:
+                asks = [level for level in asks if level[0] > order.price_ticks]
+            else:
+                bids = [level for level in bids if level[0] < order.price_ticks]
+        self.exchange.replace_book(self.names[n], bids, asks)
         self.exchange.set_mark(self.names[n], at, at)
 
-    def _levels(self, t: int, n: int, bid: int, ask: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """Depth such that taking a share q of the last bar's volume costs Y·σ·√q on the average: the price at the
-        margin is half as much again. Source: the square-root law of impact, QUANT F."""
-        volume = self.bars.volume[max(t - 1, 0), n] / self._lot[n]
-        if not (self.assumed.impact > 0.0 and volume > 0.0):
+    def _levels(self, n: int, bid: int, ask: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Depth such that taking a share q of the last bar's volume costs Y·σ·√q on the average, σ a usual bar's range:
+        the price at the margin is half as much again. Source: the square-root law of impact."""
+        if not self.assumed.impact > 0.0:
             return [(bid, ANY_LOTS)], [(ask, ANY_LOTS)]
+        volume = self._volume[n] / self._lot[n]
+        if not volume > 0.0:  # nobody has traded yet
+            return [], []
         lots = np.maximum(np.diff(SHARES, prepend=0.0) * volume, 1.0).astype(np.int64).tolist()
         away = 1.5 * self.assumed.impact * self._sigma[n] * np.sqrt(SHARES)
         bids = np.maximum(np.floor(bid * (1.0 - away)), 1).astype(np.int64).tolist()
@@ -282,15 +299,16 @@ class CandleRun:
                 lots = max(int(share), 1)
                 self.exchange.public_trade(name, Side.SELL, math.floor(ticks) + 1, lots)
                 self.exchange.public_trade(name, Side.BUY, max(math.ceil(ticks) - 1, 1), lots)
-            self._quote_one(t, n, at)
+            self._quote_one(n, at)
 
     def _pay_funding(self, now_ns: int) -> None:
-        """What is due by now, at its exact time and the mark there."""
+        """What is due by now, on the close; what was due before there was a price concerned nobody."""
         for n, (times, rates) in enumerate(self._funding):
             while times and times[-1] <= now_ns:
                 at_ns, rate = times.pop(), rates.pop()
-                if at_ns > now_ns - self.bars.step_ns:
-                    self.exchange.pay_funding(self.names[n], rate)
+                if at_ns > now_ns - self.bars.step_ns and self.exchange.contracts[self.names[n]].mark > 0.0:
+                    paid = self.exchange.pay_funding(self.names[n], rate)
+                    self.funding_usd += sum(amount for account, amount in paid if account == ACCOUNT)
 
     def _tell(self, t: int, now_ns: int) -> None:
         """The close, as the engine hears of it."""

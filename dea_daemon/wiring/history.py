@@ -17,14 +17,14 @@ from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
 from dea_daemon.domain.parameters import VolTarget
 from dea_daemon.research import report, report_words
 from dea_daemon.research.benchmarks import carry, cash, funding_between, static, static_at_vol
-from dea_daemon.research.candles import FundingRates, History
-from dea_daemon.research.performance import figures
+from dea_daemon.research.candles import History, Market
+from dea_daemon.research.performance import figures, stamp
 from dea_daemon.research.record import Record, Trade
 from dea_daemon.shell.history import find_series, interval_ns, open_history
 from dea_daemon.shell.output import emit, say
 from dea_daemon.shell.progress import progress
 from dea_daemon.shell.settings import Settings
-from dea_daemon.wiring.candles import Bar, CandleRun, bars_of, missing, span
+from dea_daemon.wiring.candles import Bar, CandleRun, bars_of, missing, span, venue_of
 from dea_daemon.wiring.summary import summary
 
 log = structlog.get_logger()
@@ -33,6 +33,7 @@ COLUMNS = (
     "at_ns", "equity_usd", "price", "exposure_usd", "target_usd", "band_usd", "annual_vol", "market_usd",
     "turnover_usd", "fees_usd", "funding_usd", "slippage_usd",
 )  # fmt: skip
+NAME = "run"
 CARRY = 0.8  # of equity on each side: the rest is the perpetual's margin
 FIGURES = (
     "annual_return", "annual_vol", "target_vol", "vol_ratio", "windows_within_25pct", "sharpe", "max_drawdown",
@@ -51,6 +52,7 @@ class Recorder:
         self._sums = {"turnover": 0.0, "fees": 0.0, "funding": 0.0, "slippage": 0.0}  # as in COLUMNS
         self._market = np.zeros(len(symbols))
         self._before: Bar | None = None
+        self._funding = 0.0
         self._limits: dict[str, int] = {}
         self._liquidations = 0
 
@@ -62,7 +64,7 @@ class Recorder:
             now = now._replace(price=np.where(np.isfinite(now.price), now.price, before.price))
         if now.at_ns < run.live_ns:
             run.run.fills.clear()
-            self._before = now
+            self._before, self._funding = now, run.funding_usd
             return
         record = run.run.stats.last
         if before is not None:
@@ -72,8 +74,8 @@ class Recorder:
         self._before = now
 
     def _settle(self, before: Bar, now: Bar) -> None:
-        """What the bar made: by the market with what was held and traded, by fees, spread and impact; what is left of
-        the venue's equity is funding."""
+        """What the bar made: by the market with what was held and traded, by fees, spread and impact, by funding. What
+        is left of the venue's equity is what a liquidation charged, or a bankruptcy wrote off."""
         lots = np.array([i.lot_value for i in self._run.universe.instruments])
         held = np.zeros(len(lots), dtype=np.int64)
         price, known = now.price, before.price
@@ -99,8 +101,8 @@ class Recorder:
         self._market += made
         self._sums["fees"] += fees
         self._sums["slippage"] += slippage
-        change = now.equity_usd - before.equity_usd
-        self._sums["funding"] += change - float(made.sum()) + fees + slippage
+        self._sums["funding"] += self._run.funding_usd - self._funding
+        self._funding = self._run.funding_usd
 
     def _line(self, now: Bar, record: DecisionRecord) -> None:
         lines = record.factors[: len(self._run.universe.underlyings)]
@@ -120,7 +122,7 @@ class Recorder:
         for column, value in zip(self._columns.values(), told, strict=True):
             column.append(value)
 
-    def record(self, name: str, settings: Settings) -> Record:
+    def record(self, name: str, settings: Settings, to_ns: int) -> Record:
         """DataError where nothing was traded on."""
         columns = {key: np.array(values) for key, values in self._columns.items()}
         if len(columns["equity_usd"]) < 2:
@@ -137,13 +139,23 @@ class Recorder:
             peak_usd=np.maximum.accumulate(columns["equity_usd"]),
             used=np.array([np.pad(each, (0, len(self._limits) - len(each))) for each in self._used]),
             trades=tuple(self._trades),
-            notes=tuple(self._notes()),
+            notes=tuple(self._notes(settings, to_ns)),
             **columns,
         )
 
-    def _notes(self) -> list[str]:
-        """What is not as it should be, in words."""
+    def _notes(self, settings: Settings, to_ns: int) -> list[str]:
+        """What is not as it should be, or rules the figures, in words."""
         bars, found = self._run.bars, []
+        first, last = int(bars.open_ns[0]), int(bars.open_ns[-1]) + bars.step_ns
+        if last < to_ns:
+            found.append(f"the history ends at {stamp(last)}, before {stamp(to_ns)}")
+        if first > self._run.live_ns:
+            found.append(f"the history begins at {stamp(first)}, after {stamp(self._run.live_ns)}")
+        if (most := settings.allocator.max_drawdown) is not None:
+            found.append(
+                f"exposure shrinks as equity falls, to nothing {most:.0%} below its peak (allocator.max_drawdown): "
+                "volatility is then below its target on purpose"
+            )
         traded = bars.open_ns >= self._run.live_ns
         if gaps := int(missing(bars)[traded].sum()):
             found.append(f"{gaps:,} of {int(traded.sum()):,} bars lack a candle: nothing was traded there")
@@ -160,7 +172,8 @@ def backtest_history(
         raise ConfigError("venues.binanceusdm: missing: its perpetuals are what a history of candles is of")
     symbols = settings.venues.binanceusdm.instruments
     bars = bars_of(history, symbols, span(settings, from_ns), to_ns, settings.decide_every_ms * NS_PER_MS)
-    funding = {symbol: rates for symbol in symbols if (rates := _funding(history, symbol)) is not None}
+    of = ((symbol, history.funding.get((venue_of(history, symbols), symbol))) for symbol in symbols)
+    funding = {symbol: rates for symbol, rates in of if rates is not None}
     run = CandleRun(bars, funding, settings, symbols, from_ns, seed=seed, tape=tape)
     recorder = Recorder(run, symbols)
     began_s = time.perf_counter()
@@ -172,11 +185,7 @@ def backtest_history(
     seconds = time.perf_counter() - began_s
     finished = summary(run.run.state, run.run.stats, run.universe, drained=True)
     finished |= {"bars": bars.candles, "bars_per_s": round(bars.candles / seconds, 1)}
-    return recorder.record("run", settings), finished | {"seconds": round(seconds, 3)}
-
-
-def _funding(history: History, symbol: str) -> FundingRates | None:
-    return next((rates for (_, of), rates in history.funding.items() if of == symbol), None)
+    return recorder.record(NAME, settings, to_ns), finished | {"seconds": round(seconds, 3)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,19 +234,20 @@ def run_history(asked: Asked, settings: Settings) -> int:
 
 
 def candles_in(folder: Path, symbols: tuple[str, ...], decide_ns: int) -> History:
-    """The perpetuals' candles of the coarsest interval that is not above a decision's (else the finest there is), with
+    """The perpetuals' candles of the coarsest interval that divides a decision's (else the finest there is), with
     marks, spot and funding where there are some. DataError."""
     there = [s for s in find_series(folder) if s.kind in KINDS and s.symbol in symbols]
     intervals = sorted({s.interval for s in there if s.kind == "perp"}, key=interval_ns)
     if not intervals:
         raise DataError(f"{folder}: no candles of the perpetuals {', '.join(symbols)}")
-    interval = ([each for each in intervals if interval_ns(each) <= decide_ns] or intervals[:1])[-1]
+    interval = ([each for each in intervals if decide_ns % interval_ns(each) == 0] or intervals[:1])[-1]
     return open_history(folder, {s.market for s in there if s.interval == interval}, interval=interval)
 
 
 def beside(run: Record, history: History, symbols: tuple[str, ...], settings: Settings) -> list[Record]:
     """What doing nothing, or nothing clever, would have come to: none where a price is missing."""
-    funding = funding_between(run.at_ns, [_funding(history, symbol) for symbol in symbols])
+    venue = venue_of(history, symbols)
+    funding = funding_between(run.at_ns, [history.funding.get((venue, symbol)) for symbol in symbols])
     cost = (settings.backtest.taker_bp + settings.backtest.half_spread_bp) * 1e-4
     made = [cash(run)]
     try:
@@ -255,7 +265,7 @@ def _spot(run: Record, history: History, symbols: tuple[str, ...]) -> FloatArray
     """[T, U] spot closes at each decision, NaN where there is none; None where a market is not in the history."""
     columns = []
     for symbol in symbols:
-        candles = next((c for m, c in history.candles.items() if (m.kind, m.symbol) == ("spot", symbol)), None)
+        candles = history.candles.get(Market(venue_of(history, symbols), "spot", symbol))
         if candles is None:
             return None
         at = np.clip(np.searchsorted(candles.close_ns, run.at_ns), 0, len(candles.close_ns) - 1)

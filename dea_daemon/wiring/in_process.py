@@ -12,19 +12,24 @@ from dea_daemon.shell.tape import TapeHeader, TapeWriter
 from dea_daemon.state.account import BookedFill
 from dea_daemon.wiring.paper import PaperVenue
 
+NEVER_NS = 1 << 62
+
 
 class InProcess:
     """One run: events are folded, commands reach `paper`, its answers come back when they are due.
 
-    `tick_ns` is when the next regular tick is due, by `decide_every_ms` unless the caller sets it.
+    Regular ticks come every `decide_every_ms`, or, without `regular`, only as the caller has them.
     """
 
-    def __init__(self, started: RunStarted, paper: PaperVenue, tape: Path | None = None) -> None:
+    def __init__(
+        self, started: RunStarted, paper: PaperVenue, tape: Path | None = None, *, regular: bool = True
+    ) -> None:
         self.paper = paper
         self.stats = Stats()
         self.state, self.params = begin(started)
         self.fills: list[BookedFill] = []  # since somebody last emptied it
-        self.tick_ns = started.ts_recv_ns + self.params.decide_every_ms * NS_PER_MS
+        self._regular = regular
+        self._tick_ns = self._next_tick_ns(started.ts_recv_ns)
         self._last_tick_ns = 0
         self._wake: tuple[int, str, int] | None = None
         self._tape = TapeWriter(tape, TapeHeader.here(started.run_id)) if tape is not None else None
@@ -45,13 +50,16 @@ class InProcess:
     def _next(self) -> int:
         """When the next thing is due."""
         reply_ns = self.paper.next_ns()
-        due_ns = self.tick_ns if reply_ns is None else min(self.tick_ns, reply_ns)
+        due_ns = self._tick_ns if reply_ns is None else min(self._tick_ns, reply_ns)
         return due_ns if self._wake is None else min(due_ns, self._wake[0])
+
+    def _next_tick_ns(self, now_ns: int) -> int:
+        return now_ns + self.params.decide_every_ms * NS_PER_MS if self._regular else NEVER_NS
 
     def tick(self, now_ns: int, cause: str, trigger_ns: int = 0) -> Decision:
         """A decision, now; the next regular one comes after `decide_every_ms`."""
         self._wake = None
-        self.tick_ns = now_ns + self.params.decide_every_ms * NS_PER_MS
+        self._tick_ns = self._next_tick_ns(now_ns)
         self._last_tick_ns = now_ns
         return self.fold(DecisionDue(now_ns, now_ns, cause, trigger_ns))
 

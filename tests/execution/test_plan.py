@@ -211,3 +211,15 @@ def test_a_difference_that_went_away_for_a_moment_is_young_again():
     observe(memory, now, PARAMS)
     (order,) = creates(plan(now, memory, PARAMS))
     assert order.post_only
+
+
+def test_a_difference_watched_without_being_armed_is_young_when_it_is():
+    memory = ExecutionMemory(2)
+    watching = permit(view(armed=False), {BTC_PERP: 500})
+    for ms in (0, 60_000):
+        observe(
+            memory, replace(watching, view=replace(watching.view, now_ns=START_NS + ms * MS)), ExecutionParameters()
+        )
+    armed = permit(view(now_ns=START_NS + 60_250 * MS), {BTC_PERP: 500})
+    observe(memory, armed, ExecutionParameters())
+    assert creates(plan(armed, memory, ExecutionParameters()))[0].post_only

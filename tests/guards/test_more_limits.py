@@ -117,7 +117,7 @@ def test_with_a_past_var_and_es_are_those_of_the_book_revalued_hour_by_hour(base
 
 
 def test_a_quiet_past_is_scaled_to_the_volatility_assumed():
-    seen = np.random.default_rng(3).normal(0.0, 0.001, (400, 2))
+    seen = np.random.default_rng(3).normal(0.0, 0.01, (400, 2))
     params = limits(max_var=0.5, var_annual_vol=0.8)
     calm = used(view(base=(1e5, 0.0), day_returns=seen), params, "var")["book"][0]
     assert calm == pytest.approx(np.quantile(-seen[:, 0], 0.99) / seen[:, 0].std() * 0.8 / math.sqrt(365) * 1e5)
@@ -263,3 +263,31 @@ def test_losses_are_told_once_for_what_is_held_and_again_for_what_works():
     book = whole(v, params)
     assert book.held_losses_usd["scenario"] == pytest.approx(loss(v, v.position_lots, params))
     assert book.losses_usd()["scenario"] == pytest.approx(2 * book.held_losses_usd["scenario"])
+
+
+def test_what_cannot_be_valued_does_not_keep_the_rest_from_getting_smaller():
+    """A loss that nobody can tell must not stop a flattening, nor the cut of a pool in danger."""
+    per_lot = view().delta_per_lot.copy()
+    per_lot[ETH_PERP] = math.nan
+    lots = tuple(1_000 * ((np.arange(8) == BTC_PERP) | (np.arange(8) == ETH_PERP)))
+    v = view(lots, delta_per_lot=per_lot, mode=Mode.FLATTENING)
+    params = limits(max_scenario_loss=0.1, max_stress_loss=0.1, max_var=0.1)
+    assert guard(v, np.zeros(8, dtype=np.int64), params).position_lots[BTC_PERP] == 0
+    assert [o.row for o in admitted(v, [order(BTC_PERP, -1_000)], params)[0]] == [BTC_PERP]
+
+
+def test_an_index_that_stood_still_is_not_taken_for_one_without_risk():
+    still = np.zeros((400, 2))
+    params = limits(max_var=0.5, max_es=0.5)
+    blind = used(view(base=(1e5, 0.0)), params, "var")["book"][0]
+    assert used(view(base=(1e5, 0.0), day_returns=still), params, "var")["book"][0] == blind > 0.0
+
+
+def test_a_stablecoin_nobody_holds_hides_no_loss():
+    usdc = np.array([i.settle_currency == "USDC" for i in WITH_OPTIONS.instruments])
+    params = limits(halt_daily_loss=0.1)
+    peg = np.where(usdc, 0.99, 1.0)
+    v = view(held(perp=1_000), peg=peg, equity_usd=3e5, day_equity_usd=1e6)
+    assert guard(v, v.position_lots, params).mode is Mode.HALTED
+    holds = view(tuple(100 * (np.arange(8) == BTC_LINEAR)), peg=peg, equity_usd=3e5, day_equity_usd=1e6)
+    assert guard(holds, holds.position_lots, params).mode is Mode.NORMAL

@@ -175,6 +175,55 @@ def with_impact(settings: Settings, y: float):
     return settings.backtest.model_copy(update={"impact": y})
 
 
+def passive(settings: Settings, **assumed) -> Settings:
+    found = with_fixed(with_backtest(settings, **assumed), 100_000.0)
+    execution = found.execution.model_copy(update={"order_type": "passive", "cross_after_ms": 10**9})
+    return found.model_copy(update={"execution": execution})
+
+
+def test_a_resting_order_fills_by_a_share_of_the_bars_volume_and_no_more(settings):
+    """A price that falls through it every hour, and four coins traded in each."""
+    t = (WARM_DAYS + DAYS) * 24
+    falling = walk(1, 20_000.0)._replace(volume=np.full(t, 4.0))
+    fall = 20_000.0 * np.exp(-0.004 * np.arange(t + 1))
+    down = falling._replace(open=fall[:-1], close=fall[1:], high=fall[:-1] * 1.0001, low=fall[1:] * 0.999)
+    record = lived(history(BTCUSDT=down), passive(settings, max_volume_share=0.1))
+    assert record.trades
+    for at in {t.at_ns // HOUR for t in record.trades}:
+        assert sum(t.amount for t in record.trades if t.at_ns // HOUR == at) <= 0.4 + 0.002
+
+
+def test_without_volume_there_is_no_depth_but_the_last_that_was_known(settings):
+    quiet = walk(1, 20_000.0)
+    volume = np.where(np.arange(len(quiet.volume)) < (WARM_DAYS - 1) * 24, 1e4, 0.0)
+    record = lived(
+        history(BTCUSDT=quiet._replace(volume=volume)), with_fixed(with_backtest(settings, impact=1.0), 600_000.0)
+    )
+    assert record.trades[0].notional_usd < 100_000.0  # not all of it at the touch
+
+
+def test_funding_due_before_a_contract_has_a_price_concerns_nobody(settings):
+    late = walk(2, 500.0)
+    keep = np.arange(len(late.open_ns)) >= (WARM_DAYS + 2) * 24 + 3
+    record = lived(
+        history(funding=1e-4, ETHUSDT=Candles(HOUR, *(getattr(late, n)[keep] for n in Candles._fields[1:]))), settings
+    )
+    assert np.isfinite(record.equity_usd).all() and {t.symbol for t in record.trades} == set(SYMBOLS)
+
+
+def test_what_a_bankruptcy_wrote_off_is_no_funding(settings):
+    calm = walk(1, 20_000.0, vol=0.0005)
+    fall = WARM_DAYS * 24 + 100
+    columns = {}
+    for name in ("open", "high", "low", "close"):
+        column = getattr(calm, name).copy()
+        column[fall:] *= 0.4
+        columns[name] = column
+    crash = calm._replace(**columns)
+    record = lived(history(BTCUSDT=crash), with_fixed(with_backtest(settings, capital_usd=100_000.0), 400_000.0))
+    assert record.funding_usd[-1] == 0.0
+
+
 # --- the run ----------------------------------------------------------------------------------------------------
 
 
@@ -221,15 +270,31 @@ def test_what_is_not_there_is_left_alone_and_said(settings):
     record = lived(history(ETHUSDT=holed), settings)
     assert any("30 of" in note for note in record.notes)
     there = {t.at_ns for t in record.trades if t.symbol == "ETHUSDT"}
-    lost = START + 30 * HOUR, START + 60 * HOUR
-    assert not [at for at in there if lost[0] + HOUR < at < lost[1]]
+    assert not [at for at in there if START + 30 * HOUR <= at < START + 60 * HOUR]
     assert np.isfinite(record.equity_usd).all()
+
+
+def test_ticks_come_with_the_bars_however_often_the_configuration_would_decide(settings):
+    often = settings.model_copy(update={"decide_every_ms": 60_000})
+    of_often, _ = backtest_history(history(), often, START, START + 2 * DAY, seed=7, tape=None, show=False)
+    of_bars, _ = backtest_history(history(), settings, START, START + 2 * DAY, seed=7, tape=None, show=False)
+    np.testing.assert_array_equal(of_often.equity_usd, of_bars.equity_usd)
+
+
+def test_funding_of_another_venue_is_not_paid(settings):
+    made = history(funding=0.01)
+    elsewhere = History(made.candles, {("elsewhere", symbol): rates for (_, symbol), rates in made.funding.items()})
+    assert lived(elsewhere, with_fixed(settings, 100_000.0)).funding_usd[-1] == 0.0
 
 
 def test_a_history_without_what_is_asked_for_says_so(settings):
     only_btc = History({Market("binance", "perp", "BTCUSDT"): walk(1, 20_000.0)}, {})
     with pytest.raises(DataError, match="ETHUSDT; there are BTCUSDT"):
         lived(only_btc, settings)
+    old = walk(2, 500.0)
+    gone = old._replace(open_ns=old.open_ns - 400 * DAY)
+    with pytest.raises(DataError, match="no candle of ETHUSDT within"):
+        lived(history(ETHUSDT=gone), settings)
     with pytest.raises(DataError, match="within the time"):
         backtest_history(history(), settings, START + 900 * DAY, START + 901 * DAY, seed=1, tape=None, show=False)
     with pytest.raises(ConfigError, match="not a symbol like"):

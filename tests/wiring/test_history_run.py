@@ -67,12 +67,23 @@ def test_for_people_there_are_the_headline_figures(folder, config):
     assert "Volatility a year" in result.stdout and "Cost a year" in result.stdout
 
 
+@pytest.mark.timeout(120)
+def test_a_history_that_ends_early_is_said(folder, config, tmp_path):
+    out = tmp_path / "out"
+    result = call("-c", config, "--history", folder, "--from", "2020-09-22", "--to", "2020-10-30", "--out", out)
+    assert result.exit_code == 0, result.output
+    notes = json.loads((out / "report.json").read_text())["figures"]["notes"]
+    assert any("ends at 2020-09-25 00:00" in note for note in notes)
+    assert any("allocator.max_drawdown" in note for note in notes)
+
+
 def test_a_wrong_question_gets_an_answer(folder, config, tmp_path):
     for arguments, why in (
         ([], "either --history"),
         (["--history", folder, "-c", config], "--from and --to"),
         (["--history", folder, "-c", config, "--from", "13.9.2020", "--to", TO], "no date like"),
         (["--history", folder, "-c", config, "--from", "2030-01-01", "--to", "2031-01-01"], "within the time"),
+        (["--history", folder, "-c", config, "--from", TO, "--to", FROM], "is not after"),
         (["--history", tmp_path, "-c", config, "--from", FROM, "--to", TO], "no history here"),
         (["--history", tmp_path / "none", "-c", config, "--from", FROM, "--to", TO], "none"),
         (["--history", folder, "-c", config_file("demo.yaml"), "--from", FROM, "--to", TO], ""),

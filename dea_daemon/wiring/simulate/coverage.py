@@ -48,7 +48,11 @@ def counts(met: Mapping[Pair, int], names: Iterable[str]) -> dict[str, dict[str,
 def table(met: Mapping[Pair, int], names: Sequence[str]) -> list[str]:
     """The same as text: `.` was never met, `-` cannot be, for reasons below."""
     heads = "".join(f"{state:>11}" for state in STATES)
-    lines = [f"{'':>4}{'fault':<20}{heads}"]
+    lines = [
+        "How often each fault (numbered as in docs/reliability.md) met an order in each state; none: none was live.",
+        "  . never, - cannot: why, below",
+        f"{'':>4}{'fault':<20}{heads}",
+    ]
     for name, row in counts(met, names).items():
         cells = "".join(f"{'-' if n is None else n or '.':>11}" for n in row.values())
         lines.append(f"{BY_NAME[name].number:>3} {name:<20}{cells}")
