@@ -102,9 +102,9 @@ class Market:
         book = self.books[row]
         was_usable = book.usable
         change = book.apply(event)
+        self.has_book[row] = True  # from its first message on, whole or not: nothing else prices it
         if change is Change.APPLIED:
             self.quote_ns[row] = event.ts_recv_ns
-            self.has_book[row] = True
         elif change is Change.GAP:
             if was_usable:
                 self.gaps += 1

@@ -133,7 +133,7 @@ MUTANTS = (
         22,
         "a limit that cannot be measured lets orders through",
         "dea_daemon/guards/admit.py",
-        "if not (wanted <= allowed or wanted <= before) and not excused:",
+        "if not (wanted <= allowed or wanted <= before or untold) and not excused:",
         "if wanted > allowed and wanted > before and not excused:",
         ("tests/guards/test_scenarios.py::test_what_cannot_be_valued_lets_nothing_grow",),
     ),

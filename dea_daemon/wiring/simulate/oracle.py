@@ -308,7 +308,10 @@ class Oracle:
         promise(not order.reduce_only or working <= held, f"{name}: {working} lots to reduce {held}")
 
     def _true_book(self, row: int) -> None:
-        """Our best prices are the venue's as of the change we say we hold."""
+        """Our best prices are the venue's as of the change we say we hold; before its first change a quote is what
+        there is."""
+        if not self.world.state.market.has_book[row]:
+            return
         instrument, book = self.world.universe.instruments[row], self.world.state.market.books[row]
         top = self.world.venue.tops.get((row, book.last))
         bid, bid_amount, ask, ask_amount = book.best()
