@@ -109,6 +109,22 @@ def _tell_written(name: str, written: "Written", folder: Path, json_lines: bool)
     say(f"{name}: {written.added:,} rows added{replaced}, in {folder}")
 
 
+# --- join ---------------------------------------------------------------------------------------------------
+
+
+@data.command()
+@_folder
+@click.option("--interval", default="1m", show_default=True, metavar="1s|1m|1h|…", help="Of the candles.")
+@json_option
+def join(folder: Path, interval: str, json_lines: bool) -> None:
+    """Make candles of the trades that were downloaded. An interval without a trade stays a gap."""
+    from dea_daemon.shell.history import join_trades
+
+    with _alone(folder):
+        for name, written in join_trades(folder, interval):
+            _tell_written(name, written, folder, json_lines)
+
+
 # --- check --------------------------------------------------------------------------------------------------
 
 

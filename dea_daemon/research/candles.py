@@ -99,6 +99,23 @@ def resampled(candles: Candles, step_ns: int, share_min: float = 1.0) -> Candles
     )
 
 
+def from_trades(at_ns: IntArray, price: FloatArray, amount: FloatArray, step_ns: int) -> Candles:
+    """Candles of trades, in order of time [T], on the UTC grid. Where nobody traded there is none: a gap. The first and
+    the last are left out: nobody knows whether all of their trades are here."""
+    group = at_ns // step_ns
+    first = np.concatenate(([0], np.flatnonzero(np.diff(group)) + 1))[: len(at_ns)]
+    last = np.append(first[1:], len(at_ns)) - 1
+    whole = slice(1, -1)
+    columns = (
+        price[first],
+        np.maximum.reduceat(price, first) if len(first) else price,
+        np.minimum.reduceat(price, first) if len(first) else price,
+        price[last] if len(first) else price,
+        np.add.reduceat(amount, first) if len(first) else amount,
+    )
+    return Candles(step_ns, group[first][whole] * step_ns, *(column[whole] for column in columns))
+
+
 def aligned(series: Sequence[Candles], start_ns: int, end_ns: int) -> Aligned:
     """The candles that open within [start, end), side by side. Raises DataError unless all have one step and lie on
     its grid."""

@@ -17,11 +17,12 @@ from dea_daemon.domain.errors import DataError
 from dea_daemon.domain.instruments import BoolArray, FloatArray
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.research import quality
-from dea_daemon.research.candles import Candles, Finding, FundingRates, History, Market
+from dea_daemon.research.candles import Candles, Finding, FundingRates, History, Market, from_trades
 from dea_daemon.shell.history_files import (
     CANDLE_COLUMNS,
     FUNDING_COLUMNS,
     SUFFIXES,
+    TRADE_COLUMNS,
     Table,
     place,
     read_table,
@@ -260,6 +261,23 @@ def import_series(series: Series, folder: Path, *, assume_utc: bool = False, dro
         return write_funding(folder, series.venue, series.symbol, rates)
     candles = _usable_candles(series, assume_utc, drop_bad)
     return write_candles(folder, series.market, series.interval, candles)
+
+
+def join_trades(folder: Path, interval: str) -> Iterator[tuple[str, Written]]:
+    """Candles of every series of trades that was downloaded into the folder, added to it as its perpetuals'. Raises
+    DataError where there are none."""
+    step_ns, places = interval_ns(interval), sorted(folder.glob("trades/*/*/"))
+    if not places:
+        raise DataError(f"{folder}: no trades here; wanted trades/VENUE/SYMBOL/2021-07-22.parquet")
+    for place_of in places:
+        venue, symbol = place_of.relative_to(folder / "trades").parts
+        tables = [read_table(file, TRADE_COLUMNS) for file in sorted(place_of.glob("*.parquet"))]
+        at_ns = np.concatenate([table.at_ns for table in tables])
+        order = np.argsort(at_ns, kind="stable")
+        price, amount = np.concatenate([table.values for table in tables])[order].T
+        market = Market(venue, "perp", symbol)
+        written = write_candles(folder, market, interval, from_trades(at_ns[order], price, amount, step_ns))
+        yield f"{venue}_perp_{symbol}_{interval}", written
 
 
 def write_candles(folder: Path, market: Market, interval: str, candles: Candles) -> Written:

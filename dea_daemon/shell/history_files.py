@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CANDLE_COLUMNS = ("open", "high", "low", "close", "volume")
 FUNDING_COLUMNS = ("funding_rate",)
+TRADE_COLUMNS = ("price", "amount")
 SUFFIXES = (".parquet", ".csv")
 DATES_MEANT = "UTC-aware dates, ISO 8601 with Z or an offset, or whole seconds, ms, µs or ns since 1970"
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dea_daemon.domain.errors import DataError
-from dea_daemon.research.candles import Candles, FundingRates, aligned, resampled
+from dea_daemon.research.candles import Candles, FundingRates, aligned, from_trades, resampled
 from dea_daemon.research.quality import (
     cleaned,
     cleaned_funding,
@@ -295,3 +295,12 @@ def test_candles_that_share_no_grid_are_not_aligned():
     with pytest.raises(DataError, match="off the grid"):
         aligned([hours(start_ns=START + 1)], START, START + D)
     assert aligned([hours()], START - D, START).valid.any() is np.False_
+
+
+def test_trades_become_candles_and_what_may_lack_some_of_them_is_left_out():
+    at = np.array([0, 10, 59, 60, 61, 119, 250, 299, 300], dtype=np.int64) * 1_000_000_000
+    price = np.array([1.0, 2, 3, 4, 9, 5, 6, 7, 8])
+    made = from_trades(at, price, np.ones(9), 60 * 1_000_000_000)
+    assert (made.open_ns // 1_000_000_000).tolist() == [60, 240]  # 0 and 300 may have more; 120 and 180 had none
+    assert [list(each) for each in made[2:]] == [[4, 6], [9, 7], [4, 6], [5, 7], [3, 2]]
+    assert not len(from_trades(at[:0], price[:0], price[:0], 60).open_ns)

@@ -18,7 +18,7 @@ from dea_daemon.domain.errors import ConfigError, DataError, RateLimited, VenueE
 from dea_daemon.domain.instruments import Side
 from dea_daemon.research.candles import Candles, FundingRates, Market
 from dea_daemon.shell import history_download
-from dea_daemon.shell.history import open_history
+from dea_daemon.shell.history import join_trades, open_history
 from dea_daemon.shell.history_download import (
     Asked,
     download_candles,
@@ -113,6 +113,15 @@ async def test_deribits_trades_are_stored_once_each(tmp_path, monkeypatch):
     assert trades["trade_id"].to_list() == [f"T{n}" for n in range(PAST_MINUTES + 1)]
     assert trades["price"].to_list() == [65_000 + n / 2 for n in range(PAST_MINUTES + 1)]
     assert set(trades["side"]) == {1} and set(trades["amount"]) == {100.0}
+    ((name, written),) = join_trades(tmp_path, "5m")
+    assert name == f"deribit_perp_{PERP}_5m" and written.added > 3
+    candles = open_history(tmp_path).candles[Market("deribit", "perp", PERP)]
+    assert candles.volume.tolist() == [500.0] * written.added  # a trade a minute
+
+
+def test_without_trades_there_is_nothing_to_join(tmp_path):
+    with pytest.raises(DataError, match="no trades here"):
+        list(join_trades(tmp_path, "1m"))
 
 
 async def test_deribits_trades_are_asked_for_oldest_first(tmp_path):

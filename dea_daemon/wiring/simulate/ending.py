@@ -52,6 +52,7 @@ def _same_orders(oracle: Oracle) -> None:
 
 def _same_money(oracle: Oracle) -> None:
     """What we were told a second ago; after a jump of prices just now, what we are told next."""
+    wrong: list[str] = []
     for _ in range(3):
         wrong = [told for currency in oracle.world.exchange.currencies() if (told := _money_off(oracle, currency))]
         if not wrong:
