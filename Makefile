@@ -39,8 +39,16 @@ types: venv
 contracts: venv
 	$(BIN)/lint-imports --cache-dir build/imports
 
+# Tests of whole processes wait more than they compute: they run beside the others, and are shown after them.
 unit: venv
+ifeq ($(ARGS),)
+	@mkdir -p build
+	$(BIN)/python -m pytest tests/wiring -o cache_dir=build/pytest-wiring > build/wiring.log 2>&1 & wiring=$$!; \
+	$(BIN)/python -m pytest --ignore=tests/wiring; others=$$?; \
+	wait $$wiring; wired=$$?; cat build/wiring.log; exit $$((others || wired))
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 slow: venv  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
