@@ -216,4 +216,4 @@ def _measured(book: Book, order: CreateOrder) -> Iterator[tuple[str, float, floa
     yield "instrument", float(usd[m]), float(then_usd[m]), book.cap.instrument, True
     then = after.sums_usd(then_usd)
     for at in np.flatnonzero(book.member[:, m]):
-        yield book.sums.key[at][0], float(sums[at]), float(then[at]), float(book.sum_cap[at]), True
+        yield book.sums.limit[at], float(sums[at]), float(then[at]), float(book.sum_cap[at]), True

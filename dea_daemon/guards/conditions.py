@@ -101,6 +101,11 @@ def bound(view: View, mode: Mode, breached: bool, params: GuardParameters) -> st
     return "a limit is breached" if breached else ""
 
 
+def in_use(view: View) -> BoolArray:
+    """[N] rows that are held, or have orders in flight."""
+    return np.asarray((view.position_lots != 0) | (view.working_buy_lots != 0) | (view.working_sell_lots != 0))
+
+
 class Agreement(NamedTuple):
     """off [N]: fresh marks that their own book or an index contradicts. doubted [N]: rows whose underlying's delta
     may be measured wrongly, so that nothing may be hedged by it."""
@@ -135,7 +140,7 @@ def agreement(view: View, params: GuardParameters) -> Agreement:
         off |= view.fresh & shared
     if not (off.any() or shared.any()):
         return Agreement(off, off)
-    held = (view.position_lots != 0) | (view.working_buy_lots != 0) | (view.working_sell_lots != 0)
+    held = in_use(view)
     false = (off & ((held & ~universe.option) | shared)) | (held & shared)
     return Agreement(off, _whole_underlying(view, false))
 
@@ -185,8 +190,11 @@ def depegged(view: View, params: GuardParameters) -> BoolArray:
 def unproved(view: View, doubted: BoolArray, unpegged: BoolArray) -> bool:
     """Whether a loss may be none: prices of something contradict each other, or money of ours, or what we hold, is in
     a stablecoin off its peg."""
-    held = (view.position_lots != 0) | (view.working_buy_lots != 0) | (view.working_sell_lots != 0)
-    if doubted.any() or (unpegged & held).any():
+    if doubted.any():
+        return True
+    if not unpegged.any():
+        return False
+    if (unpegged & in_use(view)).any():
         return True
     off = {view.universe.settle_currencies[c] for c in view.universe.settle_currency[unpegged].tolist()}
     names, usd = view.factors.names, view.exposure_usd

@@ -76,7 +76,7 @@ def _each(book: Book, lots: IntArray, params: GuardParameters) -> Iterator[tuple
     for at in np.flatnonzero(~(np.abs(_wanted(book, lots)) <= book.line_cap)):
         yield book.lines.limit[at], _to_line(book, lots, int(at))
     for at in np.flatnonzero(~(book.sums_usd(book.usd(lots)) <= book.sum_cap)):
-        yield book.sums.key[at][0], _to_sum(book, lots, int(at))
+        yield book.sums.limit[at], _to_sum(book, lots, int(at))
 
 
 def _to_margin(book: Book, lots: IntArray, use: FloatArray, params: GuardParameters) -> IntArray:

@@ -1,7 +1,7 @@
 """The limits measured: what a book uses of each at the worst combination of working and unknown orders.
 
 With p held, and up to B lots still to be bought and S to be sold, a subset of fills leaves anything from
-p − S to p + B in a row. Every bound here is the exact maximum over all subsets:
+p − S to p + B in a row. Every bound here but the last is the exact maximum over all subsets:
 - instrument: max(|p − S|, |p + B|) · notional;
 - underlying, venue, gross: the sums of those, as rows fill independently;
 - net, vega, gamma, buckets: E is linear in fills, so its extremes are E + Σ (X⁺·B + X⁻·S) and E − Σ (X⁺·S + X⁻·B),
@@ -19,6 +19,7 @@ from dea_daemon.domain.decisions import View
 from dea_daemon.domain.factors import BUCKETS, FactorIndex
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray, Side
 from dea_daemon.domain.parameters import GuardParameters
+from dea_daemon.guards.conditions import in_use
 from dea_daemon.guards.scenarios import Scenarios, grid_loss, stress_loss, tail_losses
 
 
@@ -69,28 +70,25 @@ def caps(view: View, params: GuardParameters) -> Caps:
 
 
 LINEAR = ("net", "vega", "gamma", "bucket_vega", "bucket_basis")  # by priority; all are fields of Caps
+SUMS = ("underlying", "venue", "gross")
 LOSSES = ("scenario", "stress", "var", "es")
 
 
 class Lines(NamedTuple):
-    """The linear limits in force, one line each: what it is called, of what, its row of X (of net: of delta), and
-    how much is allowed."""
+    """The linear limits in force, one line each: what it is called, of what, and its row of X (of net: of delta)."""
 
     limit: tuple[str, ...]
     subject: tuple[str, ...]
     row: IntArray
-    cap: FloatArray
 
 
 @lru_cache(maxsize=64)
-def lines(underlyings: tuple[str, ...], cap: Caps) -> Lines:
+def lines(underlyings: tuple[str, ...], kinds: tuple[str, ...]) -> Lines:
     """Of each kind, a line an underlying (and bucket). Rows of X do not depend on its currencies."""
     factors, n = FactorIndex(underlyings), len(underlyings)
     limit: list[str] = []
     row: list[int] = []
-    for kind in LINEAR:
-        if getattr(cap, kind) == np.inf:
-            continue
+    for kind in kinds:
         if kind.startswith("bucket_"):
             first = factors.first(kind.removeprefix("bucket_"), 0)
             rows = range(first, first + n * len(BUCKETS))
@@ -99,28 +97,24 @@ def lines(underlyings: tuple[str, ...], cap: Caps) -> Lines:
             rows = range(first, first + n)
         limit += [kind] * len(rows)
         row += rows
-    caps_of = np.array([getattr(cap, kind) for kind in limit])
-    return Lines(tuple(limit), tuple(factors.names[k] for k in row), np.array(row, dtype=np.int64), caps_of)
+    return Lines(tuple(limit), tuple(factors.names[k] for k in row), np.array(row, dtype=np.int64))
 
 
 class Groups(NamedTuple):
-    """Sums of |notional| in force: (limit, number of its underlying or venue, −1 for all), of what, and how much."""
+    """Sums of |notional| in force: what each is called, of what, and the number of its underlying or venue (of gross,
+    which is of all, 0)."""
 
-    key: tuple[tuple[str, int], ...]
+    limit: tuple[str, ...]
     subject: tuple[str, ...]
-    cap: FloatArray
+    number: tuple[int, ...]
 
 
 @lru_cache(maxsize=64)
-def groups(underlyings: tuple[str, ...], venues: tuple[str, ...], cap: Caps) -> Groups:
-    key: list[tuple[str, int]] = []
-    subject: list[str] = []
-    for limit, names in (("underlying", underlyings), ("venue", venues)):
-        if getattr(cap, limit) != np.inf:
-            key += [(limit, k) for k in range(len(names))]
-            subject += names
-    key.append(("gross", -1))
-    return Groups(tuple(key), (*subject, "book"), np.array([getattr(cap, limit) for limit, _ in key]))
+def groups(underlyings: tuple[str, ...], venues: tuple[str, ...], kinds: tuple[str, ...]) -> Groups:
+    members = {"underlying": underlyings, "venue": venues, "gross": ("book",)}
+    each = [(kind, name, number) for kind in kinds for number, name in enumerate(members[kind])]
+    limit, subject, number = zip(*each, strict=True)
+    return Groups(limit, subject, number)
 
 
 class Book:
@@ -139,16 +133,17 @@ class Book:
         self.underlying = universe.underlying[rows]
         self.scenarios = Scenarios(view, rows)
         # linear limits [L]: what a lot adds [L, M], what there is, and how much is allowed
-        self.lines = lines(universe.underlyings, cap)
+        self.lines = lines(universe.underlyings, _set(cap, LINEAR))
         self.per_lot = view.exposure_per_lot[self.lines.row[:, None], rows]
-        self.now, self.line_cap = view.exposure_usd[self.lines.row], self.lines.cap
+        self.now = view.exposure_usd[self.lines.row]
+        self.line_cap = np.array([getattr(cap, kind) for kind in self.lines.limit])
         # net comes first, and always: a trade pays its premium, whatever X is told in
         u = len(universe.underlyings)
         self.per_lot[:u] = np.where(self.underlying == np.arange(u)[:, None], self.delta, 0.0)
         # sums [Q] of rows [Q, M]
-        self.sums = groups(universe.underlyings, universe.venues, cap)
-        self.sum_cap = self.sums.cap
-        self.losses = tuple(kind for kind in LOSSES if getattr(cap, kind) != np.inf)
+        self.sums = groups(universe.underlyings, universe.venues, _set(cap, SUMS))
+        self.sum_cap = np.array([getattr(cap, kind) for kind in self.sums.limit])
+        self.losses = _set(cap, LOSSES)
 
     @cached_property
     def at(self) -> dict[int, int]:
@@ -162,11 +157,12 @@ class Book:
     @cached_property
     def member(self) -> BoolArray:
         """[Q, M] which rows each sum is of."""
-        universe, found = self.view.universe, []
-        for limit, k in self.sums.key:
-            of = universe.venue[self.rows] if limit == "venue" else self.underlying
-            found.append(of == k if k >= 0 else np.ones(len(self.rows), dtype=np.bool_))
-        return np.array(found)
+        of = {
+            "underlying": self.underlying,
+            "venue": self.view.universe.venue[self.rows],
+            "gross": np.zeros(len(self.rows), dtype=np.int64),
+        }
+        return np.array([of[kind] == k for kind, k in zip(self.sums.limit, self.sums.number, strict=True)])
 
     def add(self, m: int, side: Side, lots: int) -> None:
         """An order more in row `rows[m]`."""
@@ -206,9 +202,8 @@ class Book:
         """(lowest, highest) [L] of the linear limits, USD."""
         if not self.working:
             return self.now, self.now
-        x = np.where(
-            (self.buys != 0) | (self.sells != 0), self.per_lot, 0.0
-        )  # what is not priced counts only where it works
+        # What is not priced counts only where it works.
+        x = np.where((self.buys != 0) | (self.sells != 0), self.per_lot, 0.0)
         up, down = np.maximum(x, 0.0), np.maximum(-x, 0.0)
         return self.now - (up @ self.sells + down @ self.buys), self.now + (up @ self.buys + down @ self.sells)
 
@@ -244,14 +239,11 @@ class Book:
         return float(usd.sum()), float((usd * fee).sum())
 
 
-def active(view: View, *others: BoolArray) -> IntArray:
+def _set(cap: Caps, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `kinds` that are limited; one that cannot be known now is."""
+    return tuple(kind for kind in kinds if getattr(cap, kind) != np.inf)
+
+
+def active(view: View, others: BoolArray) -> IntArray:
     """Rows held or working, and those of `others` [N]."""
-    rows = (view.position_lots != 0) | (view.working_buy_lots != 0) | (view.working_sell_lots != 0)
-    for other in others:
-        rows |= other
-    return np.flatnonzero(rows)
-
-
-def book_of(view: View, params: GuardParameters) -> Book:
-    """The book as it is now, with its working orders."""
-    return Book(view, caps(view, params), active(view))
+    return np.flatnonzero(in_use(view) | others)

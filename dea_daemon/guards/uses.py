@@ -20,8 +20,8 @@ def _exposures(book: Book) -> list[LimitUse]:
     names, cap = book.view.universe.instruments, book.cap.instrument
     rows = zip(book.rows.tolist(), per_row.tolist(), strict=True)
     told += [LimitUse("instrument", names[row].name, usd, cap) for row, usd in rows if usd != 0.0]
-    sums = zip(book.sums.key, book.sums.subject, book.sums_usd(per_row).tolist(), book.sum_cap.tolist(), strict=True)
-    told += [LimitUse(limit, of, usd, cap) for (limit, _), of, usd, cap in sums]
+    sums = zip(book.sums.limit, book.sums.subject, book.sums_usd(per_row).tolist(), book.sum_cap.tolist(), strict=True)
+    told += [LimitUse(limit, of, usd, cap) for limit, of, usd, cap in sums]
     losses = book.losses_usd()
     return told + [LimitUse(kind, "book", usd, getattr(book.cap, kind)) for kind, usd in losses.items()]
 

@@ -188,9 +188,7 @@ def drawdown_falls(returns: FloatArray, *, seed: int, block: float | None = None
     """How deep the deepest drawdown of the same returns [T] could have been. At the steps of `returns`: daily returns
     do not see what recovered within a day."""
     drawn, used = resampled(returns[None, :], lambda r: deepest_falls(r[0]), seed=seed, block=block, paths=paths)
-    happened = float(deepest_falls(returns))
-    median, p90, p95, p99 = np.quantile(drawn, (0.5, 0.9, 0.95, 0.99)).tolist()
-    return Falls(happened, median, p90, p95, p99, float(np.mean(drawn > happened)), used, len(drawn))
+    return _falls(returns, drawn, used)
 
 
 def controlled_falls(
@@ -205,6 +203,11 @@ def controlled_falls(
     acted = _multiplier(before, np.maximum.accumulate(before), limit)
     free = np.where(acted > 0.05, returns / np.maximum(acted, 0.05), returns)
     drawn, used = resampled(free[None, :], lambda r: _controlled(r[0], limit), seed=seed, block=block, paths=paths)
+    return _falls(returns, drawn, used)
+
+
+def _falls(returns: FloatArray, drawn: FloatArray, used: float) -> Falls:
+    """What happened, beside the falls of the paths."""
     happened = float(deepest_falls(returns))
     median, p90, p95, p99 = np.quantile(drawn, (0.5, 0.9, 0.95, 0.99)).tolist()
     return Falls(happened, median, p90, p95, p99, float(np.mean(drawn > happened)), used, len(drawn))

@@ -12,6 +12,7 @@ from dea_daemon.domain.events import DecisionDue
 from dea_daemon.shell.limit_text import BUDGETS
 
 SAMPLES = 100_000
+LEAVING = 1_000  # orders decided and not sent yet
 NOT_OURS = BUDGETS | {"depeg"}  # budgets end at their bound by design, and a stablecoin's price is nobody's breach
 
 
@@ -52,6 +53,8 @@ class Stats:
                 self.orders_sent += 1
                 stages = (trigger_ns, before_ns, decided_ns, committed_ns)
                 self._leaving[command.order.client_order_id] = stages
+                if len(self._leaving) > LEAVING:  # what was never sent
+                    del self._leaving[next(iter(self._leaving))]
             elif isinstance(command, CancelOrder):
                 self.cancels_sent += 1
 

@@ -30,7 +30,7 @@ class Budgets:
         return tuple(vars(self).values())
 
     def prune(self, now_ns: int) -> None:
-        for window in vars(self).values():
+        for window in self.windows:
             window.prune(now_ns)
 
     def filled(self, now_ns: int, turnover_usd: float, fee_usd: float) -> None:

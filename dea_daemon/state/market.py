@@ -200,7 +200,9 @@ class Market:
     # --- reading ---------------------------------------------------------------------------------
 
     def tick(self, now_ns: int, effects: Effects) -> None:
-        """A tick begins: moves are measured from here, and a book still broken is asked for again."""
+        """A tick begins: moves count from here, an hour's is noted, and a book still broken is asked for again."""
+        if self.returns.due(now_ns):
+            self.returns.observe(now_ns, self.underlying_prices(now_ns))
         self._woken_at = dict(self.currency_price)
         for row in np.flatnonzero(self.has_book):
             if not self.books[row].usable:

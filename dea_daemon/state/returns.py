@@ -18,9 +18,14 @@ class Returns:
         self._price: FloatArray = np.full(underlyings, np.nan)
         self._at_ns = 0
 
+    def due(self, now_ns: int) -> bool:
+        """Whether an hour has passed."""
+        return now_ns - self._at_ns >= EVERY_NS
+
     def observe(self, now_ns: int, price: FloatArray) -> None:
-        """Once an hour `price` [U] is remembered; an hour in which one of them is unknown counts for none."""
-        if now_ns - self._at_ns < EVERY_NS:
+        """Once an hour `price` [U] is remembered; an hour in which one of them is unknown counts for none, nor does a
+        longer time between two."""
+        if not self.due(now_ns):
             return
         on_time = now_ns - self._at_ns < 2 * EVERY_NS
         move = price / self._price - 1.0

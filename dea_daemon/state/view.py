@@ -110,7 +110,6 @@ def build_view(
     every_ns = account.params.state.relist_every_s * NS_PER_S
     buys, sells = working_lots(account, len(universe))
     equity = equity_usd(account, market, now_ns)
-    market.returns.observe(now_ns, prices)
     budgets, per_lot = account.budgets, delta_per_lot(universe, marks)
     pool_price = [market.price_of(currency, now_ns) for _, currency in universe.pools]
     asked = valued if account.params.guards.min_liquidation_distance is not None else None
