@@ -103,18 +103,20 @@ def _to_instrument(book: Book, lots: IntArray) -> IntArray:
 def _to_losses(book: Book, lots: IntArray) -> Iterator[tuple[str, IntArray]]:
     """What would lose more than allowed, and more than now, keeps only the changes that shrink positions; where that
     gives up a hedge and still loses more, none. Where limit or loss cannot be told, positions may shrink."""
-    if kind := _too_lossy(book, lots):
+    if kind := _too_lossy(book, lots)[0]:
         yield kind, _shrunk(book.held, lots)
-    kind = _too_lossy(book, lots)
-    if kind and np.isfinite(getattr(book.cap, kind)) and np.isfinite(book.losses_of(lots)[kind]):
-        yield kind, book.held
+        kind, loss = _too_lossy(book, lots)
+        if kind and np.isfinite(getattr(book.cap, kind)) and np.isfinite(loss):
+            yield kind, book.held
 
 
-def _too_lossy(book: Book, lots: IntArray) -> str:
-    """The first limit on losses that `lots` would exceed, or exceed by more than now; "" where none is."""
-    now, then = book.held_losses_usd, book.losses_of(lots)
-    worse = (k for k in book.losses if not (then[k] <= getattr(book.cap, k) or then[k] <= now[k]))
-    return next(worse, "")
+def _too_lossy(book: Book, lots: IntArray) -> tuple[str, float]:
+    """The first limit on losses that `lots` would exceed, and by more than now, with that loss; "" where none."""
+    now = book.held_losses_usd
+    for kind, then in book.losses_of(lots).items():
+        if not (then <= getattr(book.cap, kind) or then <= now[kind]):
+            return kind, then
+    return "", 0.0
 
 
 def _moved(book: Book, lots: IntArray, per_lot: FloatArray) -> FloatArray:

@@ -94,16 +94,25 @@ def tail_losses(outcomes: FloatArray, day_returns: FloatArray, annual_vol: float
     """(VaR 99 %, ES 97.5 %) of a day, USD ≥ 0. `day_returns` [H, U]."""
     curve = outcomes[_SAME]  # [9, U], volatility as it is
     sd = annual_vol / np.sqrt(DAYS_PER_YEAR)
-    if len(day_returns) < SEEN_LEAST or (day_returns.std(axis=0) < 0.1 * sd).any():  # one that stood still was not seen
+    seen = day_returns.std(axis=0) if len(day_returns) >= SEEN_LEAST else np.zeros(1)
+    if not (seen >= 0.1 * sd).all():  # too little was seen, or one that stood still
         return _together(curve, NORMAL_VAR_99 * sd), _together(curve, NORMAL_ES_975 * sd)
-    quiet = np.maximum(sd / np.maximum(day_returns.std(axis=0), 1e-9), 1.0)
-    loss = np.zeros(len(day_returns))
+    moves = day_returns * np.maximum(sd / seen, 1.0)
+    loss = np.zeros(len(moves))
     for u in range(curve.shape[1]):
-        loss -= _along(curve[:, u], day_returns[:, u] * quiet[u])
+        loss -= _along(curve[:, u], moves[:, u])
     if np.isnan(loss).any():
         return float("nan"), float("nan")
-    worst = np.sort(loss)[-max(int(np.ceil(0.025 * len(loss))), 1) :]
-    return max(float(np.quantile(loss, 0.99)), 0.0), max(float(worst.mean()), 0.0)
+    loss.sort()
+    worst = loss[-max(int(np.ceil(0.025 * len(loss))), 1) :]
+    return max(_quantile(loss, 0.99), 0.0), max(float(worst.mean()), 0.0)
+
+
+def _quantile(ascending: FloatArray, share: float) -> float:
+    """Linear between the two nearest, as numpy has it, of what is sorted already."""
+    below, part = divmod(share * (len(ascending) - 1), 1.0)
+    low, high = ascending[int(below)], ascending[min(int(below) + 1, len(ascending) - 1)]
+    return float(low + part * (high - low))
 
 
 def _together(curve: FloatArray, move: float) -> float:

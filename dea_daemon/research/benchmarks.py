@@ -5,7 +5,7 @@ cost, without lots, limits or margin: kinder to them than the venue would have b
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -53,24 +53,47 @@ def static(
     """
     if not (np.isfinite(run.price).all() and (run.price > 0.0).all() and np.isfinite(funding).all()):
         raise DataError(f"{run.name}: a benchmark needs a price and funding of every underlying at every decision")
-    weights = np.full(len(run.underlyings), fraction / len(run.underlyings))
-    starts = _rebalances(run, rebalance_days)
-    t = len(run.at_ns)
-    exposure, turnover = np.zeros_like(run.price), np.zeros(t)
-    market, paid = np.zeros_like(run.price), np.zeros(t)
-    equity, amount = run.capital_usd, np.zeros(len(weights))
-    for first, last in zip(starts, [*starts[1:], t - 1], strict=True):
-        wanted = weights * max(equity, 0.0) / run.price[first]
-        turnover[first] = np.abs(wanted - amount) @ run.price[first]
-        amount = wanted
-        held = amount * run.price[first : last + 1]
-        market[first + 1 : last + 1] = np.diff(held, axis=0)
-        paid[first + 1 : last + 1] = np.sum(held[1:] * funding[first + 1 : last + 1], axis=1)
-        exposure[first : last + 1] = held
-        equity += float((held[-1] - held[0]).sum() - paid[first + 1 : last + 1].sum() - cost * turnover[first])
-    title = name or _title(fraction, rebalance_days)
-    made = _record(run, title, exposure, market, turnover, funding_usd=-paid, cost=cost)
+    held = _rebalanced(run, (_Leg(run.price, 1.0, -funding),), fraction, rebalance_days, cost)
+    made = _record(run, name or _title(fraction, rebalance_days), *held, cost)
     return made._replace(notes=(f"trades at the close for {1e4 * cost:g} bp, without lots, limits or margin",))
+
+
+class _Leg(NamedTuple):
+    """One side of a book: its prices [T, U], +1 bought or −1 sold, what a dollar in it receives at each step [T, U]."""
+
+    price: FloatArray
+    side: float
+    received: FloatArray
+
+
+class _Held(NamedTuple):
+    """What a book made, step by step: exposure and market [T, U], turnover and what it received [T]."""
+
+    exposure: FloatArray
+    market: FloatArray
+    turnover: FloatArray
+    received: FloatArray
+
+
+def _rebalanced(run: Record, legs: Sequence[_Leg], fraction: float, rebalance_days: float | None, cost: float) -> _Held:
+    """Equal weights, `fraction` × equity in each leg, brought back at every rebalancing."""
+    weights = np.full(len(run.underlyings), fraction / len(run.underlyings))
+    starts, t = _rebalances(run, rebalance_days), len(run.at_ns)
+    made = _Held(np.zeros_like(run.price), np.zeros_like(run.price), np.zeros(t), np.zeros(t))
+    equity, amounts = run.capital_usd, [np.zeros(len(weights)) for _ in legs]
+    for first, last in zip(starts, [*starts[1:], t - 1], strict=True):
+        rows, wanted = slice(first + 1, last + 1), weights * max(equity, 0.0)
+        exposure = made.exposure[first : last + 1]
+        exposure[:] = 0.0  # at a rebalancing, what is held from then on
+        for k, leg in enumerate(legs):
+            before, amounts[k] = amounts[k], wanted / leg.price[first]
+            made.turnover[first] += np.abs(amounts[k] - before) @ leg.price[first]
+            held = amounts[k] * leg.price[first : last + 1]
+            made.market[rows] += leg.side * np.diff(held, axis=0)
+            made.received[rows] += (held[1:] * leg.received[rows]).sum(axis=1)
+            exposure[:] += leg.side * held
+        equity += float(made.market[rows].sum() + made.received[rows].sum() - cost * made.turnover[first])
+    return made
 
 
 def static_at_vol(
@@ -112,25 +135,9 @@ def carry(
 
     `spot` [T, U]; where it is missing the last one stands in (the basis it seems to make is taken back with the next).
     """
-    price = _filled(spot, run.price)
-    weights = np.full(len(run.underlyings), fraction / len(run.underlyings))
-    starts = _rebalances(run, rebalance_days)
-    t = len(run.at_ns)
-    turnover, market, received = np.zeros(t), np.zeros_like(price), np.zeros(t)
-    exposure = np.zeros_like(price)
-    equity, bought, sold = run.capital_usd, np.zeros(len(weights)), np.zeros(len(weights))
-    for first, last in zip(starts, [*starts[1:], t - 1], strict=True):
-        wanted = weights * max(equity, 0.0)
-        legs = wanted / price[first], wanted / run.price[first]
-        turnover[first] = np.abs(legs[0] - bought) @ price[first] + np.abs(legs[1] - sold) @ run.price[first]
-        bought, sold = legs
-        rows = slice(first + 1, last + 1)
-        long, short = bought * price[first : last + 1], sold * run.price[first : last + 1]
-        market[rows] = np.diff(long, axis=0) - np.diff(short, axis=0)
-        received[rows] = (short[1:] * funding[rows]).sum(axis=1)
-        exposure[first : last + 1] = long - short
-        equity += float(market[rows].sum() + received[rows].sum() - cost * turnover[first])
-    made = _record(run, f"carry {fraction:.2f}x: spot against perpetual", exposure, market, turnover, received, cost)
+    legs = _Leg(_filled(spot, run.price), 1.0, np.zeros_like(funding)), _Leg(run.price, -1.0, funding)
+    held = _rebalanced(run, legs, fraction, rebalance_days, cost)
+    made = _record(run, f"carry {fraction:.2f}x: spot against perpetual", *held, cost)
     return made._replace(notes=(f"both legs trade at the close for {1e4 * cost:g} bp, without lots, limits or margin",))
 
 

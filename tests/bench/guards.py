@@ -13,6 +13,7 @@ from dea_daemon import engine
 from dea_daemon.domain.errors import check
 from dea_daemon.domain.events import DecisionDue
 from dea_daemon.domain.parameters import GuardParameters
+from dea_daemon.state.returns import EVERY_NS, KEPT, Returns
 from tests.house import START_NS
 from tests.state import test_options as chains
 
@@ -20,10 +21,11 @@ TICKS = 600
 LINEAR: dict[str, Any] = chains.WIDE | {"max_turnover_usd_per_hour": 1e12, "max_fees_usd_per_hour": 1e12}
 GROUPS = {"max_gamma_usd_1pct": 1e9, "max_vega_usd_1pt": 1e9, "max_bucket_vega_usd_1pt": 1e9, "max_venue_usd": 1e9}
 LOSSES = {"max_scenario_loss": 9.0, "max_stress_loss": 9.0, "max_var": 9.0, "max_es": 9.0}
+MANY = LINEAR | GROUPS | {"max_underlying_leverage": 1e4, "max_bucket_basis_usd_1pct": 1e9, "max_net_leverage": 1e4}
 SETS = {
     "limits that must be set": LINEAR,
-    "and groups and Greeks": LINEAR | GROUPS | {"max_underlying_usd": 1e9, "max_bucket_basis_usd_1pct": 1e9},
-    "and every loss": LINEAR | GROUPS | {"max_underlying_usd": 1e9, "max_bucket_basis_usd_1pct": 1e9} | LOSSES,
+    "and groups and Greeks": MANY,
+    "and every loss": MANY | LOSSES,
 }
 
 
@@ -50,6 +52,7 @@ def measured(limits: dict[str, Any], busy: bool, ticks: int) -> tuple[float, flo
     desk.params = desk.params.model_copy(update={"guards": GuardParameters(**limits)})
     desk.positions = {chains.FIRST + 7 * k: 10 for k in range(12)}
     desk.settle()
+    desk.state.market.returns = _a_month(desk.now_ns, len(desk.state.market.universe.underlyings))
     taken: dict[str, list[int]] = {"guard": [], "admit": [], "_decide": []}
     plain = {name: getattr(engine, name) for name in taken}
     try:
@@ -63,6 +66,16 @@ def measured(limits: dict[str, Any], busy: bool, ticks: int) -> tuple[float, flo
     check(bool(desk.state.account.orders.live()) is busy, "orders at work")
     guard, admit, decision = (np.sort(np.array(times))[: ticks // 3].mean() / 1e3 for times in taken.values())
     return float(guard + admit), float(decision)
+
+
+def _a_month(until_ns: int, underlyings: int) -> Returns:
+    """Hourly moves, as many as are kept: VaR is what was seen from then on."""
+    seen, dice = Returns(underlyings), np.random.default_rng(7)
+    price = np.full(underlyings, 100.0)
+    for hours in range(KEPT, -1, -1):
+        seen.observe(until_ns - hours * EVERY_NS, price)
+        price = price * np.exp(dice.normal(0.0, 0.006, underlyings))
+    return seen
 
 
 def _timed(function: Any, into: list[int]) -> Any:
