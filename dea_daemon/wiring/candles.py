@@ -26,7 +26,6 @@ from dea_daemon.domain.events import (
 )
 from dea_daemon.domain.instruments import (
     AccountKey,
-    BoolArray,
     FloatArray,
     Instrument,
     IntArray,
@@ -36,7 +35,7 @@ from dea_daemon.domain.instruments import (
     Universe,
 )
 from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_MS
-from dea_daemon.research.candles import Candles, FundingRates, History, Market, aligned, resampled
+from dea_daemon.research.candles import Aligned, Candles, FundingRates, History, Market, aligned, resampled
 from dea_daemon.shell.backtest_settings import BacktestSettings
 from dea_daemon.shell.settings import Settings
 from dea_daemon.simvenue.exchange import Exchange
@@ -52,16 +51,10 @@ STRESSED_RANGE = 4.0  # usual ranges
 
 
 class Bars(NamedTuple):
-    """N contracts on one grid of T bars, one a decision; NaN where a contract has none. mark is of the close; `candles`
-    counts those it was made from."""
+    """N contracts on one grid of T bars, one a decision. mark [T, N] is of the close; `candles` counts those that the
+    bars were made from."""
 
-    step_ns: int
-    open_ns: IntArray
-    open: FloatArray  # [T, N]
-    high: FloatArray
-    low: FloatArray
-    close: FloatArray
-    volume: FloatArray
+    grid: Aligned
     mark: FloatArray
     candles: int
 
@@ -117,8 +110,7 @@ def bars_of(history: History, symbols: Sequence[str], from_ns: int, to_ns: int, 
             raise DataError(f"no candle of {symbol} within the time asked for")
     of = (history.candles.get(Market(venue, "mark", symbol)) for symbol in symbols)
     marks = [_mark(candles, grid.open_ns, grid.step_ns, grid.close[:, n]) for n, candles in enumerate(of)]
-    columns = (grid.open, grid.high, grid.low, grid.close, grid.volume)
-    return Bars(grid.step_ns, grid.open_ns, *columns, np.stack(marks, axis=1), len(fine.open_ns))
+    return Bars(grid, np.stack(marks, axis=1), len(fine.open_ns))
 
 
 def venue_of(history: History, symbols: Sequence[str]) -> str:
@@ -160,7 +152,7 @@ class CandleRun:
     ) -> None:
         self.bars, self.live_ns, self.assumed = bars, live_ns, settings.backtest
         self._dice = np.random.default_rng(seed)
-        first = [bars.close[np.isfinite(bars.close[:, n]), n] for n in range(len(symbols))]
+        first = [bars.grid.close[np.isfinite(bars.grid.close[:, n]), n] for n in range(len(symbols))]
         contracts = [contract(s, float(p[0]), settings.backtest) for s, p in zip(symbols, first, strict=True)]
         self.universe = Universe((AccountKey("binanceusdm", "backtest"),), tuple((0, c) for c in contracts))
         self.names = [c.name for c in contracts]
@@ -170,7 +162,7 @@ class CandleRun:
         self._sigma = np.full(len(symbols), 0.01)  # usual range of a bar, as a fraction
         self._volume = np.zeros(len(symbols))  # of the last bar with some
         self.funding_usd = 0.0  # received by now
-        start_ns = int(bars.open_ns[0])
+        start_ns = int(bars.grid.open_ns[0])
         self.exchange = Exchange.replayed(contracts, start_ns)
         self.exchange.open_account(ACCOUNT, {CASH: settings.backtest.capital_usd})
         self.paper = PaperVenue(self.exchange, self.universe, 0, int(settings.backtest.latency_ms * NS_PER_MS))
@@ -195,30 +187,30 @@ class CandleRun:
 
     def live(self) -> Iterator[int]:
         """Live through the bars; yields the index of each after its decision."""
-        for t in range(len(self.bars.open_ns)):
+        for t in range(len(self.bars.grid.open_ns)):
             self._bar(t)
             yield t
 
     def _bar(self, t: int) -> None:
         bars, exchange, run = self.bars, self.exchange, self.run
-        open_ns = int(bars.open_ns[t])
-        close_ns = open_ns + bars.step_ns
-        before = bars.volume[t - 1] if t else np.zeros(len(self.names))
+        open_ns = int(bars.grid.open_ns[t])
+        close_ns = open_ns + bars.grid.step_ns
+        before = bars.grid.volume[t - 1] if t else np.zeros(len(self.names))
         self._volume = np.where(before > 0.0, before, self._volume)
         latency_ns = self._latency_ns(t)
         self.paper.be_away(latency_ns)
         before_close_ns = close_ns - 3 * latency_ns - NS_PER_MS
         exchange.set_time(open_ns)
-        self._quote(bars.open[t])
+        self._quote(bars.grid.open[t])
         if self.assumed.intrabar and self._at_stake():
-            run.catch_up(open_ns + bars.step_ns // 3)
+            run.catch_up(open_ns + bars.grid.step_ns // 3)
             for k, price in enumerate(self._extremes(t), 1):
-                run.catch_up(min(open_ns + k * bars.step_ns // 3, before_close_ns))
-                exchange.set_time(open_ns + k * bars.step_ns // 3)
+                run.catch_up(min(open_ns + k * bars.grid.step_ns // 3, before_close_ns))
+                exchange.set_time(open_ns + k * bars.grid.step_ns // 3)
                 self._trade_through(t, price)
         run.catch_up(before_close_ns)
         exchange.set_time(before_close_ns)
-        self._quote(bars.close[t])
+        self._quote(bars.grid.close[t])
         self.paper.beat(before_close_ns)
         self.paper.send(QueryAccount(0, before_close_ns // NS_PER_MS - 1), before_close_ns)
         run.catch_up(close_ns - 1)
@@ -231,12 +223,12 @@ class CandleRun:
 
     def _latency_ns(self, t: int) -> int:
         """Drawn anew for each bar, longer in a wild one."""
-        assumed, spread = self.assumed, self.bars.high[t] / self.bars.low[t] - 1.0
+        assumed, spread = self.assumed, self.bars.grid.high[t] / self.bars.grid.low[t] - 1.0
         known = np.isfinite(spread)
         wild = bool((spread[known] > STRESSED_RANGE * self._sigma[known]).any())
         self._sigma[known] += 0.02 * (spread[known] - self._sigma[known])
         drawn = assumed.latency_ms * math.exp(assumed.latency_spread * self._dice.standard_normal())
-        most_ns = self.bars.step_ns // 20
+        most_ns = self.bars.grid.step_ns // 20
         return min(int(drawn * (assumed.latency_stress if wild else 1.0) * NS_PER_MS), most_ns)
 
     def _at_stake(self) -> bool:
@@ -247,7 +239,7 @@ class CandleRun:
     def _extremes(self, t: int) -> tuple[FloatArray, FloatArray]:
         """The prices that cost what is held, and the other ends."""
         bars, long = self.bars, self.run.state.account.position_lots >= 0
-        return np.where(long, bars.low[t], bars.high[t]), np.where(long, bars.high[t], bars.low[t])
+        return np.where(long, bars.grid.low[t], bars.grid.high[t]), np.where(long, bars.grid.high[t], bars.grid.low[t])
 
     # --- the venue's market ----------------------------------------------------------------------
 
@@ -295,7 +287,7 @@ class CandleRun:
                 continue
             name, ticks = self.names[n], at / self._tick[n]
             if self.exchange.open_orders(ACCOUNT, name):
-                share = self.assumed.max_volume_share * self.bars.volume[t, n] / self._lot[n]
+                share = self.assumed.max_volume_share * self.bars.grid.volume[t, n] / self._lot[n]
                 lots = max(int(share), 1)
                 self.exchange.public_trade(name, Side.SELL, math.floor(ticks) + 1, lots)
                 self.exchange.public_trade(name, Side.BUY, max(math.ceil(ticks) - 1, 1), lots)
@@ -306,14 +298,14 @@ class CandleRun:
         for n, (times, rates) in enumerate(self._funding):
             while times and times[-1] <= now_ns:
                 at_ns, rate = times.pop(), rates.pop()
-                if at_ns > now_ns - self.bars.step_ns and self.exchange.contracts[self.names[n]].mark > 0.0:
+                if at_ns > now_ns - self.bars.grid.step_ns and self.exchange.contracts[self.names[n]].mark > 0.0:
                     paid = self.exchange.pay_funding(self.names[n], rate)
                     self.funding_usd += sum(amount for account, amount in paid if account == ACCOUNT)
 
     def _tell(self, t: int, now_ns: int) -> None:
         """The close, as the engine hears of it."""
         half, bars = self.assumed.half_spread_bp * 1e-4, self.bars
-        for n, close in enumerate(bars.close[t].tolist()):
+        for n, close in enumerate(bars.grid.close[t].tolist()):
             if not close > 0.0:
                 continue
             tick, mark = self._tick[n], float(bars.mark[t, n])
@@ -331,7 +323,7 @@ class CandleRun:
         for held in self.exchange.positions(ACCOUNT):
             lots[self.names.index(held.instrument)] = held.lots
         equity = self.exchange.summary(ACCOUNT, CASH).equity
-        return Bar(int(self.bars.open_ns[t]) + self.bars.step_ns, self.bars.close[t], equity, lots)
+        return Bar(int(self.bars.grid.open_ns[t]) + self.bars.grid.step_ns, self.bars.grid.close[t], equity, lots)
 
 
 def _by_time(rates: FundingRates | None) -> tuple[list[int], list[float]]:
@@ -344,8 +336,3 @@ def _by_time(rates: FundingRates | None) -> tuple[list[int], list[float]]:
 def span(settings: Settings, from_ns: int) -> int:
     """Where the history must begin so that the engine is warm by `from_ns`."""
     return from_ns - int(settings.backtest.warm_up_days * NS_PER_DAY)
-
-
-def missing(bars: Bars) -> BoolArray:
-    """[T] bars in which some contract has no candle."""
-    return np.asarray(np.isnan(bars.close).any(axis=1), dtype=np.bool_)

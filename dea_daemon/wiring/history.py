@@ -24,7 +24,7 @@ from dea_daemon.shell.history import find_series, interval_ns, open_history
 from dea_daemon.shell.output import emit, say
 from dea_daemon.shell.progress import progress
 from dea_daemon.shell.settings import Settings
-from dea_daemon.wiring.candles import Bar, CandleRun, bars_of, missing, span, venue_of
+from dea_daemon.wiring.candles import Bar, CandleRun, bars_of, span, venue_of
 from dea_daemon.wiring.summary import summary
 
 log = structlog.get_logger()
@@ -135,7 +135,7 @@ class Recorder:
             limits=tuple(self._limits),
             capital_usd=float(columns["equity_usd"][0]),
             target_vol=settings.allocator.annual_vol if aims else 0.0,
-            step_ns=self._run.bars.step_ns,
+            step_ns=self._run.bars.grid.step_ns,
             peak_usd=np.maximum.accumulate(columns["equity_usd"]),
             used=np.array([np.pad(each, (0, len(self._limits) - len(each))) for each in self._used]),
             trades=tuple(self._trades),
@@ -146,7 +146,7 @@ class Recorder:
     def _notes(self, settings: Settings, to_ns: int) -> list[str]:
         """What is not as it should be, or rules the figures, in words."""
         bars, found = self._run.bars, []
-        first, last = int(bars.open_ns[0]), int(bars.open_ns[-1]) + bars.step_ns
+        first, last = int(bars.grid.open_ns[0]), int(bars.grid.open_ns[-1]) + bars.grid.step_ns
         if last < to_ns:
             found.append(f"the history ends at {stamp(last)}, before {stamp(to_ns)}")
         if first > self._run.live_ns:
@@ -156,8 +156,8 @@ class Recorder:
                 f"exposure shrinks as equity falls, to nothing {most:.0%} below its peak (allocator.max_drawdown): "
                 "volatility is then below its target on purpose"
             )
-        traded = bars.open_ns >= self._run.live_ns
-        if gaps := int(missing(bars)[traded].sum()):
+        traded = bars.grid.open_ns >= self._run.live_ns
+        if gaps := int((~bars.grid.valid[traded].all(axis=1)).sum()):
             found.append(f"{gaps:,} of {int(traded.sum()):,} bars lack a candle: nothing was traded there")
         if self._liquidations:
             found.append(f"the venue liquidated in {self._liquidations} trades")
@@ -177,7 +177,7 @@ def backtest_history(
     run = CandleRun(bars, funding, settings, symbols, from_ns, seed=seed, tape=tape)
     recorder = Recorder(run, symbols)
     began_s = time.perf_counter()
-    with progress("bars", show, len(bars.open_ns)) as advance:
+    with progress("bars", show, len(bars.grid.open_ns)) as advance:
         for t in run.live():
             recorder.take(t)
             advance(1)

@@ -75,7 +75,7 @@ def lived(candles: list[Candles], settings: Settings) -> tuple[float, CandleRun]
         recorder.take(t)
     run.run.close()
     seconds = time.process_time() - began_s
-    recorder.record("run", settings, int(bars.open_ns[-1]))
+    recorder.record("run", settings, int(bars.grid.open_ns[-1]))
     return seconds, run
 
 

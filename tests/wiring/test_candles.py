@@ -103,7 +103,7 @@ def test_a_planted_look_ahead_is_caught(settings, monkeypatch):
     honest = candles.CandleRun._tell
 
     def told_early(self, t, now_ns):
-        honest(self, min(t + 1, len(self.bars.open_ns) - 1), now_ns)
+        honest(self, min(t + 1, len(self.bars.grid.open_ns) - 1), now_ns)
 
     monkeypatch.setattr(candles.CandleRun, "_tell", told_early)
     with pytest.raises(AssertionError):
