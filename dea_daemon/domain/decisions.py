@@ -132,16 +132,69 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """mean_return [U] 1/day; covariance [U, U] 1/day², PSD; annual_vol [U].
+    """What is expected of the underlyings, by S signals, and how uncertain that is.
 
+    signal_return [S, U] 1/day, carry not counted, and signal_decay [S] 1/day, the rate at which each fades.
+    covariance [U, U] 1/day², PSD; annual_vol [U].
     target_variance [U] 1/day: variance rate of log(volatility · price), which is how fast the number of contracts of
     a constant volatility moves, in shares of itself.
+    residual_variance [N] 1/day: of each contract's return beyond its underlying's; 0 of options and spot.
     """
 
-    mean_return: FloatArray
+    signal_return: FloatArray
+    signal_decay: FloatArray
     covariance: FloatArray
     annual_vol: FloatArray
     target_variance: FloatArray
+    residual_variance: FloatArray
+
+    @property
+    def mean_return(self) -> FloatArray:
+        """[U] 1/day, of all signals together."""
+        return np.asarray(self.signal_return.sum(axis=0))
+
+
+class ShadowPrice(msgspec.Struct, frozen=True, gc=False):
+    """What one more unit of room in a limit, or of width in a band, would save over the horizon; the unit is the
+    limit's own."""
+
+    limit: str
+    subject: str
+    usd_per_unit: float
+
+
+class Move(msgspec.Struct, frozen=True, gc=False):
+    """One position the allocator wants changed. `cost_usd` is the trade's; `carry_usd` what the whole position is
+    expected to earn (or pay) in funding, basis and time value over the horizon."""
+
+    instrument: str
+    from_lots: int
+    to_lots: int
+    usd: float
+    cost_usd: float
+    carry_usd: float
+
+
+class Allocation(msgspec.Struct, frozen=True, gc=False):
+    """How the wanted book was found, and how good it is: all USD over the horizon of `allocator.expected_hold_h`.
+
+    status: certified (gap_usd bounds what the best answer would be better by), feasible (within all limits, gap not
+    small), held (nothing moves), none (nothing to choose). violation is of the limits, as a share of each.
+    rounding_usd is what whole lots cost beyond that; cost_usd of trading, benefit_usd what the move is worth otherwise.
+    """
+
+    status: str
+    gap_usd: float = 0.0
+    violation: float = 0.0
+    iterations: int = 0
+    rounding_usd: float = 0.0
+    cost_usd: float = 0.0
+    benefit_usd: float = 0.0
+    prices: tuple[ShadowPrice, ...] = ()
+    moves: tuple[Move, ...] = ()
+
+
+NO_ALLOCATION = Allocation("none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +210,7 @@ class Target:
     band_usd: FloatArray
     position_lots: IntArray
     rebalancing: BoolArray
+    allocation: Allocation = NO_ALLOCATION
 
 
 class Clip(msgspec.Struct, frozen=True, gc=False):
@@ -209,7 +263,8 @@ class Permit:
 
 
 class FactorLine(msgspec.Struct, frozen=True, gc=False):
-    """One factor in a decision record, USD."""
+    """One factor in a decision record, USD. `annual_return` is expected, carry apart; `reached_usd` is what the book
+    wanted has."""
 
     factor: str
     price: float
@@ -217,6 +272,8 @@ class FactorLine(msgspec.Struct, frozen=True, gc=False):
     actual_usd: float
     target_usd: float
     band_usd: float
+    annual_return: float = 0.0
+    reached_usd: float = float("nan")
 
 
 class OrderLine(msgspec.Struct, frozen=True, gc=False):
@@ -247,6 +304,7 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     uses: tuple[LimitUse, ...]
     orders: tuple[OrderLine, ...]
     notes: tuple[str, ...]
+    allocation: Allocation = NO_ALLOCATION
 
 
 class Decision(msgspec.Struct, frozen=True):

@@ -70,6 +70,17 @@ class DecisionDue(Event, frozen=True, tag=True, array_like=True, gc=False):
     trigger_recv_ns: int = 0
 
 
+class PricesRecalled(Event, frozen=True, tag=True, array_like=True, gc=False):
+    """Prices of before the run, so that it does not begin blind: closes of bars of one length, oldest first.
+
+    `at_ns` [T] when each was known, on the receipt clock; `usd` [T, U] prices of the universe's underlyings, NaN where
+    there is none.
+    """
+
+    at_ns: tuple[int, ...]
+    usd: tuple[tuple[float, ...], ...]
+
+
 class Operator(StrEnum):
     ARM = "arm"
     DISARM = "disarm"
@@ -430,6 +441,13 @@ AccountEvent = (
     | AccountReported | OrderEvidence
 )  # fmt: skip
 RunEvent = (
-    RunStarted | DecisionDue | OperatorSpoke | ParametersReloaded | RecordFailed | RecordRestored | WatchdogChanged
-)  # fmt: skip
+    RunStarted
+    | PricesRecalled
+    | DecisionDue
+    | OperatorSpoke
+    | ParametersReloaded
+    | RecordFailed
+    | RecordRestored
+    | WatchdogChanged
+)
 AnyEvent = MarketEvent | AccountEvent | RunEvent

@@ -61,6 +61,13 @@ class PricingParameters(Section):
     )
 
 
+class ReturnView(Section):
+    """An operator's own expectation of an underlying, a signal like any other."""
+
+    annual_return: Finite = Field(description="expected excess return a year, funding and basis not counted")
+    half_life_days: Positive | None = Field(None, description="it fades by half in so long, and is weighed less for it")
+
+
 class ForecastParameters(Section):
     """Volatility by exponentially weighted squared returns of the index, and by HAR over a day, a week and a month."""
 
@@ -76,6 +83,7 @@ class ForecastParameters(Section):
     jump_clip: Positive = Field(6.0, description="a return beyond so many standard deviations counts as that many")
     vol_floor: Positive = Field(0.10, description="annual volatility is never taken below this")
     vol_cap: Positive = Field(3.00, description="nor above this")
+    views: dict[str, ReturnView] = Field(default_factory=dict, description="expected returns by underlying")
 
 
 class FixedTarget(Section):

@@ -113,8 +113,10 @@ def predict(view: View, memory: VolatilityMemory, params: ForecastParameters) ->
     correlation = cross * scale[:, None] * scale[None, :]
     vol = np.sqrt(expected_variance(memory, params))
     return Forecast(
-        mean_return=np.zeros(u),
+        signal_return=np.zeros((0, u)),
+        signal_decay=np.zeros(0),
         covariance=correlation * vol[:, None] * vol[None, :],
         annual_vol=vol * np.sqrt(DAYS_PER_YEAR),
         target_variance=target_variance(memory),
+        residual_variance=np.zeros(len(view.universe)),
     )

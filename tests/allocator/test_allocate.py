@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from dea_daemon.allocator.allocate import allocate, distribute
 from dea_daemon.allocator.target import volatility_targeted
-from dea_daemon.domain.decisions import Forecast
 from dea_daemon.domain.numbers import DAYS_PER_YEAR
 from dea_daemon.domain.parameters import AllocatorParameters
+from tests.allocator.forecasts import forecast
 from tests.guards.views import MARK, view
 from tests.house import BTC_FUTURE, BTC_LINEAR, BTC_PERP, ETH_PERP
 
-FORECAST = Forecast(np.zeros(2), np.diag([0.5, 0.9]) ** 2 / DAYS_PER_YEAR, np.array([0.5, 0.9]), np.full(2, 0.01))
+FORECAST = forecast(np.array([0.5, 0.9]), target_variance=np.full(2, 0.01))
 NOT_YET = np.zeros(2, dtype=bool)
 FIXED = AllocatorParameters.model_validate(
     {"targets": {"BTC": {"kind": "fixed", "delta_usd": 100_000, "band_usd": 10_000}}, "band_inner": 0.5}
@@ -131,7 +131,7 @@ def test_volatility_targets_have_the_volatility_asked_for_unless_leverage_caps_t
     vol = np.array([0.5, 0.9])
     covariance = np.outer(vol, vol) * np.array([[1.0, rho], [rho, 1.0]]) / DAYS_PER_YEAR
     params = AllocatorParameters(annual_vol=0.2, max_leverage=2.0)
-    x = volatility_targeted(np.array(weights), Forecast(np.zeros(2), covariance, vol, np.zeros(2)), equity, params)
+    x = volatility_targeted(np.array(weights), forecast(vol, covariance=covariance), equity, params)
     risk = np.sqrt(max(x @ covariance @ x, 0.0) * DAYS_PER_YEAR)
     assert risk <= 0.2 * equity * (1 + 1e-9)
     assert np.abs(x).sum() <= 2.0 * equity * (1 + 1e-9)

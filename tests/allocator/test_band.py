@@ -1,5 +1,7 @@
 """The band by cost and risk, and the drawdown control it shrinks with."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,14 +11,13 @@ from pydantic import ValidationError
 from dea_daemon.allocator.allocate import allocate
 from dea_daemon.allocator.band import MOST_OF_TARGET, cube_root_band, half_width
 from dea_daemon.allocator.target import aim, risk_budget, volatility_targeted
-from dea_daemon.domain.decisions import Forecast
-from dea_daemon.domain.numbers import DAYS_PER_YEAR
 from dea_daemon.domain.parameters import AllocatorParameters, FixedTarget
+from tests.allocator.forecasts import forecast
 from tests.guards.views import view
 from tests.house import BTC_FUTURE, BTC_LINEAR, BTC_PERP
 
 VOL = np.array([0.5, 0.9])
-FORECAST = Forecast(np.zeros(2), np.diag(VOL) ** 2 / DAYS_PER_YEAR, VOL, np.array([0.01, 0.02]))
+FORECAST = forecast(VOL, target_variance=np.array([0.01, 0.02]))
 
 
 def by_cost(**options):
@@ -98,7 +99,7 @@ def test_outside_it_trades_to_the_edge_whatever_the_inner_goal_of_others():
 
 
 def test_a_target_that_will_not_stand_still_is_held_by_half_at_least():
-    restless = Forecast(FORECAST.mean_return, FORECAST.covariance, VOL, np.array([10.0, 10.0]))
+    restless = replace(FORECAST, target_variance=np.array([10.0, 10.0]))
     exposure, band, inner = aim(view(), restless, PARAMS)
     assert band[0] == inner[0] == MOST_OF_TARGET * exposure[0]
 
