@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dea_daemon.allocator.allocate import allocate, flattened
+from dea_daemon.allocator import allocate as allocation
 from dea_daemon.domain.commands import Approved, CancelOrder, CreateOrder, Outgoing
 from dea_daemon.domain.decisions import (
     NOTHING,
@@ -22,11 +22,20 @@ from dea_daemon.domain.decisions import (
     Target,
     View,
 )
-from dea_daemon.domain.events import AnyEvent, DecisionDue, InstrumentsListed, ParametersReloaded, RunStarted
+from dea_daemon.domain.events import (
+    AnyEvent,
+    DecisionDue,
+    InstrumentsListed,
+    ParametersReloaded,
+    PricesRecalled,
+    RunStarted,
+)
 from dea_daemon.domain.factors import FactorIndex
-from dea_daemon.domain.instruments import BoolArray, Universe
+from dea_daemon.domain.instruments import Universe
 from dea_daemon.domain.modes import Mode
+from dea_daemon.domain.numbers import DAYS_PER_YEAR
 from dea_daemon.domain.parameters import Parameters
+from dea_daemon.execution import costs
 from dea_daemon.execution import plan as execution
 from dea_daemon.forecast import volatility
 from dea_daemon.guards.admit import admit
@@ -42,8 +51,9 @@ class Memory:
     """What the rooms have learned: one struct each, written only between decisions."""
 
     forecast: volatility.VolatilityMemory
-    rebalancing: BoolArray  # [U] the allocator's trades under way
+    allocator: allocation.AllocatorMemory
     execution: execution.ExecutionMemory
+    costs: costs.CostMemory
 
 
 @dataclass(slots=True)
@@ -67,8 +77,9 @@ def begin(started: RunStarted) -> tuple[State, Parameters]:
     factors = FactorIndex(universe.underlyings, started.currencies)
     memory = Memory(
         forecast=volatility.VolatilityMemory(len(universe.underlyings)),
-        rebalancing=np.zeros(len(universe.underlyings), dtype=np.bool_),
+        allocator=allocation.AllocatorMemory(len(universe.underlyings)),
         execution=execution.ExecutionMemory(len(universe.underlyings)),
+        costs=costs.CostMemory(),
     )
     return State(Market(universe, params), Account(universe, started, params), memory, factors), params
 
@@ -85,9 +96,14 @@ def step(state: State, event: AnyEvent, params: Parameters) -> Decision:
     effects = state.effects
     effects.clear()
     state.market.fold(event, effects)
+    booked = len(state.account.new_fills)
     state.account.fold(event, state.market, effects)
+    if len(state.account.new_fills) > booked:
+        _filled(state, booked)
     if isinstance(event, InstrumentsListed):
         state.view = None  # it has fewer rows than there are now
+    elif isinstance(event, PricesRecalled):
+        volatility.recall(state.memory.forecast, event, params.forecast)
     if not isinstance(event, DecisionDue):
         if effects.commands or effects.notes or effects.wake:
             return Decision(tuple(effects.commands), None, effects.wake, tuple(effects.notes))
@@ -101,25 +117,46 @@ def _decide(state: State, due: DecisionDue, params: Parameters, effects: Effects
     state.seq += 1
     view = build_view(state.account, state.market, state.factors, due, state.seq, clock_step_ns, effects)
     state.view = view
-    volatility.observe(state.memory.forecast, due.ts_recv_ns, view.underlying_price, params.forecast)
+    volatility.observe(state.memory.forecast, view, params.forecast)
     forecast = volatility.predict(view, state.memory.forecast, params.forecast)
     target = _target(state, view, forecast, params)
     permit = guard(view, target.position_lots, params.guards)
     execution.observe(state.memory.execution, permit, params.execution)
     planned = execution.plan(
-        permit, state.memory.execution, params.execution, order_cap_usd=params.guards.max_order_usd
+        permit,
+        state.memory.execution,
+        params.execution,
+        order_cap_usd=params.guards.max_order_usd,
+        band=None if view.mode is Mode.FLATTENING else target.limits_usd,
     )
     outgoing, refusals = admit(permit, planned, params.guards)
     # Folded before it leaves: what is sent is in flight, and its worst case counts from here on.
     if not permit.doubted.any():  # a false price must not leave a peak nobody reached
         state.account.peak_equity_usd = view.peak_equity_usd
         state.account.day, state.account.day_equity_usd = view.day, view.day_equity_usd
-    state.memory.rebalancing = target.rebalancing
     state.account.set_mode(permit.mode, permit.mode_why, effects)
     creates = sum(isinstance(command, CreateOrder) for command in planned)
     state.account.sent(outgoing, creates, due.ts_recv_ns, effects)
     record = _record(state, due, view, forecast, target, permit, outgoing, refusals)
-    return Decision((*effects.commands, *outgoing), record, "", tuple(effects.notes))
+    measured = costs.observe(
+        state.memory.costs,
+        state.memory.execution,
+        view,
+        forecast,
+        outgoing,
+        state.account.orders.own,
+        params.execution,
+    )
+    return Decision((*effects.commands, *outgoing), record, "", (*effects.notes, *measured))
+
+
+def _filled(state: State, booked: int) -> None:
+    """What this event executed, beside the book as it stood when that was heard of."""
+    market = state.market
+    market.touch()
+    for fill, _, fee_usd in state.account.new_fills[booked:]:
+        bid, ask = float(market.bid[fill.row]), float(market.ask[fill.row])
+        costs.filled(state.memory.costs, fill, fee_usd, bid, ask, market.universe)
 
 
 def _tick(state: State, due: DecisionDue, effects: Effects) -> int:
@@ -134,16 +171,18 @@ def _tick(state: State, due: DecisionDue, effects: Effects) -> int:
 
 def _target(state: State, view: View, forecast: Forecast, params: Parameters) -> Target:
     """The allocator's wish; while flattening, zero everywhere without asking what would be wanted."""
+    memory = state.memory.allocator
     if view.mode is Mode.FLATTENING:
         none = np.zeros(len(view.universe.underlyings))
-        return Target(none, none, flattened(view), np.zeros(len(none), dtype=np.bool_))
-    return allocate(
-        view,
-        forecast,
-        state.memory.rebalancing,
-        params.allocator,
-        instrument_cap_usd=params.guards.max_instrument_usd,
-    )
+        target = Target(none, none, allocation.flattened(view), np.zeros(len(none), dtype=np.bool_))
+        answer = allocation.Answer(target)
+    else:
+        surcharge = costs.surcharge(state.memory.costs, view, params.execution)
+        answer = allocation.allocate(view, forecast, memory, params.allocator, params.guards, surcharge)
+    allocation.observe(memory, answer, view.seq)
+    if answer.target.allocation.status == "held":
+        state.effects.note("allocation.held", iterations=answer.target.allocation.iterations)
+    return answer.target
 
 
 def _record(
@@ -170,13 +209,16 @@ def _record(
         uses=permit.uses,
         orders=tuple(line for command in outgoing if (line := _line(view, command)) is not None),
         notes=tuple(note.event for note in state.effects.notes),
+        allocation=target.allocation,
     )
 
 
 def _factor_lines(view: View, forecast: Forecast, target: Target) -> tuple[FactorLine, ...]:
     """Every underlying's delta with its target, then whatever else the book is exposed to."""
     nan, n = float("nan"), len(view.universe.underlyings)
-    names, actual = view.factors.names, view.exposure_usd.tolist()
+    names, actual, expected = view.factors.names, view.exposure_usd.tolist(), forecast.mean_return
+    moved = np.flatnonzero(target.position_lots != view.position_lots)
+    reached = view.exposure_usd + view.exposure_per_lot[:, moved] @ (target.position_lots - view.position_lots)[moved]
     prices = dict(zip(view.universe.underlyings, view.underlying_price.tolist(), strict=True))
     deltas = [
         FactorLine(
@@ -186,11 +228,13 @@ def _factor_lines(view: View, forecast: Forecast, target: Target) -> tuple[Facto
             actual_usd=actual[u],
             target_usd=float(target.exposure_usd[u]),
             band_usd=float(target.band_usd[u]),
+            annual_return=float(expected[u]) * DAYS_PER_YEAR,
+            reached_usd=float(reached[u]),
         )
         for u in range(n)
     ]
     others = [
-        FactorLine(names[k], prices.get(names[k].split(":")[1], nan), nan, actual[k], nan, nan)
+        FactorLine(names[k], prices.get(names[k].split(":")[1], nan), nan, actual[k], nan, nan, nan, float(reached[k]))
         for k in range(n, len(names))
         if actual[k] != 0.0
     ]

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from tests.bench import __main__ as bench
-from tests.bench import order_path, records, soak, venue
+from tests.bench import order_path, records, soak, solver, venue
 
 
 def alive(rows) -> bool:
@@ -19,6 +19,12 @@ def alive(rows) -> bool:
 def test_the_rows_of_records_and_of_the_venue_can_be_measured():
     assert alive(records.rows(commits=5, events=100))
     assert alive(venue.rows(seconds=1))
+
+
+def test_solvers_that_find_the_same_books_are_timed_tick_by_tick():
+    rows = solver.rows(sizes=(12,), ticks=20)
+    assert alive(rows)
+    assert {row.get("peer_name") for row in rows} >= set(solver.PEERS)
 
 
 @pytest.mark.timeout(60)

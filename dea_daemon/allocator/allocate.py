@@ -1,39 +1,202 @@
-"""From wanted exposure to positions: trade only outside the band, in the cheapest contracts, reducing legs first."""
+"""From wanted exposure to positions: outside its band each delta goes to its goal, in the contracts that reach it at
+the least cost within every limit, and the answer says how good it is."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
-from dea_daemon.allocator.band import crossing_cost, hedge_rows
-from dea_daemon.allocator.target import aim
-from dea_daemon.domain.decisions import Forecast, Target, View
+from dea_daemon.allocator.band import crossing_cost
+from dea_daemon.allocator.formulation import Choice, Goal, aversion, choice, factor_rows, formulate, rows_of, sums_of
+from dea_daemon.allocator.problem import Multipliers, Problem, Solution
+from dea_daemon.allocator.rounding import rounding_loss, to_lots
+from dea_daemon.allocator.solver import solve
+from dea_daemon.allocator.target import Aim, aim
+from dea_daemon.domain.decisions import Allocation, Forecast, Move, ShadowPrice, Target, View
+from dea_daemon.domain.errors import ProblemError
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
-from dea_daemon.domain.numbers import NS_PER_S
-from dea_daemon.domain.parameters import AllocatorParameters
+from dea_daemon.domain.parameters import AllocatorParameters, GuardParameters
+
+CERTIFIED = 1e-6  # gap, as a share of what the book costs
+LEAST_COST = 1e-6  # USD per USD: nothing is traded for nothing
+PRICES_TOLD = 8
+
+
+class AllocatorMemory:
+    """rebalancing [U]: trades under way. The last problem's multipliers, and what it was about, for a warm start."""
+
+    def __init__(self, underlyings: int) -> None:
+        self.rebalancing: BoolArray = np.zeros(underlyings, dtype=np.bool_)
+        self.multipliers: Multipliers | None = None
+        self.about: tuple[object, ...] = ()
+        self.problem: Problem | None = None  # for those who look on, and of which decision it was
+        self.seq = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What `allocate` found: the target, and for the memory what it was about and solved by."""
+
+    target: Target
+    problem: Problem | None = None
+    about: tuple[object, ...] = ()
+    multipliers: Multipliers | None = None
+
+
+def observe(memory: AllocatorMemory, answer: Answer, seq: int) -> None:
+    """Keep of decision `seq` what the next one begins with."""
+    memory.rebalancing = answer.target.rebalancing
+    if answer.problem is not None:
+        memory.problem, memory.seq = answer.problem, seq
+        memory.about, memory.multipliers = answer.about, answer.multipliers
 
 
 def allocate(
     view: View,
     forecast: Forecast,
-    rebalancing: BoolArray,
+    memory: AllocatorMemory,
     params: AllocatorParameters,
-    *,
-    instrument_cap_usd: float,
-) -> Target:
-    """The whole book wanted. `rebalancing` [U] is the last target's: a trade begun goes on to its inner goal.
-    Options are held as they are and hedged with what has no strike; pinned ones are closed, if so configured.
+    limits: GuardParameters,
+    surcharge: FloatArray | float = 0.0,
+) -> Answer:
+    """The whole book wanted. Options are held as they are and hedged with what has no strike, unless
+    `allocator.factors` asks for more; pinned ones are closed, if so configured.
 
-    `instrument_cap_usd` bounds |notional| per contract so that what one cannot hold goes to the next.
+    `limits` are what guards will enforce, by their own measure: here they keep the wish from what they would cut.
+    `surcharge` [N], USD per USD, is what trading was measured to cost beyond fee and half spread; it may be negative.
     """
-    exposure, band, inner = aim(view, forecast, params)
-    distance = view.delta_usd - exposure
-    outside = np.abs(distance) > band
-    active = outside | (rebalancing & (np.abs(distance) > inner))
-    change = np.where(active, np.copysign(inner, distance) - distance, 0.0)
+    cost = np.maximum(crossing_cost(view) + surcharge, LEAST_COST)
+    wanted = aim(view, forecast, cost, params)
+    goal, active = _goal(view, wanted, memory.rebalancing)
+    book = choice(view, forecast, goal, cost, params, limits)
     lots = view.position_lots.copy()
-    for u in np.flatnonzero(active & np.isfinite(change)):
-        lots += distribute(view, int(u), float(change[u]), params, instrument_cap_usd)
     if params.pinned == "reduce":
         lots[view.pinned & view.fresh] = 0
-    return Target(exposure_usd=exposure, band_usd=band, position_lots=lots, rebalancing=active)
+    target = Target(wanted.exposure, wanted.band, lots, active)
+    if not len(book.rows):
+        return Answer(target)
+    if not active.any() and not _astray(view, book, params) and _nothing_to_gain(book):
+        return Answer(_with(target, lots, Allocation("certified")))
+    return _solved(view, forecast, goal, book, target, memory, params, limits)
+
+
+def _goal(view: View, wanted: Aim, rebalancing: BoolArray) -> tuple[Goal, BoolArray]:
+    """Where the deltas are to be, and which are on their way: from leaving the band until the inner goal is reached."""
+    distance = view.delta_usd - wanted.exposure
+    outside = np.abs(distance) > wanted.band
+    active = outside | (rebalancing & (np.abs(distance) > wanted.inner))
+    reach = np.where(active, wanted.exposure + np.copysign(wanted.inner, distance), view.delta_usd)
+    reach = np.where(np.isfinite(wanted.band) & np.isfinite(wanted.exposure), reach, np.nan)
+    return Goal(reach, wanted.exposure, wanted.exposure - wanted.band, wanted.exposure + wanted.band), active
+
+
+def _astray(view: View, book: Choice, params: AllocatorParameters) -> bool:
+    """Whether another factor wanted is outside its band, and something could be done about it."""
+    return any(not row.lower <= row.each @ book.x0 <= row.upper for row in factor_rows(view, book, params))
+
+
+def _nothing_to_gain(book: Choice) -> bool:
+    """Whether, every delta staying, no exchange of one contract for another is worth its cost: exactly then are there
+    prices y of the deltas at which each contract's marginal gain r − y·delta is within its cost of trading.
+
+    The optimality of holding still, by the problem's own conditions; options may make it cautious.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):  # an option without delta
+        gain = (book.mu - book.d * book.x0) / book.delta
+        cost = book.cost / np.abs(book.delta)
+    up, down = book.upper > book.x0, book.lower < book.x0
+    buys, sells = np.where(book.delta > 0.0, (up, down), (down, up))
+    n = int(book.underlying.max()) + 1
+    least, most = np.full(n, -np.inf), np.full(n, np.inf)
+    np.maximum.at(least, book.underlying[buys], (gain - cost)[buys])
+    np.minimum.at(most, book.underlying[sells], (gain + cost)[sells])
+    return bool((least <= most).all())
+
+
+def _solved(
+    view: View,
+    forecast: Forecast,
+    goal: Goal,
+    book: Choice,
+    target: Target,
+    memory: AllocatorMemory,
+    params: AllocatorParameters,
+    limits: GuardParameters,
+) -> Answer:
+    rows, sums = rows_of(view, goal, book, params, limits), sums_of(view, book, limits)
+    days_aversion = params.expected_hold_h / 24.0 * aversion(view, params, limits)
+    problem = formulate(view, forecast, goal, book, rows, sums, days_aversion)
+    names = (*((row.limit, row.subject) for row in rows), *((each.limit, each.subject) for each in sums))
+    about = (tuple(book.rows.tolist()), *names)
+    lots = target.position_lots.copy()
+    try:
+        solution = solve(problem, memory.multipliers if about == memory.about else None)
+    except ProblemError:  # numbers no book can be chosen by: as is, and the daemon goes on
+        return Answer(_with(target, lots, Allocation("held")), problem, about)
+    status = _status(solution)
+    if status == "held":
+        found = Allocation(status, iterations=solution.iterations)
+        return Answer(_with(target, lots, found), problem, about)
+    whole = to_lots(problem, solution.x, book.lot_usd)
+    closing = view.pinned[book.rows] & (lots[book.rows] == 0)
+    lots[book.rows] = np.where(closing, 0, whole)
+    found = Allocation(
+        status=status,
+        gap_usd=solution.gap,
+        violation=solution.violation,
+        iterations=solution.iterations,
+        rounding_usd=rounding_loss(problem, solution.x, whole * book.lot_usd, solution.multipliers.y),
+        cost_usd=float(problem.cost @ np.abs(whole * book.lot_usd - problem.x0)),
+        benefit_usd=_benefit(problem, whole * book.lot_usd),
+        prices=_prices(solution, names),
+        moves=_moves(view, book, whole),
+    )
+    return Answer(_with(target, lots, found), problem, about, solution.multipliers)
+
+
+def _status(solution: Solution) -> str:
+    """certified, feasible, or held: the chain of what may still be relied upon."""
+    if solution.status == "failed" or not solution.violation <= 1e-6:
+        return "held"
+    scale = max(1.0, abs(solution.objective))
+    return "certified" if solution.gap <= CERTIFIED * scale else "feasible"
+
+
+def _with(target: Target, lots: IntArray, found: Allocation) -> Target:
+    return Target(target.exposure_usd, target.band_usd, lots, target.rebalancing, found)
+
+
+def _benefit(problem: Problem, x: FloatArray) -> float:
+    """USD by which carry and risk are better at x than at x0; what it brings towards the goals is not in dollars."""
+    x0 = problem.x0
+    gradient = problem.mu - problem.d * x0 - problem.B @ (problem.omega @ (problem.B.T @ x0))
+    step = x - x0
+    exposure = step @ problem.B
+    return float(gradient @ step - 0.5 * (step @ (problem.d * step) + exposure @ problem.omega @ exposure))
+
+
+def _prices(solution: Solution, names: tuple[tuple[str, str], ...]) -> tuple[ShadowPrice, ...]:
+    """Those that bind, the dearest first."""
+    price = np.concatenate((np.abs(solution.multipliers.y), solution.multipliers.nu))
+    dearest = [int(i) for i in np.argsort(-price, kind="stable")[:PRICES_TOLD] if price[i] > 1e-12]
+    return tuple(ShadowPrice(*names[i], float(price[i])) for i in dearest)
+
+
+def _moves(view: View, book: Choice, lots: IntArray) -> tuple[Move, ...]:
+    found = []
+    held = view.position_lots[book.rows]
+    for i in np.flatnonzero(lots != held):
+        usd = float((lots[i] - held[i]) * book.lot_usd[i])
+        found.append(
+            Move(
+                instrument=view.universe.instruments[book.rows[i]].name,
+                from_lots=int(held[i]),
+                to_lots=int(lots[i]),
+                usd=usd,
+                cost_usd=float(book.cost[i] * abs(usd)),
+                carry_usd=float(book.mu[i] * lots[i] * book.lot_usd[i]),
+            )
+        )
+    return tuple(found)
 
 
 def flattened(view: View) -> IntArray:
@@ -48,48 +211,3 @@ def flattened(view: View) -> IntArray:
             share = min(1.0, abs(options / hedges))
             lots[rows] = np.where(option, 0, np.trunc(view.position_lots[rows] * share))
     return lots
-
-
-def cost_per_usd(view: View, direction: float, params: AllocatorParameters) -> FloatArray:
-    """What it costs [N] to put on one dollar of exposure: taker fee, half spread, and funding while held.
-
-    Moving away from a contract that has an order at work costs `switch_bp`: its place in the queue, and the
-    churn of contracts that are the cheapest in turn.
-    The cost of crossing, even for passive orders: those that are not filled cross in the end, and a wide
-    spread is no bargain because it could be earned.
-    """
-    rate_8h = np.where(np.isnan(view.funding_rate_8h), 0.0, view.funding_rate_8h)
-    funding = rate_8h * direction * params.expected_hold_h / 8.0
-    at_work = (view.working_buy_lots if direction > 0 else view.working_sell_lots) > 0
-    return crossing_cost(view) + funding - at_work * (params.switch_bp * 1e-4)
-
-
-def distribute(
-    view: View, u: int, change_usd: float, params: AllocatorParameters, instrument_cap_usd: float
-) -> IntArray:
-    """Signed lots [N] whose delta in underlying u adds up to `change_usd`, or as near as room and lots allow.
-
-    First contracts whose position shrinks by it, then the others, each by cost; rounded towards less.
-    """
-    direction = 1 if change_usd > 0 else -1
-    rows = hedge_rows(view, u)
-    rows = rows[np.argsort(cost_per_usd(view, direction, params)[rows], kind="stable")]
-    per_lot, towards = view.delta_per_lot[rows], view.position_lots[rows] * direction
-    expiry = view.universe.expiry_ns[rows]
-    too_late = (expiry > 0) & (expiry - view.utc_ns < params.avoid_expiry_h * 3_600 * NS_PER_S)
-    cap = np.where(too_late, 0.0, np.floor(instrument_cap_usd / view.notional_per_lot_usd[rows]))
-    lots = np.zeros(len(view.position_lots), dtype=np.int64)
-    left = abs(change_usd)
-    for room in (np.maximum(-towards, 0), np.maximum(cap - np.maximum(towards, 0), 0.0)):
-        taken = _fill(left, per_lot, room)
-        lots[rows] += taken
-        left -= float(taken @ per_lot)
-    return lots * direction
-
-
-def _fill(amount_usd: float, per_lot_usd: FloatArray, room_lots: FloatArray | IntArray) -> IntArray:
-    """Pour `amount_usd` into contracts in order, each up to its room; whole lots, never more than the amount."""
-    worth = per_lot_usd * room_lots
-    before = np.cumsum(worth) - worth
-    share = np.minimum(np.maximum(amount_usd - before, 0.0), worth)
-    return np.floor(share / per_lot_usd + 1e-9).astype(np.int64)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dea_daemon.domain.decisions import Forecast, View
-from dea_daemon.domain.instruments import FloatArray, IntArray
+from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.numbers import DAYS_PER_YEAR
 from dea_daemon.domain.parameters import AllocatorParameters
 
@@ -12,49 +12,93 @@ MOST_OF_TARGET = 0.5  # the band is never wider than this: half of what is wante
 
 
 def crossing_cost(view: View) -> FloatArray:
-    """[N] USD per USD of notional traded at once: taker fee and half spread; NaN where nobody quotes."""
+    """[N] USD per USD of notional traded at once: taker fee and half spread; NaN where nobody quotes.
+
+    Of an option, whose notional is the underlying's: fee and spread are shares of that, the fee capped by premium.
+    """
+    universe = view.universe
     mid = 0.5 * (view.bid_price + view.ask_price)
     with np.errstate(invalid="ignore", divide="ignore"):  # an option nobody quotes
-        return np.asarray(view.universe.taker_fee + 0.5 * (view.ask_price - view.bid_price) / mid)
+        half_spread = 0.5 * (view.ask_price - view.bid_price) / mid
+        if not universe.option.any():
+            return np.asarray(universe.taker_fee + half_spread)
+        price = np.where(universe.coin_quoted, 1.0, view.underlying_price[universe.underlying])
+        premium = np.where(universe.option, mid / price, 1.0)  # of the notional
+        fee = np.where(universe.option, np.minimum(universe.taker_fee, universe.fee_cap * premium), universe.taker_fee)
+        return np.asarray(fee + half_spread * premium)
+
+
+def hedges(view: View) -> BoolArray:
+    """[N] what delta can be traded in now: fresh, open, without a strike, and not fading in its settlement average,
+    where the whole fee buys a part of the delta, which is gone soon."""
+    universe = view.universe
+    may = universe.tradable & ~universe.option & ~universe.spot & ~view.shut & ~view.quarantined
+    # Fresh rows are priced, so nothing of them is NaN.
+    return np.asarray(may & view.fresh & (view.delta_per_lot > 0) & (view.settling > 0.5))
 
 
 def hedge_rows(view: View, u: int) -> IntArray:
-    """The rows that underlying u's delta can be traded in now: fresh, without a strike, and not fading in their
-    settlement average, where the whole fee buys a part of the delta, which is gone soon."""
-    universe = view.universe
-    hedges = universe.tradable & (universe.underlying == u) & ~universe.option & ~universe.spot
-    # Fresh rows are priced, so nothing of them is NaN.
-    return np.flatnonzero(hedges & view.fresh & (view.delta_per_lot > 0) & (view.settling > 0.5))
+    """The rows underlying u's delta can be traded in now."""
+    return np.flatnonzero(hedges(view) & (view.universe.underlying == u))
 
 
-def cube_root_band(
-    view: View, forecast: Forecast, exposure_usd: FloatArray, params: AllocatorParameters, budget: float
+def cheapest(view: View, cost: FloatArray) -> FloatArray:
+    """[U] the least of `cost` [N] among each underlying's hedges; NaN where there is none."""
+    least = np.full(len(view.universe.underlyings), np.inf)
+    rows = np.flatnonzero(hedges(view))
+    np.minimum.at(least, view.universe.underlying[rows], cost[rows])
+    return np.where(np.isfinite(least), least, np.nan)
+
+
+def risk_aversion(equity_usd: float, params: AllocatorParameters) -> float:
+    """γ, 1/USD: at which a book of `annual_vol` with a Sharpe ratio of one is the best there is.
+
+    Whoever maximises μx − ½γσ²x² with return μ = Sσ holds x = S / (γσ); that risks σ* W where γ = S / (σ* W). S / σ* is
+    the same per day as per year. Infinite without equity.
+    """
+    budget_usd = params.annual_vol * equity_usd
+    return UNIT_SHARPE / budget_usd if budget_usd > 0.0 else np.inf
+
+
+def target_band(
+    view: View,
+    forecast: Forecast,
+    exposure_usd: FloatArray,
+    cost: FloatArray,
+    params: AllocatorParameters,
+    budget: float,
 ) -> FloatArray:
-    """Half-width h [U] USD = (3 c s² / 2κ)^⅓ around a volatility target; NaN where there is no contract to trade it in.
+    """Half-width h [U] USD = (3 c s² / 2κ)^⅓ around volatility and return targets; NaN where there is no contract to
+    trade in.
 
-    c, USD per USD: the cheapest fresh contract's crossing cost. s², USD²/day: the variance rate of the target, which is
-    target_variance · exposure². κ, 1/(USD · day): standing off the target by d costs ½ κ d² USD a day.
-
-    κ needs a price of risk, which a volatility target does not name. Take the one at which it is optimal: whoever
-    maximises μ x − ½ γ σ² x² with return μ = S σ holds x = S / (γ σ); that is the target σ* W / σ where γ = S / (σ* W),
-    so κ = γ σ² = S σ² / (σ* W), with S of a Sharpe ratio of one a year (σ² per day; S / σ* is then the same
-    per day as per year). `budget` scales σ* W, and so h, with the drawdown control's multiplier.
+    c = `cost` [U], USD per USD. s², USD²/day: the variance rate of the target, which is target_variance · exposure².
+    κ, 1/(USD · day): standing off the target by d costs ½ κ d² USD a day, κ = γ σ² with the aversion that makes the
+    target the best answer; `budget` scales σ* W in it, and so h, with the drawdown control's multiplier.
 
     Underlyings that share the budget stray together, as what moves their targets is mostly one thing: standing off d
     in one, d/σ alike in all, costs ½ γ σ² Σ|ρ| d² in each, so κ is that many times larger.
 
     Source: Whalley and Wilmott (1997), Rogers (2004) for the cube root.
     """
-    cost = np.full(len(exposure_usd), np.nan)
-    each = crossing_cost(view)
-    for u in np.flatnonzero(np.isfinite(exposure_usd) & (exposure_usd != 0.0)):
-        cost[u] = min(each[hedge_rows(view, int(u))], default=np.nan)
     variance = forecast.annual_vol**2 / DAYS_PER_YEAR
-    risk_budget_usd = params.annual_vol * view.equity_usd * budget
     together = _straying_together(forecast, exposure_usd)
-    curvature = UNIT_SHARPE * variance * together / risk_budget_usd if risk_budget_usd > 0.0 else np.inf
+    curvature = risk_aversion(view.equity_usd * budget, params) * variance * together
     width = half_width(cost, forecast.target_variance * exposure_usd**2, curvature)
     return np.where(exposure_usd == 0.0, 0.0, np.minimum(width, MOST_OF_TARGET * np.abs(exposure_usd)))
+
+
+def hedge_band(
+    view: View, forecast: Forecast, wanted_usd: FloatArray, cost: FloatArray, params: AllocatorParameters
+) -> FloatArray:
+    """Half-width h [U] USD around fixed deltas `wanted_usd` [U], which the market moves instead, by gamma and as a
+    delta in dollars grows with the price: s² = (Γ$ + wanted)² σ², Γ$ = S² Γ the gamma for 100 %, and κ = γ σ², so
+    h = (3 c (Γ$ + wanted)² / 2γ)^⅓.
+
+    Source: Whalley and Wilmott (1997): in contracts (1.5 λ S Γ² / γ)^⅓, λ the cost per USD.
+    """
+    moved = 100.0 * view.factor_usd("gamma") + wanted_usd
+    variance = forecast.annual_vol**2 / DAYS_PER_YEAR
+    return half_width(cost, moved**2 * variance, risk_aversion(view.equity_usd, params) * variance)
 
 
 def _straying_together(forecast: Forecast, exposure_usd: FloatArray) -> FloatArray:

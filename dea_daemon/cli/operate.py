@@ -175,6 +175,20 @@ def _decision(place: "Place", seq: int | None) -> dict[str, Any] | None:
     return from_ledger(place.ledger, seq)
 
 
+@cli.command()
+@where
+@click.option("--out", type=FILE, required=True, help="Where to write it, npz.")
+def problem(config: Path | None, at: Path | None, out: Path) -> None:
+    """Save the last allocation problem of a running daemon: `dea-daemon allocate` solves it again."""
+    from base64 import b64decode
+
+    from dea_daemon.shell.control_client import get
+
+    told = get(_place(config, at), "/problem")
+    out.write_bytes(b64decode(told["npz"]))
+    _say([f"{out}: the problem of decision {told['seq']}"])
+
+
 # --- commanding -----------------------------------------------------------------------------------------------
 
 

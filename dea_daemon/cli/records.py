@@ -1,4 +1,4 @@
-"""Commands that read what a daemon wrote: ledger and statement. All but `ledger vacuum` work while it runs."""
+"""Commands that read what a daemon wrote: ledger, statement, costs. All but `ledger vacuum` work while it runs."""
 
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,24 @@ def statement(config: Path | None, ledger_file: Path | None, day: str, json_line
     else:
         say(*statement_text.lines(found))
     return None
+
+
+@cli.command()
+@config_option(required=False)
+@_ledger_option
+@click.option("--days", type=click.FloatRange(min=0), help="Only of the last so many days.")
+@json_option
+def tca(config: Path | None, ledger_file: Path | None, days: float | None, json_lines: bool) -> None:
+    """What trading cost, by contract: delay, impact, spread, fees, and the price after. The daemon may run."""
+    from dea_daemon.shell import tca, tca_text
+    from dea_daemon.shell.output import emit, say
+
+    found = tca.costs(ledger_path(config, ledger_file), 0 if days is None else tca.ago_ns(days))
+    if json_lines:
+        fields: dict[str, Any] = tca_text.as_json(found)
+        emit(fields)
+    else:
+        say(*tca_text.lines(found))
 
 
 def _mb(size: int) -> str:

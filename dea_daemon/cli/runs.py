@@ -54,12 +54,16 @@ def summary(settings: "Settings") -> list[tuple[str, str]]:
         lines.append(("", ", ".join(section.patterns)))
     for underlying, target in allocator.targets.items():
         if target.kind == "fixed":
-            aim = f"delta {target.delta_usd:,.15g} USD ± {target.band_usd:,.15g}"
-        else:
+            band = "by cost" if isinstance(target.band_usd, str) else f"{target.band_usd:,.15g}"
+            aim = f"delta {target.delta_usd:,.15g} USD ± {band}"
+        elif target.kind == "volatility":
             aim = f"volatility, weight {target.weight:g}"
+        else:
+            aim = f"best for what is expected, {allocator.kelly:g} of Kelly"
         lines.append(("target", f"{underlying}: {aim}"))
-    if any(target.kind == "volatility" for target in allocator.targets.values()):
-        together = f"volatility targets together {allocator.annual_vol:.3g} of equity a year"
+    lines += [("", f"{name} {kept.usd:,.15g} ± {kept.band_usd:,.15g}") for name, kept in allocator.factors.items()]
+    if any(target.kind != "fixed" for target in allocator.targets.values()):
+        together = f"volatility and return targets together {allocator.annual_vol:.3g} of equity a year"
         lines.append(("", f"{together}, leverage up to {allocator.max_leverage:g}"))
     defaults = {name: field.default for name, field in type(guards).model_fields.items() if not field.is_required()}
     others = [(name, value) for name, value in guards if name in defaults and value != defaults[name]]

@@ -139,6 +139,7 @@ class Forecast:
     target_variance [U] 1/day: variance rate of log(volatility · price), which is how fast the number of contracts of
     a constant volatility moves, in shares of itself.
     residual_variance [N] 1/day: of each contract's return beyond its underlying's; 0 of options and spot.
+    carry [N] 1/day: what a dollar of notional held long is expected to earn in funding and basis; 0 where unknown.
     """
 
     signal_return: FloatArray
@@ -147,6 +148,7 @@ class Forecast:
     annual_vol: FloatArray
     target_variance: FloatArray
     residual_variance: FloatArray
+    carry: FloatArray
 
     @property
     def mean_return(self) -> FloatArray:
@@ -211,6 +213,11 @@ class Target:
     position_lots: IntArray
     rebalancing: BoolArray
     allocation: Allocation = NO_ALLOCATION
+
+    @property
+    def limits_usd(self) -> tuple[FloatArray, FloatArray]:
+        """(lowest, highest) [U] USD of delta within the band."""
+        return self.exposure_usd - self.band_usd, self.exposure_usd + self.band_usd
 
 
 class Clip(msgspec.Struct, frozen=True, gc=False):

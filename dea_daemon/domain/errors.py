@@ -29,6 +29,10 @@ class OutcomeUnknown(VenueError):
     """May be live: ask by client_order_id."""
 
 
+class ProblemError(DeaError):
+    """The allocator's problem makes no sense (NaN, contradictory bounds, no lower end): hold what is held."""
+
+
 class LedgerError(DeaError):
     """Cannot record, so cannot add risk."""
 

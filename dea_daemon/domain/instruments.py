@@ -156,10 +156,14 @@ class Universe:
         check(len(self._row_of) == len(rows), "an instrument is listed twice in one account")
         position = {name: k for k, name in enumerate(self.underlyings)}
         self.underlying = self._whole(lambda i: position[i.underlying])
+        # Where each row's own underlying is in a matrix [U, N] told as one line of numbers.
+        self.place: IntArray = self.underlying * len(rows) + np.arange(len(rows))
         self.inverse = self._flag(lambda i: i.payoff is Payoff.INVERSE)
         self.quanto = self._flag(lambda i: i.payoff is Payoff.QUANTO)
         self.spot = self._flag(lambda i: i.kind is Kind.SPOT)
         self.option = self._flag(lambda i: i.kind is Kind.OPTION)
+        self.any_option = bool(self.option.any())
+        self.plain = not (self.inverse | self.spot | self.option).any()  # linear and quanto futures and perpetuals
         self.coin_quoted = self._flag(lambda i: i.kind is Kind.OPTION and i.quote_currency == i.underlying)
         self.call = self._flag(lambda i: i.is_call)
         self.settle_currencies = tuple(dict.fromkeys(i.settle_currency for i in self.instruments))
@@ -176,6 +180,7 @@ class Universe:
         self.tick_size = self._column(lambda i: float(i.tick_size))
         self.maker_fee = self._column(lambda i: i.maker_fee)
         self.taker_fee = self._column(lambda i: i.taker_fee)
+        self.fee_cap = self._column(lambda i: i.fee_cap or np.inf)
         self.min_lots = self._whole(lambda i: i.min_lots)
         self.tradable = self._flag(lambda i: i.tradable)
         self.expiry_ns = self._whole(lambda i: i.expiry_ns)

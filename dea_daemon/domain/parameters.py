@@ -69,21 +69,33 @@ class ReturnView(Section):
 
 
 class ForecastParameters(Section):
-    """Volatility by exponentially weighted squared returns of the index, and by HAR over a day, a week and a month."""
+    """Volatility by exponentially weighted squared returns of the index, and by HAR over a day, a week and a month;
+    correlations; what an operator expects."""
 
-    model: Literal["har", "ewma"] = Field(
-        "har", description="har: the next day's from the last day's, week's and month's; ewma: the fast estimate alone"
+    model: Literal["har", "harq", "ewma"] = Field(
+        "har",
+        description="har: the next day's from the last day's, week's and month's; harq: the day's the less the more it "
+        "may be in error; ewma: the fast estimate alone",
     )
     har_every_s: Positive = Field(300.0, description="interval of the returns HAR counts; no finer than sample_every_s")
     sample_every_s: Positive = Field(5.0, description="sampling interval of index returns")
     half_life_s: Positive = Field(3_600.0, description="half-life of the variance estimate")
-    correlation_half_life_s: Positive = Field(36_000.0, description="half-life of the correlation estimate")
+    correlation_every_s: Positive = Field(60.0, description="interval of the returns that correlations are made from")
+    correlation_half_life_s: Positive = Field(
+        864_000.0, description="half-life of correlations, and of what is a contract's own risk"
+    )
     prior_annual_vol: Positive = Field(0.60, description="volatility before data, and what the estimate shrinks to")
     prior_samples: Positive = Field(60.0, description="how many samples the prior is worth")
     jump_clip: Positive = Field(6.0, description="a return beyond so many standard deviations counts as that many")
     vol_floor: Positive = Field(0.10, description="annual volatility is never taken below this")
     vol_cap: Positive = Field(3.00, description="nor above this")
+    carry_half_life_h: Positive = Field(
+        1.0, description="funding and basis to come are the mean of so long"
+    )
     views: dict[str, ReturnView] = Field(default_factory=dict, description="expected returns by underlying")
+
+
+Width = Fraction | Literal["cube_root"]
 
 
 class FixedTarget(Section):
@@ -91,7 +103,11 @@ class FixedTarget(Section):
 
     kind: Literal["fixed"] = "fixed"
     delta_usd: Finite = Field(description="wanted dollar delta, coin collateral counted")
-    band_usd: Positive = Field(description="no trade while |actual - target| is within this")
+    band_usd: Positive | Literal["cube_root"] = Field(
+        description="no trade while |actual - target| is within this; cube_root weighs the cost of hedging against the "
+        "risk of standing off as gamma moves the delta, and trades to the edge"
+    )
+    min_band_usd: Positive = Field(500.0, description="cube_root is never narrower than this")
 
 
 class VolTarget(Section):
@@ -99,7 +115,7 @@ class VolTarget(Section):
 
     kind: Literal["volatility"] = "volatility"
     weight: Finite = Field(1.0, description="risk weight among the volatility-targeted; negative is short")
-    band: Fraction | Literal["cube_root"] = Field(
+    band: Width = Field(
         0.10,
         description="half-width of the no-trade band, as a fraction of |target|; cube_root weighs the cost of trading "
         "against the risk of standing off, and trades back to the edge whatever band_inner is",
@@ -107,22 +123,47 @@ class VolTarget(Section):
     min_band_usd: Positive = Field(500.0, description="and never narrower than this")
 
 
-AnyTarget = Annotated[FixedTarget | VolTarget, Field(discriminator="kind")]
+class ReturnTarget(Section):
+    """The best exposure for what is expected: `forecast.views` and carry against risk, a fraction of Kelly's, within
+    `allocator.annual_vol`."""
+
+    kind: Literal["return"] = "return"
+    band: Width = Field("cube_root", description="as of a volatility target")
+    min_band_usd: Positive = Field(500.0, description="and never narrower than this")
+
+
+AnyTarget = Annotated[FixedTarget | VolTarget | ReturnTarget, Field(discriminator="kind")]
+
+
+class FactorTarget(Section):
+    """Keep an exposure other than delta within a band, by trading options (gamma, vega, theta) or dated contracts."""
+
+    usd: Finite = Field(0.0, description="wanted exposure, in the factor's unit")
+    band_usd: Positive = Field(description="no trade while |actual - wanted| is within this")
 
 
 class AllocatorParameters(Section):
     targets: dict[str, AnyTarget] = Field(default_factory=dict, description="by underlying; the others are held as is")
+    factors: dict[str, FactorTarget] = Field(
+        default_factory=dict, description='other exposures of the targeted: "vega:BTC", "gamma:ETH", "vega:BTC:30d"'
+    )
     annual_vol: Positive = Field(
-        0.20, description="ex-ante volatility of all volatility targets together, as a fraction of equity per year"
+        0.20, description="ex-ante volatility of all volatility and return targets together, of equity per year"
     )
     max_leverage: Positive = Field(2.0, description="their gross exposure over equity is scaled down to this")
+    kelly: Fraction = Field(0.25, description="return targets: this fraction of the exposure of fastest growth")
     max_drawdown: Fraction | None = Field(
         None, description="they shrink as equity falls from its peak, to nothing when it is this far below"
     )
     band_inner: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="once outside the band, trade back to this share of its half-width (1: its edge, 0: the aim)"
     )
-    expected_hold_h: Positive = Field(24.0, description="horizon over which funding counts as a cost of holding")
+    expected_hold_h: Positive = Field(24.0, description="horizon over which carry and risk weigh against cost")
+    carry_trades: bool = Field(
+        False,
+        description="contracts of one underlying may be held against each other for their carry, options for time "
+        "value; else carry only chooses among contracts that serve the target",
+    )
     switch_bp: NonNegative = Field(
         3.0, description="another contract must be cheaper by this before an order at work is moved there"
     )
@@ -160,7 +201,7 @@ class GuardParameters(Section):
         None, description="loss over equity in the worst of the scenarios: 16 % moves, volatility up and down"
     )
     max_stress_loss: Positive | None = Field(
-        None, description="loss over equity if one of history's worst days came again (guards/history.py)"
+        None, description="loss over equity if one of history's worst days came again (pricing/worst_days.py)"
     )
     max_var: Positive | None = Field(None, description="loss of a day over equity, passed on one day of a hundred")
     max_es: Positive | None = Field(None, description="mean loss over equity of the worst 2.5 days of a hundred")
@@ -205,9 +246,18 @@ class ExecutionParameters(Section):
     recross_ms: int = Field(
         250, ge=0, description="a contract in which crossing found too little is left alone so long"
     )
-    cross_after_ms: int = Field(5_000, ge=0, description="a passive order older than this is cancelled and crossed")
+    cross_after_ms: int = Field(
+        5_000,
+        ge=0,
+        description="work that waited this long is crossed: counted from when a side of an underlying first had "
+        "something to do, not from an order's own birth",
+    )
     reprice_ticks: int = Field(2, ge=1, description="cancel a passive order the touch has left behind by this")
     slippage_bp: NonNegative = Field(5.0, description="an IOC's limit beyond the touch")
+    surcharge_most_bp: NonNegative = Field(
+        10.0,
+        description="measured costs beyond fee and half spread may change the allocator's by so much; 0: never",
+    )
     excess: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="an order may be larger than what is left to do by this share before it is replaced"
     )

@@ -8,15 +8,18 @@ from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.parameters import ExecutionParameters
 
 
-def should_cross(permit: Permit, since_ns: IntArray, params: ExecutionParameters) -> BoolArray:
+def should_cross(permit: Permit, since_ns: IntArray, losing: BoolArray, params: ExecutionParameters) -> BoolArray:
     """[N] cross the spread: by configuration, where no order may rest, after post-only rejects in a row, in a breach,
-    or where the row's work (`since_ns` [N]) has waited long enough."""
+    where the row's work (`since_ns` [N]) has waited long enough, or where waiting has been seen to cost more than
+    spread and fees it saves (`losing` [N], or empty)."""
     view = permit.view
     # Of an option nobody bids for one can only offer.
     reachable = np.where(permit.position_lots > view.position_lots, view.ask_price, view.bid_price) > 0.0
     if params.order_type == "taker" or not permit.resting:
         return np.asarray(reachable, dtype=np.bool_)
     waited = (since_ns > 0) & (view.now_ns - since_ns > params.cross_after_ms * NS_PER_MS)
+    if len(losing) == len(waited):  # else contracts have joined since
+        waited |= losing
     chased = view.post_only_rejects >= params.post_only_attempts
     in_breach = permit.urgent[view.universe.underlying]
     return np.asarray((waited | chased | in_breach) & reachable, dtype=np.bool_)

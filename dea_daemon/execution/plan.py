@@ -25,6 +25,7 @@ LEAVING_MS = 200  # between account questions once nothing works any more and on
 
 class ExecutionMemory:
     """since_ns [2U]: since when a lane's differences have added up to the same side; 0 while there are none.
+    losing [N]: where waiting has been measured to cost more than it saves (`costs.py` writes it; empty: nowhere).
 
     A lane is an underlying's hedges, or (behind all of those) its options: by lane and not by contract, so that
     work that moves to another contract does not begin anew.
@@ -33,6 +34,7 @@ class ExecutionMemory:
     def __init__(self, underlyings: int) -> None:
         self.since_ns: IntArray = np.zeros(2 * underlyings, dtype=np.int64)
         self.sign: IntArray = np.zeros(2 * underlyings, dtype=np.int64)
+        self.losing: BoolArray = np.zeros(0, dtype=np.bool_)
 
 
 def lanes(view: View) -> IntArray:
@@ -73,22 +75,31 @@ def differences(permit: Permit, params: ExecutionParameters) -> IntArray:
 
 
 def plan(
-    permit: Permit, memory: ExecutionMemory, params: ExecutionParameters, *, order_cap_usd: float = np.inf
+    permit: Permit,
+    memory: ExecutionMemory,
+    params: ExecutionParameters,
+    *,
+    order_cap_usd: float = np.inf,
+    band: tuple[FloatArray, FloatArray] | None = None,
 ) -> list[Planned]:
-    """Cancels, creates and questions for this tick. No slice is larger than `order_cap_usd` would let through."""
+    """Cancels, creates and questions for this tick. No slice is larger than `order_cap_usd` would let through.
+
+    `band` is (lowest, highest) [U] USD of delta: where one contract takes another's place, neither side runs ahead of
+    the other beyond it.
+    """
     slice_usd = min(params.slice_usd, order_cap_usd)
     view = permit.view
     wanted = differences(permit, params)
     if not (view.orders or wanted.any()):
         return [*_questions(view, params)]
-    crossing = should_cross(permit, memory.since_ns[lanes(view)], params)
+    crossing = should_cross(permit, memory.since_ns[lanes(view)], memory.losing, params)
     cancels = [c for order in view.orders if (c := _cancel(permit, order, wanted, crossing, params)) is not None]
     busy = {order.row for order in view.orders}
     rows = [int(i) for i in np.flatnonzero(wanted) if int(i) not in busy and _open_for_business(permit, int(i))]
     # Reducing legs first: they free limits and margin for the others.
     rows.sort(key=lambda i: wanted[i] * view.position_lots[i] >= 0)
     creates: list[CreateOrder] = []
-    left_usd = _left_to_do(view, wanted)
+    left_usd = _left_to_do(permit, wanted, band)
     for i in rows:
         u, x = int(view.universe.underlying[i]), float(view.delta_per_lot[i])
         side = 0 if wanted[i] > 0 else 1
@@ -104,22 +115,34 @@ def plan(
     return [*cancels, *creates, *_questions(view, params)]
 
 
-def _left_to_do(view: View, wanted: IntArray) -> FloatArray:
+def _left_to_do(permit: Permit, wanted: IntArray, band: tuple[FloatArray, FloatArray] | None) -> FloatArray:
     """Delta wanted on each side in what hedges, less what is in flight there already, [2, U] USD (buys, sells).
 
     An order that is being cancelled in one contract may still fill, so another contract does not take its work
     over before it is gone.
     """
-    universe = view.universe
+    view, universe = permit.view, permit.view.universe
     left = np.zeros((2, len(universe.underlyings)))
     for i in np.flatnonzero((wanted != 0) & ~universe.option):
         left[0 if wanted[i] > 0 else 1, universe.underlying[i]] += view.delta_per_lot[i] * abs(wanted[i])
+    if band is not None:
+        left = np.minimum(left, _room(permit, left, band))
     for order in view.orders:
         if not universe.option[order.row]:
             in_flight = order.in_flight_lots
             usd = view.delta_per_lot[order.row] * abs(in_flight)
             left[0 if in_flight > 0 else 1, universe.underlying[order.row]] -= usd
     return left
+
+
+def _room(permit: Permit, left: FloatArray, band: tuple[FloatArray, FloatArray]) -> FloatArray:
+    """How far delta may go up and down, [2, U] USD, if the other side finds nobody: within the band, or not beyond
+    where it is and is to be. Any way in a breach, and where no band is known."""
+    now = permit.view.delta_usd
+    end = now + left[0] - left[1]
+    room = np.array((np.maximum(np.maximum(now, end), band[1]) - now, now - np.minimum(np.minimum(now, end), band[0])))
+    room[:, permit.urgent] = np.inf
+    return np.where(np.isfinite(room), room, np.inf)
 
 
 def _open_for_business(permit: Permit, row: int) -> bool:

@@ -1,8 +1,10 @@
 """Variance of the next day from the realised variance of the last day, week and month (HAR).
 
-log RV(t, t + 1 d) = b0 + b1 log RV_1d + b7 log RV_7d + b30 log RV_30d, fitted online, a regression for each underlying.
+log RV(t, t + 1 d) = b0 + (b1 + bQ q) log RV_1d + b7 log RV_7d + b30 log RV_30d, fitted online, a regression for each
+underlying; bQ is 0 but for `model: harq`, where q is the relative standard error of RV_1d.
 Source: Corsi (2009), in logarithms, with crypto's week of 7 and month of 30 days; Duan (1983) for the way back from
-the mean of a logarithm to the mean.
+the mean of a logarithm to the mean; Bollerslev, Patton and Quaedvlieg (2016) for bQ: there √RQ RV, the error
+of RV times RV; of a logarithm the error is √RQ / RV.
 """
 
 import numpy as np
@@ -13,7 +15,7 @@ from dea_daemon.domain.parameters import ForecastParameters
 
 BLOCK_NS = 3_600 * NS_PER_S
 A_DAY, A_WEEK, A_MONTH = 24, 168, 720  # blocks
-PRIOR_WEIGHTS = np.array([0.0, 0.4, 0.35, 0.2])  # what is published is near; the rest goes to the prior volatility
+PRIOR_WEIGHTS = np.array([0.0, 0.4, 0.35, 0.2, 0.0])  # what is published is near; the rest goes to the prior volatility
 RIDGE = 50.0  # strength of these, in days seen at one unit of each regressor
 PRIOR_SMEAR, SMEAR_DAYS, SMEAR_MOST = 1.3, 30.0, 10.0  # mean of outcome over exp(fit); a day counts as no more than so
 LEARN_FROM_DAYS = 15.0  # covered of the month
@@ -23,19 +25,19 @@ CLIP = 2.0  # times what the fast estimate lets a return count: there a jump rul
 class HarMemory:
     """A month of hourly blocks of U underlyings, and the regressions.
 
-    seen [720, 2, U]: squared returns, and the days they span; block b lies in row b % 720. gram [U, 4, 4] and
-    moment [U, 4] are the normal equations of `weights` [U, 4] (constant, day, week, month). `asked` [U, 4] holds
-    yesterday's regressors, NaN where not to be learned from, until the outcome is known. `variance` [U] is the
-    forecast, 1/day; `covered_days` [U] is how much of the last month was seen.
+    seen [720, 3, U]: squared returns, the days they span, and their fourth powers; block b lies in row b % 720.
+    gram [U, 5, 5] and moment [U, 5] are the normal equations of `weights` [U, 5] (constant, day, week, month, day by
+    its error). `asked` [U, 5] holds yesterday's regressors, NaN where not to be learned from, until the outcome is
+    known. `variance` [U] is the forecast, 1/day; `covered_days` [U] is how much of the last month was seen.
     """
 
     def __init__(self, underlyings: int) -> None:
-        u = underlyings
+        u, k = underlyings, len(PRIOR_WEIGHTS)
         self.last_price: FloatArray = np.full(u, np.nan)
         self.last_ns, self.block = 0, 0
-        self.seen = np.zeros((A_MONTH, 2, u))
-        self.asked, self.asked_block = np.full((u, 4), np.nan), 0
-        self.gram = np.tile(RIDGE * np.eye(4), (u, 1, 1))
+        self.seen = np.zeros((A_MONTH, 3, u))
+        self.asked, self.asked_block = np.full((u, k), np.nan), 0
+        self.gram = np.tile(RIDGE * np.eye(k), (u, 1, 1))
         self.moment = np.tile(RIDGE * PRIOR_WEIGHTS, (u, 1))
         self.weights = np.tile(PRIOR_WEIGHTS, (u, 1))
         self.smear_sum, self.smear_days = np.full(u, SMEAR_DAYS * PRIOR_SMEAR), np.full(u, SMEAR_DAYS)
@@ -54,8 +56,9 @@ def observe(memory: HarMemory, now_ns: int, price: FloatArray, most: FloatArray,
     if memory.last_ns:
         _count(memory, now_ns, elapsed_ns, np.log(price / memory.last_price), most)
         rates, covered = realised(memory, params)
-        _learn(memory, rates, covered, params)
-        memory.variance, memory.covered_days = _variance(memory, rates, params), covered[2]
+        now = _regressors(memory, rates, params)
+        _learn(memory, now, covered)
+        memory.variance, memory.covered_days = _variance(memory, now, params), covered[2]
     else:
         elapsed_ns = 0
     memory.last_ns, memory.last_price = now_ns, price
@@ -71,7 +74,7 @@ def _count(memory: HarMemory, now_ns: int, elapsed_ns: int, returns: FloatArray,
     days = elapsed_ns / NS_PER_DAY
     known = np.isfinite(returns) & (days <= 1.0)  # of what happened in a longer gap one return tells next to nothing
     capped = np.minimum(np.abs(np.where(known, returns, 0.0)), CLIP * most * np.sqrt(days))
-    memory.seen[block % A_MONTH] += (capped**2, known * days)
+    memory.seen[block % A_MONTH] += (capped**2, known * days, capped**4)
 
 
 def realised(memory: HarMemory, params: ForecastParameters) -> tuple[FloatArray, FloatArray]:
@@ -98,18 +101,24 @@ def _filled(squares: FloatArray, covered: FloatArray, days: float, rate: FloatAr
     return (squares + missing * rate) / (covered + missing)
 
 
-def _regressors(rates: FloatArray, params: ForecastParameters) -> FloatArray:
-    """[U, 4]: one, and log rates over the prior's, so that the constant has a prior of zero."""
+def relative_error(memory: HarMemory) -> FloatArray:
+    """[U]: standard error of the last day's realised variance, over it: √(⅔ Σ r⁴) / Σ r², at most √⅔."""
+    squares, _, fourths = memory.seen[np.arange(memory.block, memory.block - A_DAY, -1) % A_MONTH].sum(axis=0)
+    return np.asarray(np.sqrt(fourths / 1.5) / np.maximum(squares, 1e-300))
+
+
+def _regressors(memory: HarMemory, rates: FloatArray, params: ForecastParameters) -> FloatArray:
+    """[U, 5]: one, log rates over the prior's, so that the constant has a prior of zero, and the day's by its error."""
     logs = np.log(rates / _prior(params))
-    return np.column_stack([np.ones(rates.shape[1]), *logs])
+    by_error = relative_error(memory) * logs[0] if params.model == "harq" else np.zeros(rates.shape[1])
+    return np.column_stack([np.ones(rates.shape[1]), *logs, by_error])
 
 
-def _learn(memory: HarMemory, rates: FloatArray, covered: FloatArray, params: ForecastParameters) -> None:
+def _learn(memory: HarMemory, now: FloatArray, covered: FloatArray) -> None:
     """Once a day: yesterday's regressors have their outcome, and today's begin to wait for theirs."""
     age = memory.block - memory.asked_block
     if age < A_DAY:
         return
-    now = _regressors(rates, params)
     outcome = now[:, 1]
     due = np.isfinite(memory.asked).all(axis=1) & (covered[0] >= 0.5) & (age <= A_DAY + 1)
     for u in np.flatnonzero(due):
@@ -124,8 +133,8 @@ def _learn(memory: HarMemory, rates: FloatArray, covered: FloatArray, params: Fo
     memory.asked_block = memory.block
 
 
-def _variance(memory: HarMemory, rates: FloatArray, params: ForecastParameters) -> FloatArray:
+def _variance(memory: HarMemory, now: FloatArray, params: ForecastParameters) -> FloatArray:
     """[U] 1/day expected over the next day."""
-    logs = np.einsum("uk,uk->u", _regressors(rates, params), memory.weights)
+    logs = np.einsum("uk,uk->u", now, memory.weights)
     smear = memory.smear_sum / memory.smear_days
     return np.asarray(np.exp(logs) * smear * _prior(params))

@@ -1,48 +1,109 @@
 """Covariance of the underlyings: volatilities by HAR above a fast estimate, correlations by a slow one.
 
-cov = D C D. The fast variances and the correlations are exponentially weighted squared returns on a fixed time grid,
-each with its half-life, both shrunk towards a prior worth a stated number of samples. Source: J.P. Morgan,
-RiskMetrics (1996). HAR (see har.py) takes over during its first week and is never believed far below the fast one.
+cov = D C D. The fast variances are exponentially weighted squared returns on a fixed time grid, shrunk towards a prior
+worth a stated number of samples. Source: J.P. Morgan, RiskMetrics (1996). HAR (see har.py) takes over during its first
+week and is never believed far below the fast one; C is in correlation.py. `observe` makes the forecast anew when a
+sample was taken, and only then: `predict` hands it out.
 """
+
+from typing import get_origin, get_type_hints
 
 import numpy as np
 
 from dea_daemon.domain.decisions import Forecast, View
-from dea_daemon.domain.instruments import FloatArray
+from dea_daemon.domain.events import PricesRecalled
+from dea_daemon.domain.instruments import FloatArray, Universe
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_S
 from dea_daemon.domain.parameters import ForecastParameters
-from dea_daemon.forecast import har
+from dea_daemon.forecast import carry, correlation, har, residual
+from dea_daemon.forecast.factors import MOST_FACTORS, factor_form
+from dea_daemon.forecast.signals import signals
 
 HAR_AFTER_DAYS = 7.0  # covered: until then HAR has the share of this that it has seen, in logarithms
 FAST_SHARE = 0.7  # volatility is never below this share of the fast estimate's: HAR hears of a crash too late
 TARGET_HALF_LIFE_DAYS = 30.0
 PRIOR_TARGET_VARIANCE = 0.02  # 1/day, worth a day
+ARRAYS = tuple(name for name, kind in get_type_hints(Forecast).items() if get_origin(kind) is np.ndarray)
+RECALLED_BARS = 24.0  # half-life of the fast estimate while bars are recalled, where its own is shorter
 
 
 class VolatilityMemory:
     """Weighted sums over U underlyings; variances are per day.
 
-    `variance_weight` [U] counts effective samples, so an underlying with no price yet keeps its prior.
-    `log_risk` [U] is log(volatility · price) at HAR's last grid point; `target_sum`, `target_days` [U] are the weighted
-    squares of its changes and the time they span.
+    `variance_weight` [U] counts effective samples, so an underlying with no price yet keeps its prior; `fast` [U] is
+    what the estimate was at the last sample. `log_risk` [U] is log(volatility · price) at HAR's last grid point;
+    `target_sum`, `target_days` [U] are the weighted squares of its changes and the time they span.
+    `forecast` is the last one made, with `params`.
     """
 
     def __init__(self, underlyings: int) -> None:
+        self.residual = residual.ResidualMemory()
+        self.carry = carry.CarryMemory()
+        self.forecast: Forecast | None = None
+        self.params: ForecastParameters | None = None
+        self.begin(underlyings)
+
+    def begin(self, underlyings: int) -> None:
+        """Know nothing of the underlyings."""
         u = underlyings
         self.last_price: FloatArray = np.full(u, np.nan)
         self.last_ns = 0
         self.variance_sum, self.variance_weight = np.zeros(u), np.zeros(u)
-        self.cross_sum = np.zeros((u, u))
+        self.fast: FloatArray = np.full(u, np.nan)
+        self.correlation = correlation.CorrelationMemory(u)
         self.har = har.HarMemory(u)
         self.log_risk: FloatArray = np.full(u, np.nan)
         self.target_sum, self.target_days = np.zeros(u), np.zeros(u)
 
 
-def observe(memory: VolatilityMemory, now_ns: int, price: FloatArray, params: ForecastParameters) -> None:
-    """Take a sample if the grid's next point has come. `price` [U] USD; NaN skips that underlying."""
+def observe(memory: VolatilityMemory, view: View, params: ForecastParameters) -> None:
+    """Learn from a decision's prices what is due, and make the forecast where anything was."""
+    learned = sample(memory, view.now_ns, view.underlying_price, params)
+    learned |= residual.observe(memory.residual, view, memory.fast, params)
+    learned |= carry.observe(memory.carry, view, params)
+    if learned or not _is_current(memory, view.universe, params):
+        memory.forecast, memory.params = _forecast(memory, view.universe, params), params
+
+
+def predict(view: View, memory: VolatilityMemory, params: ForecastParameters) -> Forecast:
+    """Signals are the operator's views; covariance [U, U] 1/day², PSD. Arrays are read-only."""
+    if memory.forecast is not None and _is_current(memory, view.universe, params):
+        return memory.forecast
+    return _forecast(memory, view.universe, params)
+
+
+def recall(memory: VolatilityMemory, event: PricesRecalled, params: ForecastParameters) -> None:
+    """Begin with the past: as if the daemon had run through these bars.
+
+    What little was seen before is forgotten; who has run for a day learns nothing from this. The way from the last
+    close to the next price is a return like any other (beyond a day, no return but to the fast estimate). Bars longer
+    than `half_life_s` say little of so short a past: the fast estimate then has a half-life of 24 bars, and afterwards
+    the weight it would have had.
+    """
+    if len(event.at_ns) < 2 or memory.har.covered_days.max(initial=0.0) >= 1.0:
+        return
+    bar_s = float(np.median(np.diff(event.at_ns))) / NS_PER_S
+    half_life_s = max(params.half_life_s, RECALLED_BARS * bar_s)
+    slower = params.model_copy(update={"half_life_s": half_life_s})
+    memory.begin(len(memory.last_price))
+    for now_ns, usd in zip(event.at_ns, event.usd, strict=True):
+        price = np.array(usd)
+        sample(memory, now_ns, np.where(price > 0.0, price, np.nan), slower)
+    weight = params.half_life_s / params.sample_every_s / (half_life_s / max(bar_s, params.sample_every_s))
+    memory.variance_sum *= weight
+    memory.variance_weight *= weight
+    memory.fast, memory.forecast = daily_variance(memory, params), None
+
+
+def sample(memory: VolatilityMemory, now_ns: int, price: FloatArray, params: ForecastParameters) -> bool:
+    """Take a sample if the grid's next point has come, and whatever else is due; whether anything was.
+
+    `price` [U] USD, kept; NaN skips that underlying.
+    """
+    ticked = correlation.observe(memory.correlation, now_ns, price, memory.fast, params)
     elapsed_ns = now_ns - memory.last_ns
     if elapsed_ns < params.sample_every_s * NS_PER_S:
-        return
+        return ticked
     # A jump counts as a large return, not as the whole estimate: one second must not rule an hour.
     most = params.jump_clip * np.sqrt(daily_variance(memory, params))
     if memory.last_ns:
@@ -54,12 +115,12 @@ def observe(memory: VolatilityMemory, now_ns: int, price: FloatArray, params: Fo
         memory.variance_sum += returns**2
         memory.variance_weight *= keep
         memory.variance_weight += known
-        memory.cross_sum *= 0.5 ** (elapsed_ns / NS_PER_S / params.correlation_half_life_s)
-        memory.cross_sum += np.outer(returns, returns)
     memory.last_ns = now_ns
     memory.last_price = price  # after a gap the next return is unknown: its interval would be the wrong one
     if step_ns := har.observe(memory.har, now_ns, price, most, params):
         _observe_target(memory, step_ns / NS_PER_DAY, price, params)
+    memory.fast = daily_variance(memory, params)
+    return True
 
 
 def _observe_target(memory: VolatilityMemory, days: float, price: FloatArray, params: ForecastParameters) -> None:
@@ -101,22 +162,33 @@ def expected_variance(memory: VolatilityMemory, params: ForecastParameters) -> F
 
 def _bounded(variance: FloatArray, params: ForecastParameters) -> FloatArray:
     floor, cap = params.vol_floor**2 / DAYS_PER_YEAR, params.vol_cap**2 / DAYS_PER_YEAR
-    return np.clip(variance, floor, cap)
+    return np.minimum(np.maximum(variance, floor), cap)
 
 
-def predict(view: View, memory: VolatilityMemory, params: ForecastParameters) -> Forecast:
-    """mean_return is zero (no forecaster has earned a weight yet); covariance [U, U] 1/day², PSD."""
-    u = len(view.universe.underlyings)
-    # A sum of outer products plus a diagonal: PSD by construction. The prior adds uncorrelated samples.
-    cross = memory.cross_sum + params.prior_samples * _prior(params) * np.eye(u)
-    scale = 1.0 / np.sqrt(np.diag(cross))
-    correlation = cross * scale[:, None] * scale[None, :]
-    vol = np.sqrt(expected_variance(memory, params))
-    return Forecast(
-        signal_return=np.zeros((0, u)),
-        signal_decay=np.zeros(0),
-        covariance=correlation * vol[:, None] * vol[None, :],
+def _is_current(memory: VolatilityMemory, universe: Universe, params: ForecastParameters) -> bool:
+    """Whether the forecast made last was with these parameters, for these rows."""
+    made = memory.forecast
+    return made is not None and memory.params is params and len(made.residual_variance) == len(universe)
+
+
+def _forecast(memory: VolatilityMemory, universe: Universe, params: ForecastParameters) -> Forecast:
+    """All anew, from the memory."""
+    signal_return, signal_decay = signals(universe.underlyings, params)
+    variance = expected_variance(memory, params)
+    vol = np.sqrt(variance)
+    covariance = correlation.correlation(memory.correlation, params) * vol[:, None] * vol
+    if len(vol) > MOST_FACTORS:  # what many pairs seem to have in common beyond that is mostly noise
+        common, omega, own = factor_form(covariance)
+        covariance = common @ omega @ common.T + np.diag(own)
+    made = Forecast(
+        signal_return=signal_return,
+        signal_decay=signal_decay,
+        covariance=covariance,
         annual_vol=vol * np.sqrt(DAYS_PER_YEAR),
         target_variance=target_variance(memory),
-        residual_variance=np.zeros(len(view.universe)),
+        residual_variance=residual.residual_variance(memory.residual, universe, variance, params),
+        carry=np.nan_to_num(np.append(memory.carry.per_usd, np.zeros(len(universe) - len(memory.carry.per_usd)))),
     )
+    for name in ARRAYS:
+        getattr(made, name).setflags(write=False)
+    return made

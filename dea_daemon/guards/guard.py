@@ -5,7 +5,7 @@ import numpy as np
 from dea_daemon.domain.decisions import Clip, Licence, Permit, View
 from dea_daemon.domain.instruments import BoolArray, IntArray
 from dea_daemon.domain.parameters import GuardParameters
-from dea_daemon.guards.conditions import agreement, depegged, guessed, licences, may_rest, propose, unproved
+from dea_daemon.guards.conditions import agreement, depegged, every, guessed, licences, may_rest, propose, unproved
 from dea_daemon.guards.cuts import WHY, by_licence, cuts
 from dea_daemon.guards.limits import Book, active, caps
 from dea_daemon.guards.uses import uses
@@ -22,7 +22,7 @@ def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
     licence, reason = licences(view, mode, breached, suspect, guesses, params)
     wanted = wanted_lots[book.rows]
     # Nothing is wanted and nothing too much: there is nothing to cut.
-    quiet = not breached and view.margin_use <= params.max_margin_danger and (wanted == book.held).all()
+    quiet = not breached and view.margin_use <= params.max_margin_danger and every(wanted == book.held)
     lots, clips = (wanted, ()) if quiet else _cut(book, wanted, licence, guesses, reason, params)
     permitted = view.position_lots.copy()
     permitted[book.rows] = lots
@@ -47,7 +47,7 @@ def _cut(
     clips: list[Clip] = []
     allowed = licence[book.rows]
     lots = by_licence(book, wanted, allowed)
-    if guesses.any():
+    if np.count_nonzero(guesses):
         lots = np.where(_worsens_a_guess(book, lots, guesses), book.held, lots)
     _tell(clips, book, "licence", wanted, lots, reason or "stale, diverged, modelled, quarantined, shut or expired")
     before = lots.copy()
@@ -65,10 +65,12 @@ def _worsens_a_guess(book: Book, lots: IntArray, guesses: BoolArray) -> BoolArra
 
 def _breached(book: Book) -> bool:
     """Whether any limit is broken by what is held right now, orders aside."""
-    if not ((np.abs(book.now) <= book.line_cap).all() and (book.held_usd <= book.cap.instrument).all()):
+    if not (every(np.abs(book.now) <= book.line_cap) and every(book.held_usd <= book.cap.instrument)):
         return True
-    if not (book.sums_usd(book.held_usd) <= book.sum_cap).all():
+    if not every(book.sums_usd(book.held_usd) <= book.sum_cap):
         return True
+    if not book.losses:
+        return False
     return not all(loss <= getattr(book.cap, kind) for kind, loss in book.held_losses_usd.items())
 
 

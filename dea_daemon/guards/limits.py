@@ -117,6 +117,27 @@ def groups(underlyings: tuple[str, ...], venues: tuple[str, ...], kinds: tuple[s
     return Groups(limit, subject, number)
 
 
+class LaidOut(NamedTuple):
+    """What a Book measures under its caps."""
+
+    lines: Lines
+    line_cap: FloatArray
+    sums: Groups
+    sum_cap: FloatArray
+    losses: tuple[str, ...]
+
+
+@lru_cache(maxsize=4)
+def _laid_out(underlyings: tuple[str, ...], venues: tuple[str, ...], cap: Caps) -> LaidOut:
+    """Of limits in USD the same at every tick; of those in equity each time another."""
+    line = lines(underlyings, _set(cap, LINEAR))
+    group = groups(underlyings, venues, _set(cap, SUMS))
+    line_cap, sum_cap = (np.array([getattr(cap, kind) for kind in each.limit]) for each in (line, group))
+    for each in (line.row, line_cap, sum_cap):
+        each.flags.writeable = False
+    return LaidOut(line, line_cap, group, sum_cap, _set(cap, LOSSES))
+
+
 class Book:
     """The rows that matter [M] with what is held and in flight there, and every limit measured on them.
 
@@ -128,22 +149,25 @@ class Book:
         self.view, self.cap, self.rows = view, cap, rows
         self.held = view.position_lots[rows]
         self.buys, self.sells = view.working_buy_lots[rows], view.working_sell_lots[rows]
+        self.working = bool(
+            np.count_nonzero(self.buys) or np.count_nonzero(self.sells)
+        )  # whether anything is in flight
         self.notional = view.notional_per_lot_usd[rows]
+        self.held_usd = self.usd(self.held)  # [M] |notional| held
         self.delta = view.delta_per_lot[rows]
         self.underlying = universe.underlying[rows]
         self.scenarios = Scenarios(view, rows)
-        # linear limits [L]: what a lot adds [L, M], what there is, and how much is allowed
-        self.lines = lines(universe.underlyings, _set(cap, LINEAR))
-        self.per_lot = view.exposure_per_lot[self.lines.row[:, None], rows]
+        # linear limits [L]: what a lot adds [L, M], what there is, and how much is allowed; sums [Q] of rows [Q, M]
+        self.lines, self.line_cap, self.sums, self.sum_cap, self.losses = _laid_out(
+            universe.underlyings, universe.venues, cap
+        )
         self.now = view.exposure_usd[self.lines.row]
-        self.line_cap = np.array([getattr(cap, kind) for kind in self.lines.limit])
         # net comes first, and always: a trade pays its premium, whatever X is told in
-        u = len(universe.underlyings)
-        self.per_lot[:u] = np.where(self.underlying == np.arange(u)[:, None], self.delta, 0.0)
-        # sums [Q] of rows [Q, M]
-        self.sums = groups(universe.underlyings, universe.venues, _set(cap, SUMS))
-        self.sum_cap = np.array([getattr(cap, kind) for kind in self.sums.limit])
-        self.losses = _set(cap, LOSSES)
+        u = np.arange(len(universe.underlyings))
+        self.per_lot = np.where(self.underlying == u[:, None], self.delta, 0.0)
+        if len(self.lines.row) > len(u):
+            others = view.exposure_per_lot[self.lines.row[len(u) :, None], rows]
+            self.per_lot = np.concatenate((self.per_lot, others))
 
     @cached_property
     def at(self) -> dict[int, int]:
@@ -167,18 +191,9 @@ class Book:
     def add(self, m: int, side: Side, lots: int) -> None:
         """An order more in row `rows[m]`."""
         (self.buys if side is Side.BUY else self.sells)[m] += lots
-
-    @property
-    def working(self) -> bool:
-        """Whether anything is in flight."""
-        return bool(self.buys.any() or self.sells.any())
+        self.working = True
 
     # --- the worst that fills can leave ----------------------------------------------------------
-
-    @cached_property
-    def held_usd(self) -> FloatArray:
-        """[M] |notional| held."""
-        return self.usd(self.held)
 
     def usd(self, lots: IntArray) -> FloatArray:
         """[M] |notional| of `lots`; none uses nothing, priced or not."""
@@ -246,4 +261,4 @@ def _set(cap: Caps, kinds: tuple[str, ...]) -> tuple[str, ...]:
 
 def active(view: View, others: BoolArray) -> IntArray:
     """Rows held or working, and those of `others` [N]."""
-    return np.flatnonzero(in_use(view) | others)
+    return np.asarray((in_use(view) | others).nonzero()[0])

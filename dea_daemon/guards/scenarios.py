@@ -1,51 +1,26 @@
 """What a book would lose at once, or in a day: its rows revalued under moves of the underlyings and of volatility.
 
-- The grid: Deribit's standard portfolio margin, ±16 % in nine steps, volatility up σ (1 + .5 (30/d)^p), as it is, and
-  down σ (1 − .25 (30/d)^p), p = .30 below 30 days and .13 above. The underlyings move each to its own worst point, so
-  the sum bounds every joint move within the grid.
+- The grid (`pricing.revaluation`): the underlyings move each to its own worst point, so the sum bounds every joint move
+  within the grid.
 - Stress: history's worst days, joint as they were, with volatility up.
 - VaR and ES of a day: the joint moves seen (`View.day_returns`), scaled up where they were quieter than is allowed to
   be assumed; with too few of them, all underlyings together against the book, normally. Values between the points of
   the grid are interpolated, beyond it prolonged.
 """
 
-from functools import cached_property, lru_cache
-from typing import NamedTuple
+from functools import cached_property
 
 import numpy as np
-from scipy.special import ndtr
 
 from dea_daemon.domain.decisions import View
-from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
-from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY
-from dea_daemon.guards import history
-from dea_daemon.pricing.exposure import term_weight
+from dea_daemon.domain.instruments import FloatArray, IntArray
+from dea_daemon.domain.numbers import DAYS_PER_YEAR
+from dea_daemon.pricing.revaluation import GRID, MOVES, VOLS, gain_per_lot, scenarios
 
-MOVES = np.linspace(-0.16, 0.16, 9)
-VOLS = np.array([0.5, 0.0, -0.25])
 SEEN_LEAST = 200  # hours, before losses are judged by what was seen
 NORMAL_VAR_99, NORMAL_ES_975 = 2.3263, 2.3378  # standard deviations
-_LEAST_YEARS = 0.5 / 24 / DAYS_PER_YEAR  # an option's last half hour is settled by an average
 _STEP = float(MOVES[1] - MOVES[0])
-_GRID, _SAME = len(MOVES) * len(VOLS), slice(1, len(MOVES) * len(VOLS), len(VOLS))
-
-
-class Moves(NamedTuple):
-    """The grid first, then history's days: [S, U] moves of the underlyings, their ln(1 + move), and [S, 1] shocks of
-    volatility."""
-
-    move: FloatArray
-    log: FloatArray
-    shock: FloatArray
-
-
-@lru_cache(maxsize=8)
-def scenarios(underlyings: tuple[str, ...]) -> Moves:
-    grid = np.repeat(np.repeat(MOVES, len(VOLS))[:, None], len(underlyings), axis=1)
-    days = history.moves(underlyings)
-    shocks = np.concatenate((np.tile(VOLS, len(MOVES)), np.full(len(days), VOLS[0])))
-    move = np.vstack((grid, days))
-    return Moves(move, np.log1p(move), shocks[:, None])
+_SAME = slice(1, GRID, len(VOLS))
 
 
 class Scenarios:
@@ -82,12 +57,12 @@ class Scenarios:
 
 def grid_loss(outcomes: FloatArray) -> float:
     """USD ≥ 0 at the worst point of the grid, each underlying at its own."""
-    return float(np.maximum(-outcomes[:_GRID].min(axis=0), 0.0).sum())
+    return float(np.maximum(-outcomes[:GRID].min(axis=0), 0.0).sum())
 
 
 def stress_loss(outcomes: FloatArray) -> float:
     """USD ≥ 0 on the worst of history's days."""
-    return float(np.maximum(-outcomes[_GRID:].sum(axis=1).min(), 0.0))
+    return float(np.maximum(-outcomes[GRID:].sum(axis=1).min(), 0.0))
 
 
 def tail_losses(outcomes: FloatArray, day_returns: FloatArray, annual_vol: float) -> tuple[float, float]:
@@ -133,55 +108,3 @@ def _along(curve: FloatArray, moves: FloatArray) -> FloatArray:
     at = (moves - MOVES[0]) / _STEP
     below = np.clip(np.floor(at), 0, len(MOVES) - 2).astype(np.int64)
     return np.asarray(curve[below] + (curve[below + 1] - curve[below]) * (at - below), dtype=np.float64)
-
-
-def gain_per_lot(view: View, rows: IntArray) -> FloatArray:
-    """Profit [S, M] USD of one lot of each of `rows` [M], beyond what the coins of e0 make by the move themselves."""
-    universe = view.universe
-    u, option = universe.underlying[rows], universe.option[rows]
-    moves = scenarios(universe.underlyings)
-    move = moves.move[:, u]
-    gain: FloatArray = move * view.delta_per_lot[rows]  # a dated future's holds what is left to settle
-    if not option.any():
-        return gain
-    at = np.flatnonzero(option & (universe.expiry_ns[rows] > view.utc_ns))
-    if len(at):
-        gain[:, at] = _options(view, rows[at], u[at], moves)
-    # Black deltas stand beside e0 without the options' worth in coin: its move belongs to them then.
-    own = np.where(option, view.exposure_per_lot[u, rows] - view.delta_per_lot[rows], 0.0)
-    return gain + move * own if own.any() else gain
-
-
-def _options(view: View, rows: IntArray, u: IntArray, moves: Moves) -> FloatArray:
-    """Revalued [S, M]: the forward moves with what of the index is left to settle, the volatility by the shock.
-
-    Black 1976, undiscounted. The digits of cents that `pricing.black` keeps in the deep wings are not worth their
-    time here.
-    """
-    universe, left, iv = view.universe, view.settling[rows], view.iv[rows]
-    days = (universe.expiry_ns[rows] - view.utc_ns) / NS_PER_DAY
-    root = np.sqrt(np.maximum(days / DAYS_PER_YEAR, _LEAST_YEARS))
-    forward, strike, put = view.forward_price[rows], universe.strike[rows], ~universe.call[rows]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        level = np.log(forward / strike)
-        now = _black(forward, strike, level, iv * root, put)
-        spot_move = moves.move[:, u]
-        whole = bool((left == 1.0).all())
-        scale = 1.0 + spot_move if whole else 1.0 + spot_move * left
-        log_scale = moves.log[:, u] if whole else np.log(scale)
-        sd = np.maximum(iv * root * (1.0 + moves.shock * term_weight(days)), 0.01 * root)
-        then = _black(forward * scale, strike, level + log_scale, sd, put)
-    coin = universe.coin_quoted[rows]
-    if not coin.any():
-        return np.asarray(universe.lot_value[rows] * (then - now), dtype=np.float64)
-    # Worth spot·V/F in coin: both move.
-    worth = np.where(coin, view.underlying_price[u] / forward, 1.0) * universe.lot_value[rows]
-    drift = (1.0 + spot_move) / scale
-    return np.asarray(worth * (np.where(coin, drift * then, then) - np.where(coin, (1.0 + spot_move) * now, now)))
-
-
-def _black(forward: FloatArray, strike: FloatArray, level: FloatArray, sd: FloatArray, put: BoolArray) -> FloatArray:
-    """Value, USD; `level` is ln(forward/strike), `sd` volatility times root of time."""
-    d1 = level / sd + 0.5 * sd
-    call = forward * ndtr(d1) - strike * ndtr(d1 - sd)
-    return np.asarray(call - put * (forward - strike), dtype=np.float64)

@@ -1,5 +1,7 @@
 """How much of every limit is used, for the record and the screen."""
 
+import numpy as np
+
 from dea_daemon.domain.decisions import LimitUse, View
 from dea_daemon.domain.parameters import GuardParameters
 from dea_daemon.guards.conditions import cancel_ratio, daily_loss, drawdown
@@ -55,7 +57,7 @@ def _account(view: View, params: GuardParameters) -> list[LimitUse]:
         told.append(LimitUse("daily_loss", "book", daily_loss(view), most))
     told.append(LimitUse("drawdown", "book", drawdown(view), params.max_drawdown))
     off = view.peg != 1.0
-    if off.any():
+    if np.count_nonzero(off):
         currency = view.universe.settle_currency
         for c in sorted(set(currency[off].tolist())):
             of = abs(float(view.peg[currency == c][0]) - 1.0)

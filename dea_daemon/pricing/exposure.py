@@ -17,7 +17,7 @@ of X·q. Stablecoins are priced by P alone: that a depeg also moves prices quote
 """
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from dea_daemon.domain.numbers import DAYS_PER_YEAR
 Convention = Literal["premium_adjusted", "black"]
 """Where the coin value of coin-quoted options is counted: in e0, as the venue does, or in X (e0 is then cash)."""
 
+CONVENTIONS: Final = get_args(Convention)
 FUNDINGS_PER_DAY = 3.0
 _BUCKET_ENDS = np.array([days for _, days in BUCKETS])
 
@@ -70,6 +71,8 @@ def term_weight(days: FloatArray) -> FloatArray:
 def notional_per_lot(universe: Universe, mark_price: FloatArray, spot_price: FloatArray) -> FloatArray:
     """USD per lot [N], positive: face value for inverse contracts, size times index for options, and size times
     mark for the others. NaN stays."""
+    if universe.plain:
+        return universe.lot_value * mark_price
     price = np.where(universe.option, spot_price, mark_price)
     return np.where(universe.inverse, universe.lot_value, universe.lot_value * price)
 
@@ -81,7 +84,7 @@ def delta_per_lot(universe: Universe, marks: Marks, convention: Convention = "pr
     dF/dS = w, and ∂F/∂lnS = w·S, which is w·F but for the index's move since the averaging began: delta is multiplied
     by w, gamma by w². That holds for what moves with F; the coin value itself stays worth S.
     """
-    check(convention in get_args(Convention), f"no such convention: {convention!r}")
+    check(convention in CONVENTIONS, f"no such convention: {convention!r}")
     with np.errstate(all="ignore"):
         if not universe.series_count:
             return _linear(universe, marks)
@@ -94,7 +97,7 @@ def exposure_per_lot(
 ) -> FloatArray:
     """X [K, N]: exposure of one lot to each factor, USD as `FactorIndex` says. All but delta is the same in both
     conventions. NaN stands only in the rows whose inputs are NaN."""
-    check(convention in get_args(Convention), f"no such convention: {convention!r}")
+    check(convention in CONVENTIONS, f"no such convention: {convention!r}")
     check(factors.underlyings == universe.underlyings, "factors are not the universe's")
     if not universe.series_count:
         return _endless(universe, factors, marks)
@@ -121,10 +124,13 @@ def _endless(universe: Universe, factors: FactorIndex, marks: Marks) -> FloatArr
     """X [K, N] where nothing ends: there are no options and no forwards, so it is all delta and funding."""
     with np.errstate(all="ignore"):
         delta = _linear(universe, marks)
-        paid = np.where(universe.spot, 0.0, -FUNDINGS_PER_DAY * marks.funding_rate_8h * delta)
-    matrix, column = np.zeros((len(factors), len(universe))), np.arange(len(universe))
-    matrix[universe.underlying, column] = delta
-    matrix[factors.first("carry") + universe.underlying, column] = paid
+        paid = -FUNDINGS_PER_DAY * marks.funding_rate_8h * delta
+        if not universe.plain:
+            paid = np.where(universe.spot, 0.0, paid)
+    matrix = np.zeros((len(factors), len(universe)))
+    flat = matrix.reshape(-1)
+    flat[universe.place] = delta
+    flat[factors.first("carry") * len(universe) + universe.place] = paid
     return matrix
 
 
@@ -160,7 +166,7 @@ def account_exposure(
     """
     matrix = exposure_per_lot(universe, factors, marks, convention)
     base = collateral_exposure(factors, equity_by_currency, price_by_currency)
-    held = np.flatnonzero((position_lots != 0) & ~universe.spot)
+    held = ((position_lots != 0) & ~universe.spot).nonzero()[0]
     if convention == "black":
         value = _option_value(universe, marks)[held] * position_lots[held]
         base[: len(factors.underlyings)] -= np.bincount(
@@ -191,6 +197,8 @@ def _delta(universe: Universe, marks: Marks, scale: FloatArray) -> FloatArray:
 def _linear(universe: Universe, marks: Marks) -> FloatArray:
     """Dollar delta per lot [N] of what is no option, before the settlement average."""
     mark = marks.mark_price
+    if universe.plain:
+        return universe.lot_value * (mark * marks.settle_price)
     coins = np.where(universe.inverse, universe.lot_value / mark, universe.lot_value)
     return np.asarray(coins * np.where(universe.inverse | universe.spot, marks.spot_price, mark * marks.settle_price))
 

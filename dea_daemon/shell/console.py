@@ -92,4 +92,16 @@ def _fill(fields: Mapping[str, Any], paint: Any) -> str:
     return "  ".join([f"{moved}, {after}", paint(f"{how} {_plain(fields['client_order_id'])}", _DIM)])
 
 
-_TELL = {"decision.made": _decision, "order.filled": _fill}
+def _measured(fields: Mapping[str, Any], paint: Any) -> str:
+    """What an order cost, in bp of what it filled."""
+    done = f"{_usd(fields['filled_usd'])} of {_usd(fields['asked_usd'])} USD"
+    parts = " ".join(f"{part} {_bp(fields[part + '_bp'])}" for part in ("delay", "impact", "spread", "fee"))
+    whole = f"{fields['side']} {_plain(fields['instrument'])}, {done}, cost {_bp(fields['total_bp'])} bp"
+    return "  ".join([whole, paint(f"{parts}  {_plain(fields['placed'])} {_plain(fields['client_order_id'])}", _DIM)])
+
+
+def _bp(value: float | None) -> str:
+    return "?" if value is None or not isfinite(value) else f"{value:.2f}"
+
+
+_TELL = {"decision.made": _decision, "order.filled": _fill, "order.measured": _measured}

@@ -49,6 +49,7 @@ class Watched(Protocol):
     def points(self, after: int) -> list[dict[str, Any]]: ...
     def decisions(self, after: int) -> list[dict[str, Any]]: ...
     def decision(self, seq: int | None) -> dict[str, Any] | None: ...
+    def problem(self) -> dict[str, Any] | None: ...
     def fills(self, after: int) -> list[dict[str, Any]]: ...
 
 
@@ -99,6 +100,7 @@ class ControlServer:
         app.router.add_get("/health", self._health)
         app.router.add_get("/exposure", self._exposure)
         app.router.add_get("/decision", self._decision)
+        app.router.add_get("/problem", self._problem)
         app.router.add_post("/operator", self._operator)
         app.router.add_post("/reload", self._reload)
         return app
@@ -120,6 +122,10 @@ class ControlServer:
         if record is None:
             return _refuse(404, "no decision yet" if seq is None else f"no decision {seq} is known")
         return _response(record)
+
+    async def _problem(self, _: web.Request) -> web.Response:
+        told = self._monitor.problem()
+        return _refuse(404, "no decision had anything to choose yet") if told is None else _response(told)
 
     # --- commands ----------------------------------------------------------------------------------------
 

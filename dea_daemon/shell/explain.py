@@ -87,7 +87,7 @@ def _epoch(db: sqlite3.Connection, run: str | None) -> int:
 
 def render(record: Record) -> str:
     """The whole record as text, without a newline at its end."""
-    tellers = (_head, _exposures, _greeks, _limits, _cuts, _sent, _notes)
+    tellers = (_head, _exposures, _greeks, _allocation, _limits, _cuts, _sent, _notes)
     return "\n\n".join("\n".join(block) for tell in tellers if (block := list(tell(record))))
 
 
@@ -101,8 +101,9 @@ def _head(record: Record) -> Iterator[str]:
 
 
 def _exposures(record: Record) -> Iterator[str]:
-    """Per risk factor: price and volatility seen, exposure held and wanted, and whether that calls for anything."""
-    rows = [("exposure, USD", "price", "vol", "held", "wanted", "band", "")]
+    """Per risk factor: price, volatility and return expected, exposure held, wanted and reached by the book asked for,
+    and whether that calls for anything."""
+    rows = [("exposure, USD", "price", "vol", "return", "held", "wanted", "band", "reaches", "")]
     for line in _deltas(record):
         vol = line["annual_vol"]
         rows.append(
@@ -110,9 +111,11 @@ def _exposures(record: Record) -> Iterator[str]:
                 "  " + line["factor"],
                 _number(line["price"], ",.2f"),
                 _number(vol, ".0%"),
+                _number(line.get("annual_return", 0.0), "+.1%"),
                 _usd(line["actual_usd"]),
                 _usd(line["target_usd"]),
                 "-" if line["band_usd"] is None else f"±{_usd(line['band_usd'])}",
+                _usd(line.get("reached_usd")),
                 _verdict(line),
             )
         )
@@ -134,6 +137,34 @@ def _greeks(record: Record) -> Iterator[str]:
         by_expiry = ", ".join(f"{bucket} {amount(usd)}" for bucket, usd in line["vega_by_expiry"].items())
         rows.append((f"  {underlying}", *greeks, by_expiry))
     return columns(rows) if len(rows) > 1 else iter(())
+
+
+def _allocation(record: Record) -> Iterator[str]:
+    """How the book asked for was found: what moves and why, what it costs and brings, what held it back."""
+    found = record.get("allocation") or {"status": "none"}
+    if found["status"] == "none" or not (found["moves"] or found["prices"]):
+        return
+    yield f"allocation, over the horizon: {_certificate(found)}"
+    rows = [("  moves", "lots", "", "USD", "cost", "carry")]
+    for move in found["moves"]:
+        lots = (f"{move['from_lots']:,}", f"to {move['to_lots']:,}")
+        usd = (f"{move['usd']:+,.0f}", f"{move['cost_usd']:,.2f}", f"{move['carry_usd']:+,.2f}")
+        rows.append((f"  {move['instrument']}", *lots, *usd))
+    if found["moves"]:
+        yield from columns(rows, left=(0, 2))
+        earned = f"carry and risk better by {found['benefit_usd']:,.2f}"
+        lost = f", whole lots cost {found['rounding_usd']:,.2f}" if found["rounding_usd"] >= 0.005 else ""
+        yield f"  in all: costs {found['cost_usd']:,.2f} USD, {earned}{lost}"
+    for price in found["prices"]:
+        saved = f"{price['usd_per_unit']:.4g} USD"
+        yield f"  {price['limit']} {price['subject']} binds: a unit more of it would save {saved}"
+
+
+def _certificate(found: Record) -> str:
+    if found["status"] == "held":
+        return "no answer could be relied upon: the book is held as it is"
+    better = f"no other book is better by more than {found['gap_usd']:.2g} USD ({found['iterations']} iterations)"
+    return better if found["status"] == "certified" else f"within the limits, not the best: {better}"
 
 
 def _verdict(line: Record) -> str:

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from dea_daemon.domain.errors import DataError, OutcomeUnknown, RateLimited, Rej
 from dea_daemon.domain.instruments import IntArray
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.research.candles import Candles, FundingRates, Market
+from dea_daemon.shell.candle_pages import Page, candle_page
 from dea_daemon.shell.ccxt_client import Client, check_url, urls_of, venue_error
 from dea_daemon.shell.history import (
     Written,
@@ -72,13 +74,6 @@ class Asked(NamedTuple):
     since_ms: int
     until_ms: int = 0
     again: bool = False
-
-
-class Page(NamedTuple):
-    """Rows of one answer, and up to where (ms) they are all there are."""
-
-    rows: list[Any]
-    upto_ms: int
 
 
 class Source:
@@ -176,11 +171,8 @@ async def download_candles(
     params = {"price": "mark"} if mark else {}
 
     async def page(at_ms: int, end_ms: int) -> Page:
-        limit = min(PAGE, -(-(end_ms - at_ms) // step_ms))
-        rows = await source.call("fetch_ohlcv", contract["symbol"], interval, at_ms, limit, params)
-        rows = [row for row in rows if at_ms <= row[0]]
-        upto_ms = rows[-1][0] + step_ms if rows else at_ms + limit * step_ms
-        return Page([row for row in rows if row[0] < end_ms], upto_ms)
+        fetch = partial(source.call, "fetch_ohlcv")
+        return await candle_page(fetch, contract["symbol"], interval, step_ms, (at_ms, end_ms), PAGE, params)
 
     def write(rows: list[Any]) -> Written:
         return write_candles(folder, market, interval, _candles(step_ms, rows))

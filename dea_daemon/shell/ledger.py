@@ -24,6 +24,7 @@ from dea_daemon.domain.events import AccountReported, PoolReport, Settlement
 from dea_daemon.domain.instruments import Universe
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import Order, epoch_of
+from dea_daemon.execution.shortfall import Shortfall
 from dea_daemon.shell.ledger_care import backup
 from dea_daemon.shell.ledger_history import History, put_settlements
 from dea_daemon.shell.ledger_schema import MIGRATIONS, is_outdated, migrate
@@ -37,6 +38,11 @@ _BUSY_S = 0.05  # how long another process's lock may hold up trading
 _EPOCHS = 32**5
 _EPOCH_ZERO_S = 1_577_836_800  # 2020-01-01: minutes since then fit an epoch until 2083
 _TEXT_MAX = 500
+_COST_COLUMNS = Shortfall.__struct_fields__
+_PUT_SHORTFALL = (
+    f"INSERT OR REPLACE INTO shortfalls ({', '.join(_COST_COLUMNS)}) "  # noqa: S608 - names of our own
+    f"VALUES ({', '.join(':' + name for name in _COST_COLUMNS)})"
+)
 
 
 @dataclass(slots=True)
@@ -45,7 +51,8 @@ class Batch:
 
     `intents` are orders about to be sent, `orders` any whose state changed (by client_order_id, latest wins).
     `settlements` are positions that ended with their contract, each with its proof ("venue record" or
-    "position report"). `marks` are the marks of options held, by row, for the statement.
+    "position report"). `marks` are the marks of options held, by row, for the statement. `measured` are the fields of
+    `order.measured`: what an order cost.
     """
 
     intents: list[Order] = field(default_factory=list)
@@ -55,6 +62,7 @@ class Batch:
     pools: dict[tuple[int, str], PoolReport] = field(default_factory=dict)  # by account and currency
     marks: dict[int, float] = field(default_factory=dict)
     decisions: list[DecisionRecord] = field(default_factory=list)
+    measured: list[dict[str, str | int | float | bool]] = field(default_factory=list)
     modes: list[tuple[Mode, str]] = field(default_factory=list)  # each change, and why
     peak_equity_usd: float = 0.0  # 0: unchanged
     day: int = 0  # UTC, days since 1970, and its first equity; 0: unchanged
@@ -160,7 +168,7 @@ class Ledger:
         """All of the batch in one transaction, on disk when this returns; an empty one costs nothing.
 
         Raises LedgerError when it cannot be written: then nothing of it is, its intents must not be sent, and
-        the batch is kept for another try (but for its decisions: only explanations, which must not pile up).
+        the batch is kept for another try (but for its decisions and costs: explanations, which must not pile up).
         Raises InvariantViolation when a client order id was used before, or the record contradicts itself.
         """
         if not batch:
@@ -183,6 +191,7 @@ class Ledger:
                     "INSERT OR REPLACE INTO decisions VALUES (?, ?, ?, ?)",
                     [(self._epoch, d.seq, d.ts_recv_ns, self._encode(d).decode()) for d in batch.decisions],
                 )
+                db.executemany(_PUT_SHORTFALL, batch.measured)
                 db.executemany(
                     "INSERT INTO modes (ts_ns, mode, why) VALUES (?, ?, ?)",
                     [(now_ns, int(mode), _text(why)) for mode, why in batch.modes],
@@ -201,6 +210,7 @@ class Ledger:
                 )
         except LedgerError:
             batch.decisions.clear()
+            batch.measured.clear()
             raise
         self._history = history
         batch.clear()

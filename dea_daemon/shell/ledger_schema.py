@@ -5,7 +5,8 @@ file has seen. Accounts are "venue/account" and instruments their names, as row 
 run only; lots and ticks stand beside the sizes they count. Times are ns UTC. A float that was NaN is NULL.
 `adoptions.positions` is JSON: {instrument: [amount as text, entry price]}; what it does not name is flat.
 `settlements.ts_ns` is the venue's time of the delivery, price in USD, profit the cash it moved. `marks` holds each
-UTC day's last one of an instrument, in its quote currency; `day` counts from 1970-01-01.
+UTC day's last one of an instrument, in its quote currency; `day` counts from 1970-01-01. `shortfalls` is
+execution.shortfall.Shortfall, word for word.
 """
 
 import sqlite3
@@ -78,6 +79,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE marks (
             day INTEGER NOT NULL, account TEXT NOT NULL, instrument TEXT NOT NULL, ts_ns INTEGER NOT NULL,
             mark_price REAL, PRIMARY KEY (day, account, instrument)) STRICT, WITHOUT ROWID""",
+    ),
+    (  # 4: what each order cost, a minute after its end
+        """CREATE TABLE shortfalls (
+            client_order_id TEXT PRIMARY KEY, account TEXT NOT NULL, instrument TEXT NOT NULL,
+            underlying TEXT NOT NULL, side TEXT NOT NULL, placed TEXT NOT NULL, decided_ns INTEGER NOT NULL,
+            sent_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL, lots INTEGER NOT NULL, filled_lots INTEGER NOT NULL,
+            asked_usd REAL, filled_usd REAL, rest_usd REAL, decision_mid REAL, arrival_mid REAL, price REAL,
+            end_mid REAL, delay_usd REAL, impact_usd REAL, spread_usd REAL, fee_usd REAL, opportunity_usd REAL,
+            waited_usd REAL, total_usd REAL, markout_1s_usd REAL, markout_10s_usd REAL, markout_60s_usd REAL)
+            STRICT, WITHOUT ROWID""",
+        "CREATE INDEX shortfalls_by_time ON shortfalls (ended_ns)",
     ),
 )
 

@@ -3,6 +3,7 @@
 Everything here is plain JSON (not-a-number is None), read from the core's state between two events, and bounded.
 """
 
+import base64
 import math
 import os
 from collections import deque
@@ -18,7 +19,7 @@ from dea_daemon import __version__
 from dea_daemon.domain.decisions import Decision, DecisionRecord, FactorLine, Note, OrderLine, View
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.engine import State
-from dea_daemon.shell import exposure
+from dea_daemon.shell import exposure, problems
 from dea_daemon.shell.greeks import DELTA, by_underlying
 from dea_daemon.shell.plain import plain
 from dea_daemon.shell.runner import Runner
@@ -130,6 +131,13 @@ class Monitor:
         view = self._runner.state.view
         told: dict[str, Any] | None = None if view is None else _json(exposure.exposure(view))
         return told
+
+    def problem(self) -> dict[str, Any] | None:
+        """The last allocation problem that had to be solved, a file's bytes in base64; None before one."""
+        memory = self._runner.state.memory.allocator
+        if memory.problem is None:
+            return None
+        return {"seq": memory.seq, "npz": base64.b64encode(problems.packed(memory.problem)).decode()}
 
     # --- now --------------------------------------------------------------------------------------
 

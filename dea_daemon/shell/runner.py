@@ -179,6 +179,8 @@ class Runner:
         for note in decision.notes:
             if note.event == "mode.changed":
                 batch.modes.append((Mode[str(note.fields["after"]).upper()], str(note.fields["why"])))
+            elif note.event == "order.measured":
+                batch.measured.append(note.fields)
         ledger_due = self._ledger is not None and self._ledger.wants_pools(self._clock.now_ns())
         if batch or ledger_due:
             batch.pools |= account.pools

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 
 from dea_daemon.domain.errors import ConfigError
+from dea_daemon.domain.factors import FactorIndex
 from dea_daemon.domain.parameters import FixedTarget, Parameters, Positive, Section
 from dea_daemon.shell.backtest_settings import BacktestSettings
 from dea_daemon.shell.pydantic_errors import problems, refuse
@@ -259,6 +260,15 @@ class WatchdogSettings(Section):
     )
 
 
+class RecallSettings(Section):
+    """The past as the venues' public candles tell it, asked for at the start: without it, volatility and VaR begin from
+    what is assumed."""
+
+    enabled: bool = Field(True, description="ask for it")
+    days: float = Field(32.0, ge=1.0, le=90.0, description="how far back; volatility remembers a month")
+    within_s: float = Field(20.0, gt=0.0, le=120.0, description="what has not come by then is done without")
+
+
 class Settings(Parameters):
     """One configuration file."""
 
@@ -271,6 +281,7 @@ class Settings(Parameters):
     alerts: AlertSettings = AlertSettings()
     record: RecordSettings = RecordSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
+    recall: RecallSettings = RecallSettings()
     backtest: BacktestSettings = BacktestSettings()
 
     @property
@@ -326,6 +337,8 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
     if forecast.vol_floor > forecast.vol_cap:
         yield Problem(("forecast", "vol_floor"), f"is above forecast.vol_cap, {forecast.vol_cap:g}")
     yield from _target_contradictions(settings)
+    yield from _factor_contradictions(settings)
+    yield from _view_contradictions(settings)
 
 
 def _venue_contradictions(section: VenueSection) -> Iterator[Problem]:
@@ -351,12 +364,34 @@ def _target_contradictions(settings: Settings) -> Iterator[Problem]:
         here = ("allocator", "targets", underlying)
         if not any(section.may_have(underlying) for section in settings.venues.sections):
             yield Problem(here, f"no instrument is on {underlying} ({', '.join(names)})", on_key=True)
-        if isinstance(target, FixedTarget) and abs(target.delta_usd) + target.band_usd > max_net_usd:
+        band_usd = 0.0 if not isinstance(target, FixedTarget) or isinstance(target.band_usd, str) else target.band_usd
+        if isinstance(target, FixedTarget) and abs(target.delta_usd) + band_usd > max_net_usd:
             yield Problem(
                 (*here, "delta_usd"),
-                f"cannot be reached: {abs(target.delta_usd):,.15g} and its band of {target.band_usd:,.15g} "
+                f"cannot be reached: {abs(target.delta_usd):,.15g} and its band of {band_usd:,.15g} "
                 f"are beyond guards.max_net_usd, {max_net_usd:,.15g}",
             )
+
+
+def _factor_contradictions(settings: Settings) -> Iterator[Problem]:
+    targets = tuple(settings.allocator.targets)
+    known = [name for name in FactorIndex(targets).names if not name.startswith("delta:")]
+    options = any(getattr(section, "options", ()) for section in settings.venues.sections)
+    for name in settings.allocator.factors:
+        here = ("allocator", "factors", name)
+        if name not in known:
+            guess = did_you_mean(name, known)
+            yield Problem(here, f"is no exposure of a targeted underlying ({', '.join(targets)}){guess}", on_key=True)
+        elif not (options or name.startswith(("basis", "carry"))):
+            yield Problem(here, "needs options to trade: the venue's `options` names none", on_key=True)
+
+
+def _view_contradictions(settings: Settings) -> Iterator[Problem]:
+    names = [name for section in settings.venues.sections for name in section.instruments]
+    for underlying in settings.forecast.views:
+        if not any(section.may_have(underlying) for section in settings.venues.sections):
+            here = ("forecast", "views", underlying)
+            yield Problem(here, f"no instrument is on {underlying} ({', '.join(names)})", on_key=True)
 
 
 def warnings(settings: Settings) -> Iterator[str]:

@@ -8,6 +8,7 @@ to zero. An option's premium is cash at the trade, so its worth is its value, a 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dea_daemon.domain.errors import check
 from dea_daemon.domain.instruments import Instrument, Kind, Payoff
@@ -132,6 +133,16 @@ class Account:
         return holding.position.lots if holding is not None else 0
 
 
+class Worth(NamedTuple):
+    """A pool of an account: cash, unrealised profit of all but options, funding accrued and not yet in cash (positive
+    when it will be received), and options at the mark."""
+
+    cash: float
+    unrealised: float
+    funding: float
+    options: float
+
+
 class Accounts:
     """All accounts, the house's among them, over the contracts listed now."""
 
@@ -236,24 +247,32 @@ class Accounts:
             if contract.pool == pool:
                 yield contract, holding
 
+    def worth(self, account: Account, pool: str) -> Worth:
+        """All of a pool in one pass: margins are judged at every mark."""
+        unrealised = funding = options = 0.0
+        for contract, holding in self.held(account, pool):
+            position = holding.position
+            if contract.option:
+                options += contract.worth(position.lots, 0.0)
+            else:
+                unrealised += contract.worth(position.lots, position.entry_price)
+            funding += holding.accrued - position.lots * (contract.funding_sum - holding.funding_sum)
+        return Worth(account.cash.get(pool, 0.0), unrealised, funding, options)
+
     def unrealised(self, account: Account, pool: str) -> float:
         """Of all but options."""
-        held = self.held(account, pool)
-        return sum(c.worth(h.position.lots, h.position.entry_price) for c, h in held if not c.option)
-
-    def options_value(self, account: Account, pool: str) -> float:
-        """At the mark."""
-        return sum(c.worth(h.position.lots, 0.0) for c, h in self.held(account, pool) if c.option)
+        return self.worth(account, pool).unrealised
 
     def session_funding(self, account: Account, pool: str) -> float:
-        """Funding accrued and not yet in cash; positive when it will be received."""
-        return sum(h.accrued - h.position.lots * (c.funding_sum - h.funding_sum) for c, h in self.held(account, pool))
+        """Funding accrued and not yet in cash."""
+        return self.worth(account, pool).funding
 
     def backing(self, account: Account, pool: str) -> float:
         """What margins stand on: cash, unrealised profit at the mark and accrued funding, no options."""
-        cash = account.cash.get(pool, 0.0)
-        return cash + self.unrealised(account, pool) + self.session_funding(account, pool)
+        worth = self.worth(account, pool)
+        return worth.cash + worth.unrealised + worth.funding
 
     def equity(self, account: Account, pool: str) -> float:
         """Backing, and options at the mark."""
-        return self.backing(account, pool) + self.options_value(account, pool)
+        worth = self.worth(account, pool)
+        return worth.cash + worth.unrealised + worth.funding + worth.options

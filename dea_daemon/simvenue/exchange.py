@@ -12,16 +12,16 @@ from decimal import Decimal
 import msgspec
 
 from dea_daemon.domain.errors import check
-from dea_daemon.domain.instruments import Instrument, Side, TickStep
+from dea_daemon.domain.instruments import Instrument, Kind, Payoff, Side, TickStep
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MS, NS_PER_S
 from dea_daemon.simvenue.accounts import HOUSE, Contract
 from dea_daemon.simvenue.chain import Chain, Series
 from dea_daemon.simvenue.floor import Floor
 from dea_daemon.simvenue.flow import Flow
-from dea_daemon.simvenue.history import Candle, FundingHour
+from dea_daemon.simvenue.history import HOURS_BEFORE, Candle, FundingHour, hours_before
 from dea_daemon.simvenue.listing import initial_instruments, successor
 from dea_daemon.simvenue.options import implied_vol
-from dea_daemon.simvenue.process import Carry, Index
+from dea_daemon.simvenue.process import Carry, Index, prices_before
 from dea_daemon.simvenue.scenarios import Scenario
 from dea_daemon.simvenue.series import calendar, chains, initial_expiries, ladder, option, strike_step
 from dea_daemon.simvenue.words import (
@@ -55,7 +55,9 @@ class Exchange(Floor):
         super().__init__(scenario, start_ns, publishes=True)
         self._seed = seed
         self._step_ns = scenario.step_ms * NS_PER_MS
+        self._start_ns = start_ns
         self._stepped_ns = start_ns  # the last point of the grid
+        self._before: dict[str, list[float]] = {}  # prices of before the start
         self._listed = 0
         self._option_forwards = 0
         self._index = Index(scenario, seed)
@@ -168,7 +170,7 @@ class Exchange(Floor):
             return
         for account in list(self.accounts.clients()):
             if account.holdings:
-                for pool in self.currencies():
+                for pool in self._pools:
                     if self.margin.is_short(account, pool):
                         self.liquidate(account, pool)
 
@@ -324,7 +326,10 @@ class Exchange(Floor):
     def replace_book(self, instrument: str, bids: Iterable[tuple[int, int]], asks: Iterable[tuple[int, int]]) -> None:
         """A recorded snapshot: background elsewhere goes, client orders stay and keep their place in line."""
         contract = self.contracts[instrument]
-        wanted = {Side.BUY: dict(bids), Side.SELL: dict(asks)}
+        wanted_bids, wanted_asks = dict(bids), dict(asks)
+        if contract.book.replace(wanted_bids, wanted_asks):
+            return
+        wanted = {Side.BUY: wanted_bids, Side.SELL: wanted_asks}
         for side, levels in wanted.items():
             for ticks in [t for t in contract.book.half(side).levels if t not in levels]:
                 self.set_background(contract, side, ticks, 0)
@@ -377,6 +382,8 @@ class Exchange(Floor):
 
     def open_orders(self, account: str, instrument: str | None = None) -> list[VenueOrder]:
         """Oldest first."""
+        if not self.orders.open_count(account):
+            return []
         return [copy(order) for order in self.orders.open(account, instrument)]
 
     def order_history(self, account: str) -> list[VenueOrder]:
@@ -391,14 +398,14 @@ class Exchange(Floor):
 
     def positions(self, account: str) -> list[VenuePosition]:
         """Of every listed contract the account has ever touched, flat ones too."""
-        return [copy(holding.position) for holding in self.account(account).holdings.values()]
+        return [holding.position.copied() for holding in self.account(account).holdings.values()]
 
     def position(self, account: str, instrument: str) -> VenuePosition:
         """Flat where never touched, or delisted. Refused: instrument_not_found."""
         if instrument not in self.delisted:
             self.contract(instrument)
         holding = self.account(account).holdings.get(instrument)
-        return copy(holding.position) if holding is not None else VenuePosition(instrument)
+        return holding.position.copied() if holding is not None else VenuePosition(instrument)
 
     def settlements(self, account: str, currency: str, since_ns: int = 0) -> list[Settled]:
         """What ended in one margin pool of an account since then, of the last two days, oldest first."""
@@ -482,9 +489,24 @@ class Exchange(Floor):
         return list(self.history[instrument].trades)[-count:] if count > 0 else []
 
     def candles(self, instrument: str, start_ns: int, end_ns: int, step_s: int) -> list[Candle]:
-        """(start ns, open, high, low, close, amount) that begin within [start, end]; step_s a multiple of 60."""
-        self.contract(instrument)
-        return self.history[instrument].candles(start_ns, end_ns, step_s)
+        """(start ns, open, high, low, close, amount) that begin within [start, end]; step_s a multiple of 60. A
+        perpetual's hours go back to before the venue opened."""
+        contract = self.contract(instrument)
+        before = self._hours_before(contract) if step_s == 3_600 else []
+        own = self.history[instrument].candles(start_ns, end_ns, step_s)
+        return [candle for candle in before if start_ns <= candle[0] <= end_ns] + own
+
+    def _hours_before(self, contract: Contract) -> list[Candle]:
+        """Made when first asked for: most worlds are never asked."""
+        scenario, instrument = self.scenario, contract.instrument
+        if self._recorded or instrument.kind is not Kind.PERPETUAL:
+            return []
+        if not self._before:
+            self._before = prices_before(scenario, self._seed, HOURS_BEFORE)
+        usd = scenario.takers_per_s * 3_600.0 * scenario.taker_usd_median
+        return hours_before(
+            self._start_ns, self._before[instrument.underlying], usd, instrument.payoff is Payoff.INVERSE
+        )
 
     def funding_history(self, instrument: str, start_ns: int, end_ns: int) -> list[FundingHour]:
         """(hour's end ns, index, funding of that hour, funding of eight), as fractions of notional."""

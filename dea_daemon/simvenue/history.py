@@ -1,6 +1,7 @@
 """What the venue remembers of its public market: trades, one-minute candles, hourly funding. All bounded."""
 
 from collections import deque
+from itertools import pairwise
 
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.simvenue.accounts import FUNDING_INTERVAL_NS
@@ -14,6 +15,7 @@ HOUR_NS = 3_600 * NS_PER_S
 TRADES_MAX = 1_000
 CANDLES_MAX = 24 * 60
 FUNDING_HOURS_MAX = 24 * 31
+HOURS_BEFORE = 24 * 32  # of the time before the venue opened, as if it had been there
 
 
 class MarketHistory:
@@ -68,6 +70,15 @@ class MarketHistory:
 
     def funding_hours(self, start_ns: int, end_ns: int) -> list[FundingHour]:
         return [hour for hour in self._funding if start_ns <= hour[0] <= end_ns]
+
+
+def hours_before(start_ns: int, prices: list[float], usd: float, inverse: bool) -> list[Candle]:
+    """Candles between `prices` [hours + 1] on the hours up to the last one before `start_ns`; `usd` traded in each."""
+    begin = start_ns // HOUR_NS * HOUR_NS - (len(prices) - 1) * HOUR_NS
+    return [
+        (begin + n * HOUR_NS, opened, max(opened, close), min(opened, close), close, usd if inverse else usd / close)
+        for n, (opened, close) in enumerate(pairwise(prices))
+    ]
 
 
 def _without_holes(joined: dict[int, Candle], start_ns: int, end_ns: int, step_ns: int) -> list[Candle]:

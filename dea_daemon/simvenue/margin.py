@@ -39,9 +39,9 @@ class Margin:
         if lots == 0:
             return 0.0
         coin = self._scenario.coins.get(contract.instrument.underlying)
-        slope = coin.im_per_coin if coin is not None else 0.0
-        rate = base + slope * abs(contract.coins(lots, contract.mark))
-        return abs(contract.notional(lots, contract.mark)) * rate
+        if coin is not None:
+            base += coin.im_per_coin * abs(contract.coins(lots, contract.mark))
+        return abs(contract.notional(lots, contract.mark)) * base
 
     def _of_short(self, contract: Contract, lots: int) -> tuple[float, float]:
         """Initial and maintenance margin of options held: long ones need none."""
@@ -58,7 +58,11 @@ class Margin:
         return coins * (initial if call else max(initial, maintenance)), coins * maintenance
 
     def pool_maintenance(self, account: Account, pool: str) -> float:
-        return sum(self.maintenance(c, h.position.lots) for c, h in self._accounts.held(account, pool))
+        needed = 0.0
+        for contract, holding in self._accounts.held(account, pool):
+            if lots := holding.position.lots:
+                needed += self.maintenance(contract, lots)
+        return needed
 
     def pool_initial(
         self, account: Account, pool: str, working: Working, buys: dict[str, float] | None = None
@@ -66,6 +70,8 @@ class Margin:
         """With orders at their worst; `working` gives lots to buy and to sell by instrument, `buys` the sums of lots
         to buy times price ticks (default: of the orders that work)."""
         buys = self._orders.buys(account.name) if buys is None else buys
+        if not working:
+            return self._initial_held(account, pool)
         names = [c.name for c, _ in self._accounts.held(account, pool)]
         names += [name for name in working if name not in account.holdings]
         total = 0.0
@@ -77,6 +83,14 @@ class Margin:
                     total += self._option_at_worst(contract, held, buy, sell, buys.get(name, 0.0))
                 else:
                     total += self.initial(contract, max(abs(held + buy), abs(held - sell)))
+        return total
+
+    def _initial_held(self, account: Account, pool: str) -> float:
+        """Where no order works."""
+        total = 0.0
+        for contract, holding in self._accounts.held(account, pool):
+            if lots := holding.position.lots:
+                total += self.initial(contract, min(lots, 0) if contract.option else abs(lots))
         return total
 
     def _option_at_worst(self, contract: Contract, held: int, buy: int, sell: int, bought: float) -> float:
@@ -106,14 +120,20 @@ class Margin:
 
     def is_short(self, account: Account, pool: str) -> bool:
         """Whether what backs it is below maintenance margin, or below nothing."""
-        return self._accounts.backing(account, pool) < self.pool_maintenance(account, pool)
+        unrealised = funding = needed = 0.0  # in one pass: it is asked at every mark
+        for contract, holding in self._accounts.held(account, pool):
+            position = holding.position
+            funding += holding.accrued - position.lots * (contract.funding_sum - holding.funding_sum)
+            if position.lots:
+                needed += self.maintenance(contract, position.lots)
+                if not contract.option:
+                    unrealised += contract.pnl(position.lots, position.entry_price, contract.mark)
+        return account.cash.get(pool, 0.0) + unrealised + funding < needed
 
     def summary(self, account: Account, pool: str) -> Summary:
         """delta_total in coins for a pool in a coin, options net of their value as Deribit counts; in the pool's
         currency where its contracts are linear."""
-        accounts = self._accounts
-        unrealised, funding = accounts.unrealised(account, pool), accounts.session_funding(account, pool)
-        cash, value = account.cash.get(pool, 0.0), accounts.options_value(account, pool)
+        cash, unrealised, funding, value = self._accounts.worth(account, pool)
         delta, gamma, vega, theta = self._greeks(account, pool)
         return Summary(
             currency=pool,
@@ -123,7 +143,7 @@ class Margin:
             session_funding=funding,
             initial_margin=self.pool_initial(account, pool, self._orders.working(account.name)),
             maintenance_margin=self.pool_maintenance(account, pool),
-            delta_total=sum(_delta(c, h.position.lots) for c, h in accounts.held(account, pool)),
+            delta_total=sum(_delta(c, h.position.lots) for c, h in self._accounts.held(account, pool)),
             fees_paid=account.fees_paid.get(pool, 0.0),
             options_value=value,
             options_delta=delta,

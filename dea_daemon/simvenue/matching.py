@@ -37,9 +37,9 @@ class Level:
 
     __slots__ = ("background", "clients", "lots", "queue")
 
-    def __init__(self) -> None:
-        self.lots = 0
-        self.background = 0
+    def __init__(self, background: int = 0) -> None:
+        self.lots = background
+        self.background = background
         self.clients = 0
         self.queue: deque[Entry] = deque()
 
@@ -63,6 +63,13 @@ class Half:
             level = self.levels[ticks] = Level()
             insort(self.keys, self.sign * ticks)
         return level
+
+    def replace(self, levels: dict[int, int]) -> None:
+        """Background at these prices and nowhere else; only while no client rests here."""
+        self.changed.update(self.levels, levels)
+        self.levels = {ticks: Level(lots) for ticks, lots in levels.items() if lots}
+        self.keys = [self.sign * ticks for ticks in self.levels]
+        self.keys.sort()
 
     def drop_if_empty(self, ticks: int, level: Level) -> None:
         if level.lots == 0:
@@ -130,6 +137,17 @@ class OrderBook:
             check(lots >= 0, f"negative background: {lots}")
             self._shrink(half, ticks, level, -growth)
         return ()
+
+    def replace(self, bids: dict[int, int], asks: dict[int, int]) -> bool:
+        """All background at once, lots by price, where that is nobody's trade. False, and nothing done, where a client
+        rests or the new book is crossed: then level after level has to be set."""
+        if self.entries or (bids and asks and not max(bids) < min(asks)):
+            return False
+        check(not bids or min(bids.values()) >= 0, "negative background")
+        check(not asks or min(asks.values()) >= 0, "negative background")
+        self.bids.replace(bids)
+        self.asks.replace(asks)
+        return True
 
     def _grow(self, half: Half, ticks: int, lots: int) -> None:
         level = half.level(ticks)

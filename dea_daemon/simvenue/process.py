@@ -7,6 +7,7 @@ slicing of time, moves a price.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import exp, sqrt
 
 import numpy as np
@@ -18,6 +19,7 @@ from dea_daemon.simvenue.scenarios import Scenario
 _YEAR_S = DAYS_PER_YEAR * 86_400.0
 _YEAR_NS = DAYS_PER_YEAR * NS_PER_DAY
 _BLOCK = 256
+_PAST = 11  # a stream of its own: the past disturbs no future
 
 Draw = Callable[[tuple[int, int]], np.ndarray]
 
@@ -86,6 +88,19 @@ class Index:
             if jumped:
                 move += about.jump_mean + about.jump_sd * (common * jumps[0] + own * jumps[k + 1])
             self.price[coin] *= exp(move)
+
+
+def prices_before(scenario: Scenario, seed: int, hours: int) -> dict[str, list[float]]:
+    """[hours + 1] index prices of each coin, an hour apart, oldest first; one more hour leads to its start price. Their
+    volatility and correlation are the scenario's; its drift and jumps begin with the run."""
+    quiet = replace(scenario, step_ms=3_600_000, drift_per_hour=0.0, jumps_per_day=0.0)
+    index = Index(quiet, int(generator(seed, _PAST).integers(2**63)))
+    path = []
+    for _ in range(hours + 1):
+        path.append(dict(index.price))
+        index.step()
+    scale = {coin: about.start_price / index.price[coin] for coin, about in scenario.coins.items()}
+    return {coin: [was[coin] * by for was in path] for coin, by in scale.items()}
 
 
 class Carry:

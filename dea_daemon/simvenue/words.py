@@ -106,6 +106,10 @@ class VenuePosition:
     realised_pnl: float = 0.0
     funding_paid: float = 0.0  # settle currency, positive when paid
 
+    def copied(self) -> "VenuePosition":
+        """Another of the same: several times faster than `copy`, and asked for with every report."""
+        return VenuePosition(self.instrument, self.lots, self.entry_price, self.realised_pnl, self.funding_paid)
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:

@@ -192,9 +192,11 @@ class Account:
         """[N] rows to leave alone now: the circuit is open (too many rejects in a row, too short ago), or crossing
         has just found too little there."""
         execution = self.params.execution
-        recently = now_ns - self.last_reject_ns < execution.reject_pause_ms * NS_PER_MS
-        missed = now_ns - self.last_miss_ns < execution.recross_ms * NS_PER_MS
-        return np.asarray((self.rejects_in_a_row >= execution.reject_limit) & recently | missed, dtype=np.bool_)
+        paused = now_ns - self.last_miss_ns < execution.recross_ms * NS_PER_MS
+        if np.count_nonzero(self.rejects_in_a_row):
+            recently = now_ns - self.last_reject_ns < execution.reject_pause_ms * NS_PER_MS
+            paused |= (self.rejects_in_a_row >= execution.reject_limit) & recently
+        return np.asarray(paused, dtype=np.bool_)
 
     # --- orders ----------------------------------------------------------------------------------
 
@@ -396,18 +398,18 @@ class Account:
         theirs = {
             report.row: report.lots for report in event.positions if not self.deliveries.known(account, report.row)
         }
-        rows = [int(r) for r in np.flatnonzero(self.universe.account == account)]
+        rows = (self.universe.account == account).nonzero()[0].tolist()
         if not self.adopted[account]:
             for row in rows:
                 self.position_lots[row] = theirs.get(row, 0)
             self.adopted[account], self.adopted_ns[account] = True, event.asked_ns
             effects.note("account.adopted", account=str(self.universe.accounts[account]), positions=len(theirs))
             return
-        agreed = True
+        agreed, filled_ns, held = True, self.last_fill_ns.tolist(), self.position_lots.tolist()
         for row in rows:
-            if self.last_fill_ns[row] >= event.asked_ns:
+            if filled_ns[row] >= event.asked_ns:
                 agreed = False  # moved while the question travelled: this report cannot tell
-            elif theirs.get(row, 0) == self.position_lots[row]:
+            elif theirs.get(row, 0) == held[row]:
                 self.drift.pop(row, None)
                 self.drift_told.pop(row, None)
             else:

@@ -45,12 +45,13 @@ def margin(
     In a pool every underlying is taken to move against it at once; options are valued anew along the way. The
     venue's margin is taken to stay as it is, and volatility too: at the edge it is nearer than this says.
     """
-    held = np.flatnonzero(lots)
-    used = np.array([use(pools[key]) if key in pools else 0.0 for key in universe.pools])
+    used = [use(pools[key]) if key in pools else 0.0 for key in universe.pools]
     others = [use(pool) for key, pool in pools.items() if key not in universe.pools]
     distance = float("inf")
     for p, key in enumerate(universe.pools):
-        rows = held[universe.pool[held] == p]
+        if valued is None and key in pools:
+            continue
+        rows = ((lots != 0) & (universe.pool == p)).nonzero()[0]
         if not len(rows):
             continue
         if key not in pools:  # held there, and nobody said what backs it
@@ -60,7 +61,9 @@ def margin(
             coin = key[1] in universe.underlyings
             backed = _Backed(universe, rows, lots, delta_per_lot, pools[key], price[p], coin)
             distance = float(np.minimum(distance, _distance(backed, valued)))  # NaN stays
-    return Margin(float(np.max([0.0, *used.tolist(), *others])), used[universe.pool], distance)
+    every = (0.0, *used, *others)
+    worst = float("nan") if any(each != each for each in every) else max(every)
+    return Margin(worst, np.array(used)[universe.pool], distance)
 
 
 class _Backed(NamedTuple):

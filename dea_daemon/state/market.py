@@ -18,6 +18,7 @@ from dea_daemon.domain.events import (
     MarkUpdated,
     MessageRefused,
     OptionUpdated,
+    PricesRecalled,
     QuoteUpdated,
     TradePrinted,
     VenueStateChanged,
@@ -75,6 +76,7 @@ class Market:
             FeedOpened: self._ignore,
             FeedAlive: self._ignore,
             MessageRefused: self._refused,
+            PricesRecalled: self._recalled,
         }
 
     def _lengthen(self) -> None:
@@ -194,6 +196,9 @@ class Market:
         self.refused += 1
         effects.note("feed.message_refused", feed=event.feed, why=event.why, excerpt=event.excerpt)
 
+    def _recalled(self, event: PricesRecalled, effects: Effects) -> None:
+        self.returns.recall(event.at_ns, np.array(event.usd, dtype=np.float64).reshape(len(event.at_ns), -1))
+
     def _ignore(self, event: AnyEvent, effects: Effects) -> None:
         """Known, and nothing to do for the market."""
 
@@ -204,13 +209,13 @@ class Market:
         if self.returns.due(now_ns):
             self.returns.observe(now_ns, self.underlying_prices(now_ns))
         self._woken_at = dict(self.currency_price)
-        for row in np.flatnonzero(self.has_book):
+        for row in self.has_book.nonzero()[0].tolist():
             if not self.books[row].usable:
-                self._ask(int(row), now_ns, effects)
+                self._ask(row, now_ns, effects)
 
     def touch(self) -> None:
         """Bring bid and ask [N] up to the books; unusable books price nothing."""
-        for row in np.flatnonzero(self.has_book):
+        for row in self.has_book.nonzero()[0].tolist():
             self.bid[row], _, self.ask[row], _ = self.books[row].best()
 
     def fresh(self, now_ns: int) -> BoolArray:
@@ -221,13 +226,16 @@ class Market:
         if self.universe.series_count:
             quoted |= self.universe.option & ~bidden & (self.ask > 0)
         sound = quoted & np.isfinite(self.ask) & (self.mark > 0) & np.isfinite(self.mark) & self.recent(now_ns)
-        for row in np.flatnonzero(self.has_book):
+        for row in self.has_book.nonzero()[0].tolist():
             sound[row] &= self.books[row].usable
         return np.asarray(sound, dtype=np.bool_)
 
     def recent(self, now_ns: int) -> BoolArray:
         """[N] whether quote and mark are young enough. A quiet option speaks less often than a perpetual."""
         state, option = self.params.state, self.universe.option
+        if not self.universe.any_option:
+            quoted = now_ns - self.quote_ns <= state.stale_book_ms * NS_PER_MS
+            return np.asarray(quoted & (now_ns - self.mark_ns <= state.stale_mark_ms * NS_PER_MS), dtype=np.bool_)
         quote_ns = np.where(option, state.stale_option_ms, state.stale_book_ms) * NS_PER_MS
         mark_ns = np.where(option, state.stale_option_ms, state.stale_mark_ms) * NS_PER_MS
         return np.asarray((now_ns - self.quote_ns <= quote_ns) & (now_ns - self.mark_ns <= mark_ns), dtype=np.bool_)
@@ -261,8 +269,9 @@ class Market:
 
     def underlying_prices(self, now_ns: int) -> FloatArray:
         """[U] index in USD of each underlying; the freshest contract's index where the venue sends no other."""
-        prices = np.array([self.price_of(u, now_ns) for u in self.universe.underlyings])
-        for u in np.flatnonzero(np.isnan(prices)):
+        told = [self.price_of(u, now_ns) for u in self.universe.underlyings]
+        prices = np.array(told)
+        for u in (u for u, price in enumerate(told) if price != price):
             rows = np.flatnonzero(self.universe.underlying == u)
             row = rows[np.argmax(self.mark_ns[rows])]
             if now_ns - self.mark_ns[row] <= self.params.state.stale_mark_ms * NS_PER_MS:

@@ -11,7 +11,7 @@ _TO_A_DAY = float(np.sqrt(24.0))
 
 
 class Returns:
-    """Joint hourly moves of the underlyings, the last month of them. A run starts with none."""
+    """Joint hourly moves of the underlyings, the last month of them. A run starts with those that are recalled."""
 
     def __init__(self, underlyings: int) -> None:
         self._moves: FloatArray = np.zeros((0, underlyings))
@@ -34,6 +34,13 @@ class Returns:
             moves.flags.writeable = False
             self._moves = moves
         self._price, self._at_ns = price.copy(), now_ns
+
+    def recall(self, at_ns: tuple[int, ...], price: FloatArray) -> None:
+        """The hours before the run, as if observed: `price` [T, U] known at `at_ns` [T], oldest first. No move leads
+        from them to the run's own prices, which are of the index and may be of another venue."""
+        for now_ns, row in zip(at_ns, price, strict=True):
+            self.observe(now_ns, row)
+        self._price = np.full_like(self._price, np.nan)
 
     @property
     def of_a_day(self) -> FloatArray:

@@ -1,5 +1,6 @@
 """The read-only picture of market and account that one decision is made from."""
 
+from operator import attrgetter
 from typing import get_origin, get_type_hints
 
 import numpy as np
@@ -17,6 +18,7 @@ from dea_daemon.state.market import Market
 from dea_daemon.state.options import Valued
 
 ARRAYS = tuple(name for name, kind in get_type_hints(View).items() if get_origin(kind) is np.ndarray)
+_arrays_of = attrgetter(*ARRAYS)
 
 
 def equity_usd(account: Account, market: Market, now_ns: int) -> float:
@@ -104,7 +106,7 @@ def build_view(
     valued = market.options.value(market, now_ns, due.utc_ns, spot, fresh)
     marks = _marks(market, valued, spot, now_ns)
     matrix, base, exposure = _exposure(account, market, factors, marks, prices, now_ns)
-    market.options.tell(universe, valued, np.flatnonzero(account.position_lots), effects)
+    market.options.tell(universe, valued, account.position_lots.nonzero()[0], effects)
     day = due.utc_ns // NS_PER_DAY
     first_of_day = account.day_equity_usd if day == account.day else 0.0
     every_ns = account.params.state.relist_every_s * NS_PER_S
@@ -184,6 +186,6 @@ def build_view(
         ),
         relist=tuple(a for a in account.traded if account.listings.wants(a, now_ns, every_ns)),
     )
-    for name in ARRAYS:
-        getattr(view, name).setflags(write=False)
+    for array in _arrays_of(view):
+        array.setflags(write=False)
     return view

@@ -131,9 +131,9 @@ class Bar(NamedTuple):
     """What the engine was told at one close, and what the venue says of the account."""
 
     at_ns: int
-    price: FloatArray  # [N]
+    price: list[float]  # [N]
     equity_usd: float
-    lots: IntArray  # [N]
+    lots: list[int]  # [N]
 
 
 class CandleRun:
@@ -156,11 +156,12 @@ class CandleRun:
         contracts = [contract(s, float(p[0]), settings.backtest) for s, p in zip(symbols, first, strict=True)]
         self.universe = Universe((AccountKey("binanceusdm", "backtest"),), tuple((0, c) for c in contracts))
         self.names = [c.name for c in contracts]
-        self._tick = np.array([float(c.tick_size) for c in contracts])
-        self._lot = np.array([c.lot_value for c in contracts])
+        self._tick = [float(c.tick_size) for c in contracts]
+        self._lot = [c.lot_value for c in contracts]
         self._funding = [_by_time(funding.get(symbol)) for symbol in symbols]
-        self._sigma = np.full(len(symbols), 0.01)  # usual range of a bar, as a fraction
-        self._volume = np.zeros(len(symbols))  # of the last bar with some
+        # Of so few markets plain numbers are several times faster than arrays.
+        self._sigma = [0.01] * len(symbols)  # usual range of a bar, as a fraction
+        self._volume = [0.0] * len(symbols)  # of the last bar with some
         self.funding_usd = 0.0  # received by now
         start_ns = int(bars.grid.open_ns[0])
         self.exchange = Exchange.replayed(contracts, start_ns)
@@ -195,13 +196,14 @@ class CandleRun:
         bars, exchange, run = self.bars, self.exchange, self.run
         open_ns = int(bars.grid.open_ns[t])
         close_ns = open_ns + bars.grid.step_ns
-        before = bars.grid.volume[t - 1] if t else np.zeros(len(self.names))
-        self._volume = np.where(before > 0.0, before, self._volume)
+        if t:
+            before = bars.grid.volume[t - 1].tolist()
+            self._volume = [new if new > 0.0 else old for new, old in zip(before, self._volume, strict=True)]
         latency_ns = self._latency_ns(t)
         self.paper.be_away(latency_ns)
         before_close_ns = close_ns - 3 * latency_ns - NS_PER_MS
         exchange.set_time(open_ns)
-        self._quote(bars.grid.open[t])
+        self._quote(bars.grid.open[t].tolist())
         if self.assumed.intrabar and self._at_stake():
             run.catch_up(open_ns + bars.grid.step_ns // 3)
             for k, price in enumerate(self._extremes(t), 1):
@@ -210,7 +212,7 @@ class CandleRun:
                 self._trade_through(t, price)
         run.catch_up(before_close_ns)
         exchange.set_time(before_close_ns)
-        self._quote(bars.grid.close[t])
+        self._quote(bars.grid.close[t].tolist())
         self.paper.beat(before_close_ns)
         self.paper.send(QueryAccount(0, before_close_ns // NS_PER_MS - 1), before_close_ns)
         run.catch_up(close_ns - 1)
@@ -223,10 +225,14 @@ class CandleRun:
 
     def _latency_ns(self, t: int) -> int:
         """Drawn anew for each bar, longer in a wild one."""
-        assumed, spread = self.assumed, self.bars.grid.high[t] / self.bars.grid.low[t] - 1.0
-        known = np.isfinite(spread)
-        wild = bool((spread[known] > STRESSED_RANGE * self._sigma[known]).any())
-        self._sigma[known] += 0.02 * (spread[known] - self._sigma[known])
+        assumed, wild = self.assumed, False
+        for n, (high, low) in enumerate(
+            zip(self.bars.grid.high[t].tolist(), self.bars.grid.low[t].tolist(), strict=True)
+        ):
+            if high > 0.0 < low:  # there is a candle
+                spread = high / low - 1.0
+                wild = wild or spread > STRESSED_RANGE * self._sigma[n]
+                self._sigma[n] += 0.02 * (spread - self._sigma[n])
         drawn = assumed.latency_ms * math.exp(assumed.latency_spread * self._dice.standard_normal())
         most_ns = self.bars.grid.step_ns // 20
         return min(int(drawn * (assumed.latency_stress if wild else 1.0) * NS_PER_MS), most_ns)
@@ -234,18 +240,20 @@ class CandleRun:
     def _at_stake(self) -> bool:
         """Whether anything can happen within a bar: something is held, or rests."""
         account = self.run.state.account
-        return bool(account.position_lots.any() or account.orders.live())
+        return any(account.position_lots.tolist()) or bool(account.orders.live())
 
-    def _extremes(self, t: int) -> tuple[FloatArray, FloatArray]:
-        """The prices that cost what is held, and the other ends."""
-        bars, long = self.bars, self.run.state.account.position_lots >= 0
-        return np.where(long, bars.grid.low[t], bars.grid.high[t]), np.where(long, bars.grid.high[t], bars.grid.low[t])
+    def _extremes(self, t: int) -> tuple[list[float], list[float]]:
+        """The prices [N] that cost what is held, and the other ends."""
+        held = self.run.state.account.position_lots.tolist()
+        ends = list(zip(held, self.bars.grid.low[t].tolist(), self.bars.grid.high[t].tolist(), strict=True))
+        first = [low if lots >= 0 else high for lots, low, high in ends]
+        return first, [high if lots >= 0 else low for lots, low, high in ends]
 
     # --- the venue's market ----------------------------------------------------------------------
 
-    def _quote(self, price: FloatArray) -> None:
+    def _quote(self, price: list[float]) -> None:
         """Books around `price` [N], and marks there; none where there is no candle."""
-        for n, at in enumerate(price.tolist()):
+        for n, at in enumerate(price):
             if at > 0.0:
                 self._quote_one(n, at)
             else:
@@ -279,15 +287,15 @@ class CandleRun:
         asks = np.ceil(ask * (1.0 + away)).astype(np.int64).tolist()
         return list(dict(zip(bids, lots, strict=True)).items()), list(dict(zip(asks, lots, strict=True)).items())
 
-    def _trade_through(self, t: int, price: FloatArray) -> None:
+    def _trade_through(self, t: int, price: list[float]) -> None:
         """The price goes to `price` [N]: resting orders it went through fill, by a share of the bar's volume; one at
         that very price does not, as others stood before it. Margin is judged at the mark there."""
-        for n, at in enumerate(price.tolist()):
+        for n, at in enumerate(price):
             if not at > 0.0:
                 continue
             name, ticks = self.names[n], at / self._tick[n]
             if self.exchange.open_orders(ACCOUNT, name):
-                share = self.assumed.max_volume_share * self.bars.grid.volume[t, n] / self._lot[n]
+                share = self.assumed.max_volume_share * float(self.bars.grid.volume[t, n]) / self._lot[n]
                 lots = max(int(share), 1)
                 self.exchange.public_trade(name, Side.SELL, math.floor(ticks) + 1, lots)
                 self.exchange.public_trade(name, Side.BUY, max(math.ceil(ticks) - 1, 1), lots)
@@ -305,10 +313,10 @@ class CandleRun:
     def _tell(self, t: int, now_ns: int) -> None:
         """The close, as the engine hears of it."""
         half, bars = self.assumed.half_spread_bp * 1e-4, self.bars
-        for n, close in enumerate(bars.grid.close[t].tolist()):
+        for n, (close, mark) in enumerate(zip(bars.grid.close[t].tolist(), bars.mark[t].tolist(), strict=True)):
             if not close > 0.0:
                 continue
-            tick, mark = self._tick[n], float(bars.mark[t, n])
+            tick = self._tick[n]
             bid = max(math.floor(close * (1.0 - half) / tick + 1e-9), 1) * tick
             ask = max(math.ceil(close * (1.0 + half) / tick - 1e-9) * tick, bid + tick)
             self.run.fold(IndexUpdated(now_ns, now_ns, 0, self.universe.instruments[n].underlying, mark))
@@ -319,11 +327,9 @@ class CandleRun:
 
     def bar(self, t: int) -> Bar:
         """The account at the close of bar `t`, by the venue."""
-        lots = np.zeros(len(self.names), dtype=np.int64)
-        for held in self.exchange.positions(ACCOUNT):
-            lots[self.names.index(held.instrument)] = held.lots
-        equity = self.exchange.summary(ACCOUNT, CASH).equity
-        return Bar(int(self.bars.grid.open_ns[t]) + self.bars.grid.step_ns, self.bars.grid.close[t], equity, lots)
+        account, grid = self.exchange.account(ACCOUNT), self.bars.grid
+        equity, lots = self.exchange.accounts.equity(account, CASH), [account.lots(name) for name in self.names]
+        return Bar(int(grid.open_ns[t]) + grid.step_ns, grid.close[t].tolist(), equity, lots)
 
 
 def _by_time(rates: FundingRates | None) -> tuple[list[int], list[float]]:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +30,9 @@ from dea_daemon.wiring.summary import summary
 
 log = structlog.get_logger()
 KINDS = ("perp", "mark", "spot")
-COLUMNS = (
-    "at_ns", "equity_usd", "price", "exposure_usd", "target_usd", "band_usd", "annual_vol", "market_usd",
-    "turnover_usd", "fees_usd", "funding_usd", "slippage_usd",
-)  # fmt: skip
+OF_BOOK = ("equity_usd", "turnover_usd", "fees_usd", "funding_usd", "slippage_usd")  # columns of Record [T]
+OF_EACH = ("price", "market_usd", "exposure_usd", "target_usd", "band_usd", "annual_vol")  # and [T, U]
+LIMITS = 16  # columns of `used` to begin with
 NAME = "run"
 CARRY = 0.8  # of equity on each side: the rest is the perpetual's margin
 FIGURES = (
@@ -42,15 +42,20 @@ FIGURES = (
 
 
 class Recorder:
-    """Columns of a Record, a line a decision from the first that is traded on."""
+    """Columns of a Record, a line a decision from the first that is traded on. Room for all is taken at the start."""
 
     def __init__(self, run: CandleRun, symbols: tuple[str, ...]) -> None:
         self._run, self._symbols = run, symbols
-        self._columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-        self._used: list[FloatArray] = []
+        grid = run.bars.grid
+        most = int((grid.open_ns + grid.step_ns >= run.live_ns).sum())
+        self._told = 0
+        self._at_ns = np.zeros(most, dtype=np.int64)
+        self._line = np.zeros((most, len(OF_BOOK) + len(OF_EACH) * len(symbols)))
+        self._used = np.zeros((most, LIMITS))
+        self._lot = run.universe.lot_value.tolist()
         self._trades: list[Trade] = []
-        self._sums = {"turnover": 0.0, "fees": 0.0, "funding": 0.0, "slippage": 0.0}  # as in COLUMNS
-        self._market = np.zeros(len(symbols))
+        self._sums = {"turnover": 0.0, "fees": 0.0, "funding": 0.0, "slippage": 0.0}  # as in OF_BOOK
+        self._market = [0.0] * len(symbols)
         self._before: Bar | None = None
         self._funding = 0.0
         self._limits: dict[str, int] = {}
@@ -60,8 +65,12 @@ class Recorder:
         """After the decision at the close of bar `t`. What comes before the run trades moves nothing."""
         run = self._run
         now = run.bar(t)
-        if (before := self._before) is not None:  # what has no candle is worth what it last was
-            now = now._replace(price=np.where(np.isfinite(now.price), now.price, before.price))
+        before = self._before
+        if before is not None and not all(
+            map(math.isfinite, now.price)
+        ):  # what has no candle is worth what it last was
+            price = [at if math.isfinite(at) else last for at, last in zip(now.price, before.price, strict=True)]
+            now = now._replace(price=price)
         if now.at_ns < run.live_ns:
             run.run.fills.clear()
             self._before, self._funding = now, run.funding_usd
@@ -70,25 +79,23 @@ class Recorder:
         if before is not None:
             self._settle(before, now)
         if record is not None:
-            self._line(now, record)
+            self._tell(now, record)
         self._before = now
 
     def _settle(self, before: Bar, now: Bar) -> None:
         """What the bar made: by the market with what was held and traded, by fees, spread and impact, by funding. What
         is left of the venue's equity is what a liquidation charged, or a bankruptcy wrote off."""
-        lots = np.array([i.lot_value for i in self._run.universe.instruments])
-        held = np.zeros(len(lots), dtype=np.int64)
-        price, known = now.price, before.price
-        made = np.zeros(len(lots))
+        lots, price, known = self._lot, now.price, before.price
+        held, made = [0] * len(lots), [0.0] * len(lots)
         fees = slippage = 0.0
         for booked in self._run.run.fills:
             fill = booked.fill
             row, sign = fill.row, fill.side.sign
             paid = float(self._run.universe.instruments[row].ticks_to_price(fill.price_ticks))
-            amount = fill.lots * float(lots[row])
-            arrival = float(known[row])
+            amount = fill.lots * lots[row]
+            arrival = known[row]
             held[row] += sign * fill.lots
-            made[row] += sign * amount * (float(price[row]) - arrival)
+            made[row] += sign * amount * (price[row] - arrival)
             slippage += sign * amount * (paid - arrival)
             fees += booked.fee_usd
             self._sums["turnover"] += booked.turnover_usd
@@ -97,36 +104,45 @@ class Recorder:
                 Trade(fill.ts_event_ns, self._symbols[row], sign, amount, paid, amount * paid, booked.fee_usd, arrival)
             )
         self._run.run.fills.clear()
-        made += (now.lots - held) * lots * np.nan_to_num(price - known)
-        self._market += made
+        for row, lot in enumerate(lots):
+            if (move := price[row] - known[row]) == move:
+                made[row] += (now.lots[row] - held[row]) * lot * move
+            self._market[row] += made[row]
         self._sums["fees"] += fees
         self._sums["slippage"] += slippage
         self._sums["funding"] += self._run.funding_usd - self._funding
         self._funding = self._run.funding_usd
 
-    def _line(self, now: Bar, record: DecisionRecord) -> None:
-        lines = record.factors[: len(self._run.universe.underlyings)]
-        for use in record.uses:
-            self._limits.setdefault(use.limit, len(self._limits))
-        used = np.zeros(len(self._limits))
-        for use in record.uses:
-            k = self._limits[use.limit]
-            used[k] = np.maximum(used[k], use.used / use.allowed if use.allowed > 0.0 else np.nan)
-        self._used.append(used)
-        told = (
-            now.at_ns, now.equity_usd, now.price,
-            np.array([line.actual_usd for line in lines]), np.array([line.target_usd for line in lines]),
-            np.array([line.band_usd for line in lines]), np.array([line.annual_vol for line in lines]),
-            self._market.copy(), *self._sums.values(),
+    def _tell(self, now: Bar, record: DecisionRecord) -> None:
+        lines, t = record.factors[: len(self._run.universe.underlyings)], self._told
+        self._at_ns[t] = now.at_ns
+        self._line[t] = (
+            now.equity_usd, *self._sums.values(), *now.price, *self._market,
+            *[line.actual_usd for line in lines], *[line.target_usd for line in lines],
+            *[line.band_usd for line in lines], *[line.annual_vol for line in lines],
         )  # fmt: skip
-        for column, value in zip(self._columns.values(), told, strict=True):
-            column.append(value)
+        used: dict[str, float] = {}
+        for use in record.uses:
+            share = use.used / use.allowed if use.allowed > 0.0 else math.nan
+            worst = used.get(use.limit, 0.0)
+            used[use.limit] = share if share != share or share > worst else worst  # NaN stays: it is above nothing
+        self._use(t, used)
+        self._told += 1
+
+    def _use(self, t: int, used: dict[str, float]) -> None:
+        """A column a limit, in the order they were first heard of."""
+        for limit in used:
+            self._limits.setdefault(limit, len(self._limits))
+        if len(self._limits) > self._used.shape[1]:
+            self._used = np.hstack((self._used, np.zeros_like(self._used)))
+        for limit, share in used.items():
+            self._used[t, self._limits[limit]] = share
 
     def record(self, name: str, settings: Settings, to_ns: int) -> Record:
         """DataError where nothing was traded on."""
-        columns = {key: np.array(values) for key, values in self._columns.items()}
-        if len(columns["equity_usd"]) < 2:
+        if self._told < 2:
             raise DataError("fewer than two bars to trade in")
+        columns = self._columns()
         targets = settings.allocator.targets.values()
         aims = any(isinstance(target, VolTarget) for target in targets)
         return Record(
@@ -136,12 +152,22 @@ class Recorder:
             capital_usd=float(columns["equity_usd"][0]),
             target_vol=settings.allocator.annual_vol if aims else 0.0,
             step_ns=self._run.bars.grid.step_ns,
+            at_ns=self._at_ns[: self._told].copy(),
             peak_usd=np.maximum.accumulate(columns["equity_usd"]),
-            used=np.array([np.pad(each, (0, len(self._limits) - len(each))) for each in self._used]),
+            used=self._used[: self._told, : len(self._limits)].copy(),
             trades=tuple(self._trades),
             notes=tuple(self._notes(settings, to_ns)),
             **columns,
         )
+
+    def _columns(self) -> dict[str, FloatArray]:
+        """Those of OF_BOOK [T] and OF_EACH [T, U], as `_tell` wrote them side by side."""
+        lines, u = self._line[: self._told], len(self._symbols)
+        found = {name: lines[:, k].copy() for k, name in enumerate(OF_BOOK)}
+        for k, name in enumerate(OF_EACH):
+            first = len(OF_BOOK) + k * u
+            found[name] = lines[:, first : first + u].copy()
+        return found
 
     def _notes(self, settings: Settings, to_ns: int) -> list[str]:
         """What is not as it should be, or rules the figures, in words."""

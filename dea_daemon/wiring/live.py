@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 import uvloop
 
@@ -125,6 +126,7 @@ async def trade(
         if ledger.torn:
             log.warning("ledger.recovered", what=ledger.torn)
         async with Venues(settings, clock) as venues:
+            recalled = await venues.recalled()
             epoch = ledger.next_epoch(at_least=await venues.highest_epoch())
             started = _started(settings, venues, ledger, clock, run_id, epoch)
             ledger.start_run(run_id, started.utc_ns, started.parameters)
@@ -132,6 +134,8 @@ async def trade(
             if tape is not None:
                 records.callback(tape.close)
             runner = Runner(started, venues.send, clock=clock, ledger=ledger, tape=tape)
+            if recalled is not None:
+                runner.emit([msgspec.structs.replace(recalled, ts_recv_ns=clock.now_ns())])
             venues.on_sent = runner.stats.sent
             gc.collect()
             gc.freeze()  # what is here now lives as long as the run: the collector need not walk it again

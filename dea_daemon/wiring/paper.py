@@ -6,7 +6,6 @@ it is told. What it says goes through the same events as a real venue's replies.
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -60,13 +59,6 @@ HEARTBEAT_NS = 5 * NS_PER_S
 Answer = Callable[[int], list[AnyEvent]]
 
 
-@dataclass(order=True, slots=True)
-class _Due:
-    at_ns: int
-    number: int
-    act: Callable[[int], None]
-
-
 class PaperVenue:
     """One account (index `account` of the universe) at an in-process exchange, `latency_ns` away each way."""
 
@@ -75,7 +67,7 @@ class PaperVenue:
         self.universe = universe
         self._account = account
         self._latency_ns = latency_ns
-        self._agenda: list[_Due] = []
+        self._agenda: list[tuple[int, int, Callable[[int], None]]] = []  # when, its number, what
         self._number = 0
         self._out: list[AnyEvent] = []
         self._row = {i.name: r for r, i in enumerate(universe.instruments) if universe.account[r] == account}
@@ -100,14 +92,14 @@ class PaperVenue:
 
     def next_ns(self) -> int | None:
         """When the next thing happens here."""
-        return self._agenda[0].at_ns if self._agenda else None
+        return self._agenda[0][0] if self._agenda else None
 
     def run_until(self, now_ns: int) -> list[AnyEvent]:
         """Everything that reaches us by `now_ns`, in order of receipt."""
-        while self._agenda and self._agenda[0].at_ns <= now_ns:
-            due = heapq.heappop(self._agenda)
-            due.act(due.at_ns)
-            self.drain(due.at_ns)
+        while self._agenda and self._agenda[0][0] <= now_ns:
+            at_ns, _, act = heapq.heappop(self._agenda)
+            act(at_ns)
+            self.drain(at_ns)
         out, self._out = self._out, []
         return out
 
@@ -130,7 +122,7 @@ class PaperVenue:
 
     def _at(self, at_ns: int, act: Callable[[int], None]) -> None:
         self._number += 1
-        heapq.heappush(self._agenda, _Due(at_ns, self._number, act))
+        heapq.heappush(self._agenda, (at_ns, self._number, act))
 
     def _tell(self, now_ns: int, answer: Answer) -> None:
         self._at(now_ns + self._latency_ns, lambda at: self._out.extend(answer(at)))
@@ -155,7 +147,9 @@ class PaperVenue:
             case QueryAccount(trades_since_ms=since_ms, settled_since_ms=settled_ms):
                 report = self._report(now_ns, since_ms * NS_PER_MS)
                 settled = self._settled(settled_ms * NS_PER_MS) if settled_ms else ()
-                self._tell(now_ns, lambda at: [_with_settlements(event, settled) for event in report(at)])
+                self._tell(
+                    now_ns, (lambda at: [_with_settlements(e, settled) for e in report(at)]) if settled else report
+                )
             case QueryInstruments():  # its contracts are those it began with
                 self._tell(now_ns, lambda at: [InstrumentsListed(at, self._account, ())])
 

@@ -23,8 +23,8 @@ from dea_daemon.domain.commands import (
     Resubscribe,
 )
 from dea_daemon.domain.errors import ConfigError, VenueError
-from dea_daemon.domain.events import AnyEvent, InstrumentsListed
-from dea_daemon.domain.instruments import AccountKey, Instrument, Universe
+from dea_daemon.domain.events import AnyEvent, InstrumentsListed, PricesRecalled
+from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Universe
 from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.feeds import binance, deribit, okx, okx_mapping
 from dea_daemon.feeds.codec import Socket
@@ -32,6 +32,7 @@ from dea_daemon.shell.ccxt_client import Client, close_client, open_client, venu
 from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.gateway import Gateway
 from dea_daemon.shell.listings import Listings
+from dea_daemon.shell.recall import Candles, Past, binance_candles, deribit_candles, okx_candles, recall
 from dea_daemon.shell.recorder import CaptureWriter
 from dea_daemon.shell.settings import BinanceUsdmSection, DeribitSection, OkxSection, Settings, VenueSection
 from dea_daemon.shell.snapshots import HttpFetch
@@ -60,6 +61,7 @@ class Traded:
     section: DeribitSection
     client: Client
     facts: AccountFacts
+    queries: Pool
     dispatcher: Dispatcher | None = None
 
 
@@ -77,6 +79,7 @@ class Venues:
         self._rng = random.Random()  # noqa: S311 jitter of reconnects, nothing secret
         self._traded: dict[int, Traded] = {}
         self._fetch: dict[int, HttpFetch] = {}
+        self._candles: dict[int, Candles] = {}
         self._socket_of: dict[int, VenueSocket] = {}
         self._recorder: CaptureWriter | None = None
         self._background: Callable[[Any], None] = lambda coroutine: None
@@ -120,7 +123,7 @@ class Venues:
         if isinstance(section, BinanceUsdmSection):
             return await self._open_binance(number, section)
         if isinstance(section, OkxSection):
-            return await self._open_okx(section)
+            return await self._open_okx(number, section)
         raise ConfigError("no way to connect")
 
     async def _open_deribit(self, number: int, section: DeribitSection) -> list[Instrument]:
@@ -137,7 +140,8 @@ class Venues:
             raise ConfigError(
                 "the key may withdraw, or the venue does not say: use one without, or set acknowledge_withdraw_scope"
             )
-        self._traded[number] = Traded(section, client, facts)
+        traded = self._traded[number] = Traded(section, client, facts, Pool(section.access().queries))
+        self._candles[number] = deribit_candles(client, traded.queries)
         listed = await load_instruments(client, section.wants)
         log.info(
             "venue.checked",
@@ -156,6 +160,7 @@ class Venues:
     async def _open_binance(self, number: int, section: BinanceUsdmSection) -> list[Instrument]:
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
         fetch = self._fetch[number] = HttpFetch(session, section.http_url or BINANCE_HTTP)
+        self._candles[number] = binance_candles(fetch)
         try:
             body = await fetch("/fapi/v1/exchangeInfo")
             listed = msgspec.json.decode(body)["symbols"]
@@ -166,9 +171,10 @@ class Venues:
         # Market data only: orders go to Deribit.
         return [msgspec.structs.replace(binance.instrument_from(info), tradable=False) for info in wanted]
 
-    async def _open_okx(self, section: OkxSection) -> list[Instrument]:
+    async def _open_okx(self, number: int, section: OkxSection) -> list[Instrument]:
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
         fetch = HttpFetch(session, section.http_url or OKX_HTTP)
+        self._candles[number] = okx_candles(fetch)
         listed: list[Instrument] = []
         for query in okx_mapping.listing_queries(section.instruments):
             body = await fetch(f"{okx_mapping.LISTING}?{query}")
@@ -198,6 +204,25 @@ class Venues:
             }
             highest = max(highest, await highest_epoch(traded.client, sorted(pools)))
         return highest
+
+    async def recalled(self) -> PricesRecalled | None:
+        """Prices of before the run, as the settings want them; None where there are none. Never raises."""
+        wanted = self._settings.recall
+        if not wanted.enabled:
+            return None
+        pasts, names = [self._past(number) for number in self._candles], self.universe.underlyings
+        now_ns = self._clock.now_ns()
+        return await recall(pasts, names, days=wanted.days, within_s=wanted.within_s, now_ns=now_ns)
+
+    def _past(self, number: int) -> Past:
+        """One venue's candles: of an underlying those of a perpetual followed, else of Deribit's own."""
+        rows = zip(self.universe.account.tolist(), self.universe.instruments, strict=True)
+        perpetuals = [i for account, i in rows if account == number and i.kind is Kind.PERPETUAL]
+        contracts = {i.underlying: i.name for i in reversed(perpetuals)}
+        if (traded := self._traded.get(number)) is not None:
+            names = ((u, f"{u}-PERPETUAL") for u in self.universe.underlyings)
+            contracts = {u: name for u, name in names if name in traded.client.markets_by_id} | contracts
+        return Past(self._settings.venues.sections[number].venue, self._candles[number], contracts)
 
     async def cancel_all(self) -> None:
         """The last resort, without the engine: cancel every order of ours. Says what is left, never raises."""
@@ -242,7 +267,6 @@ class Venues:
         section = traded.section
         listings = Listings(self.universe, number, section.takes, section.max_contracts, clock.utc_ns)
         access = traded.section.access()
-        queries = Pool(access.queries)
 
         def throttled(retry_after_ms: int) -> None:
             log.warning("venue.throttled", retry_after_ms=retry_after_ms)
@@ -254,7 +278,7 @@ class Venues:
             self.universe,
             now_ns=clock.now_ns,
             utc_ns=clock.utc_ns,
-            pace=queries.acquire,
+            pace=traded.queries.acquire,
             on_throttled=throttled,
             fresh=listings.fresh,
             changed=listings.changed,

@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dea_daemon.allocator.allocate import allocate
-from dea_daemon.allocator.band import MOST_OF_TARGET, cube_root_band, half_width
+from dea_daemon.allocator.band import MOST_OF_TARGET, cheapest, crossing_cost, half_width, hedge_band, target_band
 from dea_daemon.allocator.target import aim, risk_budget, volatility_targeted
 from dea_daemon.domain.parameters import AllocatorParameters, FixedTarget
-from tests.allocator.forecasts import forecast
-from tests.guards.views import view
+from tests.allocator.forecasts import forecast, wanted
+from tests.guards.views import WITH_OPTIONS, view
 from tests.house import BTC_FUTURE, BTC_LINEAR, BTC_PERP
 
 VOL = np.array([0.5, 0.9])
@@ -21,11 +20,19 @@ FORECAST = forecast(VOL, target_variance=np.array([0.01, 0.02]))
 
 
 def by_cost(**options):
-    wanted = {"kind": "volatility", "band": "cube_root", "min_band_usd": 1.0}
-    return AllocatorParameters.model_validate({"targets": {"BTC": wanted}} | options)
+    target = {"kind": "volatility", "band": "cube_root", "min_band_usd": 1.0}
+    return AllocatorParameters.model_validate({"targets": {"BTC": target}} | options)
 
 
 PARAMS = by_cost()
+
+
+def aimed(v, expected, params):
+    return aim(v, expected, crossing_cost(v), params)
+
+
+def width_of(v, exposure):
+    return target_band(v, FORECAST, exposure, cheapest(v, crossing_cost(v)), PARAMS, 1.0)
 
 
 def long_run_loss(width, *, cost, variance, curvature, days=400, paths=64, steps=100):
@@ -65,7 +72,7 @@ def test_it_is_what_the_formula_gives_by_hand():
     variance_usd2 = 0.01 * 400_000.0**2
     curvature = (0.25 / 365.0) / (0.20 * 1e6)  # Sharpe 1 · σ² a day / (σ* · equity)
     by_hand = (3.0 * fee * variance_usd2 / (2.0 * curvature)) ** (1 / 3)
-    band = cube_root_band(v, FORECAST, exposure, PARAMS, 1.0)
+    band = width_of(v, exposure)
     assert band[0] == pytest.approx(by_hand, rel=1e-12) and np.isnan(band[1])
     assert 0.05 < band[0] / 400_000.0 < 0.3
 
@@ -75,38 +82,38 @@ def test_the_cheapest_contract_that_is_fresh_sets_the_cost():
     spread = np.array([1.0, 100.0, 400.0, 1.0])
     v = view()
     wide = {"bid_price": v.mark_price - spread, "ask_price": v.mark_price + spread}
-    first = cube_root_band(view(**wide), FORECAST, exposure, PARAMS, 1.0)
+    first = width_of(view(**wide), exposure)
     stale = np.array([False, True, True, True])
-    second = cube_root_band(view(fresh=stale, **wide), FORECAST, exposure, PARAMS, 1.0)
+    second = width_of(view(fresh=stale, **wide), exposure)
     assert second[0] > first[0] > 0.0 and first[1] == 0.0
 
 
 def test_without_a_fresh_contract_nothing_moves():
     v = view(position=(100, 0, 0, 0), fresh=np.array([False, False, False, True]))
-    target = allocate(v, FORECAST, np.ones(2, dtype=bool), PARAMS, instrument_cap_usd=1e9)
+    target = wanted(v, FORECAST, PARAMS, rebalancing=(True, True))
     assert np.isnan(target.band_usd[0]) and (target.position_lots == v.position_lots).all()
 
 
 def test_outside_it_trades_to_the_edge_whatever_the_inner_goal_of_others():
     params = by_cost(band_inner=0.0)
     v = view()
-    target = allocate(v, FORECAST, np.zeros(2, dtype=bool), params, instrument_cap_usd=1e9)
+    target = wanted(v, FORECAST, params)
     reached = float((v.exposure_per_lot @ target.position_lots)[0])
     assert reached == pytest.approx(target.exposure_usd[0] - target.band_usd[0], abs=30.0)
     near = target.exposure_usd[0] - 0.9 * target.band_usd[0]
-    still = allocate(view(base=(near, 0.0)), FORECAST, np.ones(2, dtype=bool), params, instrument_cap_usd=1e9)
+    still = wanted(view(base=(near, 0.0)), FORECAST, params, rebalancing=(True, True))
     assert (still.position_lots == 0).all()
 
 
 def test_a_target_that_will_not_stand_still_is_held_by_half_at_least():
     restless = replace(FORECAST, target_variance=np.array([10.0, 10.0]))
-    exposure, band, inner = aim(view(), restless, PARAMS)
+    exposure, band, inner, _ = aimed(view(), restless, PARAMS)
     assert band[0] == inner[0] == MOST_OF_TARGET * exposure[0]
 
 
 def test_it_is_never_narrower_than_the_least():
-    wanted = {"kind": "volatility", "band": "cube_root", "min_band_usd": 90_000.0}
-    _, band, _ = aim(view(), FORECAST, AllocatorParameters.model_validate({"targets": {"BTC": wanted}}))
+    least = {"kind": "volatility", "band": "cube_root", "min_band_usd": 90_000.0}
+    band = aimed(view(), FORECAST, AllocatorParameters.model_validate({"targets": {"BTC": least}})).band
     assert band[0] == 90_000.0
 
 
@@ -114,6 +121,29 @@ def test_a_width_that_is_neither_a_fraction_nor_by_cost_is_refused():
     for band in ("cube_rot", 0.0, 1.5):
         with pytest.raises(ValidationError):
             AllocatorParameters.model_validate({"targets": {"BTC": {"kind": "volatility", "band": band}}})
+
+
+def test_around_a_hedge_it_is_that_of_whalley_and_wilmott():
+    """In contracts: (1.5 λ S Γ² / γ)^⅓, Γ of the book, γ the aversion per dollar."""
+    v = view(position=(0, 0, 0, 0, 50, 0, 0, 0), universe=WITH_OPTIONS)
+    wanted_usd = np.array([1e4, np.nan])
+    spot = v.underlying_price[0]
+    gamma = (100.0 * v.factor_usd("gamma")[0] + wanted_usd[0]) / spot**2  # a delta in dollars grows with the price
+    aversion = 1.0 / (PARAMS.annual_vol * v.equity_usd)
+    cost = cheapest(v, crossing_cost(v))
+    by_hand = spot * (1.5 * cost[0] * spot * gamma**2 / aversion) ** (1 / 3)
+    assert hedge_band(v, FORECAST, wanted_usd, cost, PARAMS)[0] == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_a_fixed_delta_may_have_its_band_by_cost_and_trades_to_the_edge():
+    fixed = AllocatorParameters(targets={"BTC": FixedTarget(delta_usd=0.0, band_usd="cube_root")})
+    v = view(position=(0, 0, 0, 0, -20, 0, 0, 0), base=(200_000.0, 0.0), universe=WITH_OPTIONS)
+    exposure, band, inner, _ = aimed(v, FORECAST, fixed)
+    assert exposure[0] == 0.0 and 500.0 < band[0] == inner[0] < 100_000.0
+    target = wanted(v, forecast(VOL, rows=8), fixed)
+    reached = float((v.exposure_per_lot @ target.position_lots + v.exposure_base_usd)[0])
+    assert v.delta_usd[0] > band[0] and reached == pytest.approx(band[0], abs=30.0)
+    assert aimed(view(), FORECAST, fixed).band[0] == 500.0  # nothing moves it: the least
 
 
 # --- drawdown control ---------------------------------------------------------------------------------------
@@ -143,8 +173,8 @@ def test_without_a_limit_a_drawdown_changes_nothing_and_unknown_equity_gives_no_
 def test_target_and_band_shrink_together(drawdown):
     v = view(equity_usd=1e6, peak_equity_usd=1e6 / (1.0 - drawdown))
     budget = risk_budget(v.equity_usd, v.peak_equity_usd, by_cost(max_drawdown=0.2))
-    exposure, band, _ = aim(v, FORECAST, PARAMS)
-    less, narrower, _ = aim(v, FORECAST, by_cost(max_drawdown=0.2))
+    exposure, band, *_ = aimed(v, FORECAST, PARAMS)
+    less, narrower, *_ = aimed(v, FORECAST, by_cost(max_drawdown=0.2))
     assert 0.0 < budget < 1.0
     assert less[0] == pytest.approx(budget * exposure[0])
     assert narrower[0] == pytest.approx(max(budget * band[0], 1.0))
@@ -153,7 +183,7 @@ def test_target_and_band_shrink_together(drawdown):
 def test_at_the_limit_volatility_targets_are_flat_and_fixed_ones_stay():
     eth = {"ETH": FixedTarget(delta_usd=100_000, band_usd=10_000)}
     params = PARAMS.model_copy(update={"targets": PARAMS.targets | eth, "max_drawdown": 0.2})
-    exposure, band, _ = aim(view(equity_usd=7e5, peak_equity_usd=1e6), FORECAST, params)
+    exposure, band, *_ = aimed(view(equity_usd=7e5, peak_equity_usd=1e6), FORECAST, params)
     assert exposure.tolist() == [0.0, 100_000.0] and band.tolist() == [1.0, 10_000.0]
 
 

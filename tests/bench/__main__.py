@@ -19,7 +19,19 @@ from rich.table import Table
 
 from dea_daemon import __version__
 
-MODULES = ("records", "venue", "feeds", "order_path", "exposure", "options", "guards", "simulate", "bars")
+MODULES = (
+    "records",
+    "venue",
+    "feeds",
+    "order_path",
+    "exposure",
+    "options",
+    "guards",
+    "solver",
+    "simulate",
+    "bars",
+    "rebalancing",
+)
 OUTPUT = Path("build/bench.json")
 FIELDS = ("name", "ours", "peer", "peer_name", "unit", "ratio")
 

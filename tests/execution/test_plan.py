@@ -223,3 +223,33 @@ def test_a_difference_watched_without_being_armed_is_young_when_it_is():
     armed = permit(view(now_ns=START_NS + 60_250 * MS), {BTC_PERP: 500})
     observe(memory, armed, ExecutionParameters())
     assert creates(plan(armed, memory, ExecutionParameters()))[0].post_only
+
+
+# --- one contract in another's place ----------------------------------------------------------------------------
+
+
+def exchanged(delta_usd=0.0, urgent=False, band=(-10_000.0, 10_000.0)):
+    """(lots bought in the perpetual, sold in the linear one) of an exchange worth 50,000 USD, by this tick."""
+    v = view(position=(-5_000, 0, 0, 0), base=(50_000.0 + delta_usd, 0.0))
+    p = permit(v, {BTC_PERP: 0, BTC_LINEAR: -6_250}, urgent=(urgent, False))
+    memory = ExecutionMemory(2)
+    observe(memory, p, PARAMS)
+    edges = (np.array([band[0], np.nan]), np.array([band[1], np.nan]))
+    lots = {c.row: c.lots for c in creates(plan(p, memory, PARAMS, band=edges))}
+    return lots.get(BTC_PERP, 0), lots.get(BTC_LINEAR, 0)
+
+
+def test_neither_side_of_an_exchange_carries_delta_beyond_the_band():
+    assert exchanged() == (1_000, 1_250)
+    assert exchanged(9_000.0) == (100, 2_375)
+    assert exchanged(-9_000.0) == (1_900, 125)
+
+
+def test_what_brings_delta_back_into_the_band_goes_first_and_alone():
+    bought, sold = exchanged(20_000.0)
+    assert bought == 0 and sold > 0
+
+
+def test_in_a_breach_and_without_a_band_each_side_goes_as_it_can():
+    assert exchanged(urgent=True) == (5_000, 6_250)
+    assert exchanged(band=(np.nan, np.nan)) == (5_000, 6_250)

@@ -14,8 +14,8 @@ from dea_daemon.forecast.volatility import (
     VolatilityMemory,
     daily_variance,
     expected_variance,
-    observe,
     predict,
+    sample,
     target_variance,
 )
 from tests.guards.views import view
@@ -45,7 +45,7 @@ def learn(prices, params=HOURLY, memory=None, first=0):
     memory = memory or VolatilityMemory(2)
     expected = np.empty(prices.shape)
     for k, price in enumerate(prices):
-        observe(memory, START_NS + (first + k) * HOUR_NS, price, params)
+        sample(memory, START_NS + (first + k) * HOUR_NS, price, params)
         expected[k] = expected_variance(memory, params)
     return memory, expected
 
@@ -53,13 +53,17 @@ def learn(prices, params=HOURLY, memory=None, first=0):
 def by_least_squares(price, params):
     """(weights, variance) for one underlying from all its hourly prices at once."""
     squares = np.diff(np.log(price)) ** 2
-    total = np.concatenate([[0.0], np.cumsum(squares)])
+    total, fourths = (np.concatenate([[0.0], np.cumsum(squares**power)]) for power in (1, 2))
     prior = params.prior_annual_vol**2 / DAYS_PER_YEAR
 
     def regressors(hour):  # after `hour` returns; of a month not yet whole, what there is
         spans = [min(span, hour) for span in (24, 168, 720)]
         rates = [(total[hour] - total[hour - span]) / (span / 24) for span in spans]
-        return np.array([1.0, *np.log(np.array(rates) / prior)])
+        logs = np.log(np.array(rates) / prior)
+        first = hour - spans[0]
+        rq = len(squares[first:hour]) / 3.0 * (fourths[hour] - fourths[first])  # realised quarticity
+        error = np.sqrt(2.0 * rq / len(squares[first:hour])) / (total[hour] - total[first])
+        return np.array([1.0, *logs, error * logs[0] if params.model == "harq" else 0.0])
 
     hours = range(1 + 24 * 15, len(squares) + 1, 24)  # the first is asked after one return, and from the 15th day on
     x = np.array([regressors(h) for h in hours])
@@ -68,21 +72,24 @@ def by_least_squares(price, params):
     weights, used, smear = har.PRIOR_WEIGHTS, [], [har.PRIOR_SMEAR] * int(har.SMEAR_DAYS)
     for k in range(len(y)):
         used.append(weights)
-        design = np.vstack([x[: k + 1], stack * np.eye(4)])
+        design = np.vstack([x[: k + 1], stack * np.eye(5)])
         outcome = np.concatenate([y[: k + 1], stack * har.PRIOR_WEIGHTS])
         weights = np.linalg.lstsq(design, outcome, rcond=None)[0]
         smear.append(min(np.exp(y[k] - x[k] @ used[k]), har.SMEAR_MOST))
     return weights, np.exp(regressors(len(squares)) @ weights) * np.mean(smear) * prior
 
 
-def test_its_weights_and_its_forecast_are_those_of_least_squares_on_the_whole_history():
+@pytest.mark.parametrize("model", ["har", "harq"])
+def test_its_weights_and_its_forecast_are_those_of_least_squares_on_the_whole_history(model):
+    params = NO_CLIP.model_copy(update={"model": model})
     prices = restless(90)
-    memory, _ = learn(prices, NO_CLIP)
+    memory, _ = learn(prices, params)
     for u in range(2):
-        weights, variance = by_least_squares(prices[:, u], NO_CLIP)
+        weights, variance = by_least_squares(prices[:, u], params)
         assert memory.har.weights[u] == pytest.approx(weights, rel=1e-6, abs=1e-9)
         assert memory.har.variance[u] == pytest.approx(variance, rel=1e-6)
         assert np.abs(memory.har.weights[u] - har.PRIOR_WEIGHTS).max() > 0.01  # it did learn
+        assert (memory.har.weights[u, 4] != 0.0) == (model == "harq")
 
 
 def test_of_a_steady_walk_it_expects_the_volatility_there_is():
@@ -98,6 +105,31 @@ def test_what_comes_later_changes_nothing_before(cut):
     other[cut:] *= np.exp(0.05 * np.random.default_rng(9).standard_normal(other[cut:].shape))
     _, after = learn(other)
     assert (before[:cut] == after[:cut]).all() and not (before[cut:] == after[cut:]).any()
+
+
+def test_of_a_day_made_by_one_jump_it_knows_that_it_knows_little():
+    steps = steady(40)
+    memory, _ = learn(steps)
+    usual = har.relative_error(memory.har)
+    assert usual == pytest.approx([np.sqrt(2.0 / 24.0)] * 2, rel=0.5)  # of 24 normal returns
+    sample(memory, START_NS + 40 * 24 * HOUR_NS, steps[-1] * 1.5, HOURLY.model_copy(update={"jump_clip": 50.0}))
+    assert (har.relative_error(memory.har) > 0.75).all() and (har.relative_error(memory.har) < np.sqrt(2 / 3)).all()
+
+
+def test_harq_leans_less_on_a_day_of_which_it_knows_little():
+    """Every other day, on average, is one return that says little; the others' 24 equal ones say all there is."""
+    rng = np.random.default_rng(5)
+    log_vol, returns = 0.0, [0.0]
+    for day in range(250):
+        log_vol = 0.9 * log_vol + 0.3 * rng.standard_normal()
+        scale = 0.6 / np.sqrt(DAYS_PER_YEAR) * np.exp(log_vol)
+        sizes = np.full(24, scale / np.sqrt(24.0)) if rng.random() < 0.5 else np.full(24, scale / 50.0)
+        sizes[day % 24] += 0.0 if sizes[0] > scale / 10.0 else scale * np.exp(0.8 * rng.standard_normal())
+        returns += list(sizes * rng.choice([-1.0, 1.0], 24))
+    price = 1_000.0 * np.exp(np.cumsum(returns))
+    params = HOURLY.model_copy(update={"model": "harq", "jump_clip": 1e3})
+    memory, _ = learn(np.column_stack([price, price]), params)
+    assert (memory.har.weights[:, 4] < -0.2).all() and (memory.har.weights[:, 1] > 0.4).all()
 
 
 def test_until_it_has_seen_a_week_the_fast_estimate_has_a_share():
@@ -150,7 +182,7 @@ def test_a_stretch_without_prices_is_no_calm_and_its_end_no_jump():
 def test_a_stop_of_two_months_leaves_nothing_old_in_the_windows():
     memory, _ = learn(steady(40))
     weights = memory.har.weights.copy()
-    observe(memory, START_NS + 100 * 24 * HOUR_NS, np.array([5e4, 10.0]), HOURLY)
+    sample(memory, START_NS + 100 * 24 * HOUR_NS, np.array([5e4, 10.0]), HOURLY)
     assert (memory.har.covered_days == 0.0).all() and (memory.har.weights == weights).all()
     assert (expected_variance(memory, HOURLY) == daily_variance(memory, HOURLY)).all()
 
@@ -161,7 +193,7 @@ def test_what_came_after_a_stop_is_not_learned_as_the_day_that_was_asked_for():
     weights, age = memory.har.weights.copy(), memory.har.block - memory.har.asked_block
     last = START_NS + (24 * 40 + 21) * HOUR_NS
     assert 12 < age < 24  # so after 18 hours more the outcome is overdue, and most of the last day is covered
-    observe(memory, last + 18 * HOUR_NS, prices[24 * 42] * 1.1, HOURLY)
+    sample(memory, last + 18 * HOUR_NS, prices[24 * 42] * 1.1, HOURLY)
     assert (memory.har.weights == weights).all() and memory.har.asked_block == memory.har.block
 
 
@@ -170,8 +202,8 @@ def test_a_candle_known_a_little_early_or_late_counts_in_its_own_hour():
     prices = restless(20)
     exact, shaken = VolatilityMemory(2), VolatilityMemory(2)
     for k, price in enumerate(prices):
-        observe(exact, START_NS + k * HOUR_NS, price, params)
-        observe(shaken, START_NS + k * HOUR_NS + (k % 3 - 1) * NS_PER_S, price, params)
+        sample(exact, START_NS + k * HOUR_NS, price, params)
+        sample(shaken, START_NS + k * HOUR_NS + (k % 3 - 1) * NS_PER_S, price, params)
     assert shaken.har.seen[:, 0] == pytest.approx(exact.har.seen[:, 0], rel=1e-12)
     assert shaken.har.seen[:, 1] == pytest.approx(exact.har.seen[:, 1], rel=1e-3)
 
@@ -191,10 +223,10 @@ def test_prices_between_the_points_of_its_grid_change_nothing_in_it():
     prices = restless(20)
     fine, coarse = VolatilityMemory(2), VolatilityMemory(2)
     for k, price in enumerate(prices):
-        observe(coarse, START_NS + k * HOUR_NS, price, params)
+        sample(coarse, START_NS + k * HOUR_NS, price, params)
         for minute in range(0, 60, 20):
             noise = 1.0 if minute == 0 else 1.001
-            observe(fine, START_NS + k * HOUR_NS + minute * 60 * NS_PER_S, price * noise, params)
+            sample(fine, START_NS + k * HOUR_NS + minute * 60 * NS_PER_S, price * noise, params)
     assert fine.har.seen == pytest.approx(coarse.har.seen, rel=1e-12)
 
 
@@ -221,7 +253,7 @@ def test_it_stays_finite_and_within_floor_and_cap_whatever_the_prices_and_the_ga
     memory, now = VolatilityMemory(2), START_NS
     for hours, *price in steps:
         now += hours * HOUR_NS
-        observe(memory, now, np.array(price), HOURLY)
+        sample(memory, now, np.array(price), HOURLY)
         forecast = predict(view(), memory, HOURLY)
         assert np.isfinite(forecast.covariance).all() and np.isfinite(forecast.target_variance).all()
         assert (forecast.annual_vol >= HOURLY.vol_floor - 1e-12).all()
@@ -242,7 +274,7 @@ def test_a_jump_is_one_large_change_of_the_target_and_a_missing_price_none():
     ratio = target_variance(jumped) / target_variance(calm)
     assert (ratio > 1.0).all() and (ratio < 3.0).all()
     before = jumped.target_days.copy()
-    observe(jumped, START_NS + 60 * 24 * HOUR_NS, np.array([np.nan, prices[-1, 1]]), HOURLY)
+    sample(jumped, START_NS + 60 * 24 * HOUR_NS, np.array([np.nan, prices[-1, 1]]), HOURLY)
     assert jumped.target_days[0] < before[0] and jumped.target_days[1] > before[1]
 
 
@@ -250,14 +282,14 @@ def test_a_tick_between_grid_points_costs_no_memory_and_a_grid_point_keeps_none(
     params = ForecastParameters()
     memory, _ = learn(steady(3), params)
     price, now = np.array([1_000.0, 1_000.0]), START_NS + 72 * HOUR_NS
-    observe(memory, now, price, params)
+    sample(memory, now, price, params)
     tracemalloc.start()
     try:
         for k in range(1_000):
-            observe(memory, now + k, price, params)
+            sample(memory, now + k, price, params)
         assert tracemalloc.get_traced_memory()[1] < 4_096
         for k in range(1, 300):
-            observe(memory, now + k * HOUR_NS // 12, price, params)
+            sample(memory, now + k * HOUR_NS // 12, price, params)
         assert tracemalloc.get_traced_memory()[0] < 16_384
     finally:
         tracemalloc.stop()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_S
 from dea_daemon.domain.parameters import ForecastParameters
-from dea_daemon.forecast.volatility import VolatilityMemory, observe, predict
+from dea_daemon.forecast.volatility import VolatilityMemory, predict, sample
 from tests.guards.views import view
 
 VIEW = view()  # only its underlyings are read
@@ -27,13 +27,15 @@ def walk(vols, correlation, n, seed=1):
 def estimate(prices, params=PARAMS, memory=None, start_s=1e6):
     memory = memory or VolatilityMemory(2)
     for k, price in enumerate(prices):
-        observe(memory, int((start_s + k * STEP_S) * NS_PER_S), price, params)
+        sample(memory, int((start_s + k * STEP_S) * NS_PER_S), price, params)
     return predict(VIEW, memory, params), memory
 
 
 def test_it_recovers_the_volatilities_and_the_correlation_of_a_random_walk():
     # A short prior and a long memory: a sample of 4,000 has a standard error of 1.1 %.
-    params = ForecastParameters(half_life_s=1e6, correlation_half_life_s=1e6, prior_samples=1.0)
+    params = ForecastParameters(
+        half_life_s=1e6, correlation_every_s=STEP_S, correlation_half_life_s=1e6, prior_samples=1.0
+    )
     forecast, _ = estimate(walk((0.5, 0.9), 0.8, 4_000), params)
     assert forecast.annual_vol == pytest.approx([0.5, 0.9], rel=0.04)
     d = forecast.annual_vol / np.sqrt(DAYS_PER_YEAR)
@@ -63,7 +65,7 @@ def test_ticks_between_the_grid_points_change_nothing():
     memory = VolatilityMemory(2)
     for k, price in enumerate(prices):
         for late_s in (0.0, 1.0, 4.9):
-            observe(memory, int((1e6 + k * STEP_S + late_s) * NS_PER_S), price, PARAMS)
+            sample(memory, int((1e6 + k * STEP_S + late_s) * NS_PER_S), price, PARAMS)
     assert (predict(VIEW, memory, PARAMS).covariance == slow.covariance).all()
 
 

@@ -21,7 +21,7 @@ from dea_daemon.domain.factors import BUCKETS
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.parameters import GuardParameters
-from dea_daemon.guards import history
+from dea_daemon.pricing import worst_days
 
 SLACK = 1e-9  # of rounding: sums are added up here in another order
 MOVES = [-0.16 + 0.04 * k for k in range(9)]
@@ -144,7 +144,7 @@ class Judge:
 
     def stress(self, books: IntArray) -> FloatArray:
         """[M, 1] history's worst days, all underlyings together."""
-        days = np.asarray(history.moves(self.view.universe.underlyings))
+        days = np.asarray(worst_days.moves(self.view.universe.underlyings))
         made = self.outcomes(books, days, np.full(len(days), VOLS[0])).sum(axis=2)
         return np.asarray(np.maximum(-made.min(axis=1), 0.0)[:, None])
 

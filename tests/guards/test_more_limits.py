@@ -14,9 +14,10 @@ from dea_daemon.domain.instruments import AccountKey, Universe
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import TimeInForce
 from dea_daemon.guards.guard import guard
-from dea_daemon.guards.history import DAYS
-from dea_daemon.guards.scenarios import MOVES, tail_losses
+from dea_daemon.guards.scenarios import tail_losses
 from dea_daemon.guards.uses import uses
+from dea_daemon.pricing.revaluation import MOVES
+from dea_daemon.pricing.worst_days import DAYS
 from tests.guards.test_options_guards import admitted, bases, held, order, positions, view
 from tests.guards.test_relative_and_greek_limits import limits
 from tests.guards.views import COIN_CALL, USDC_CALL, WITH_OPTIONS, loss, whole

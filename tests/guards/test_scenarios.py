@@ -10,8 +10,8 @@ from vollib.black import undiscounted_black  # type: ignore[import-untyped]
 
 from dea_daemon.domain.decisions import Licence, View
 from dea_daemon.guards.guard import guard
-from dea_daemon.guards.scenarios import MOVES, VOLS, gain_per_lot
 from dea_daemon.guards.uses import uses
+from dea_daemon.pricing.revaluation import MOVES, VOLS, gain_per_lot
 from tests.guards.test_options_guards import admitted, bases, held, order, orders_in, positions, view
 from tests.guards.test_relative_and_greek_limits import limits
 from tests.guards.views import (

@@ -51,7 +51,8 @@ def marks_of(universe: Universe, mark: np.ndarray, spot: np.ndarray) -> tuple[np
     mark = np.where(universe.option, np.where(universe.coin_quoted, g.price / forward, g.price), forward)
     coin_value = np.where(universe.coin_quoted, g.price / forward, 0.0)
     in_usdc = np.array([i.settle_currency == "USDC" for i in universe.instruments])
-    none, tau = np.zeros(n), np.where(universe.option, YEARS, 0.0)
+    left = (universe.expiry_ns - START_NS) / (365 * 86_400 * S)
+    none, tau = np.zeros(n), np.where(universe.option, YEARS, np.maximum(left, 0.0))
     settle = np.where(in_usdc, 1.0, spot)
     sensitivities = (g.delta, g.gamma, g.vega, g.theta, coin_value)
     return mark, Marks(mark, spot, forward, settle, none, tau, np.ones(n), *sensitivities)
@@ -74,6 +75,7 @@ def view(
     )
     spot = SPOT[universe.underlying]
     mark, marks = marks_of(universe, np.asarray(mark, dtype=np.float64), spot)
+    marks = marks._replace(funding_rate_8h=changes.get("funding_rate_8h", marks.funding_rate_8h))
     x = exposure_per_lot(universe, FACTORS, marks)
     base_usd = np.zeros(len(FACTORS))
     base_usd[:2] = base

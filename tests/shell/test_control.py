@@ -29,6 +29,7 @@ class Daemon:
     def __init__(self) -> None:
         self.told: list[tuple[Operator, str, str]] = []
         self.mode, self.armed, self.healthy = "normal", True, True
+        self.posed: dict[str, Any] | None = None
         self.reload_begun, self.reloading = asyncio.Event(), asyncio.Event()
 
     def status(self) -> dict[str, Any]:
@@ -36,6 +37,9 @@ class Daemon:
         unhealthy = [] if self.healthy else ["no decision for 9 s"]
         mode = {"mode": self.mode, "mode_why": "test", "armed": self.armed, "orders": orders}
         return {**mode, "equity_usd": float("nan"), "healthy": self.healthy, "unhealthy": unhealthy}
+
+    def problem(self) -> dict[str, Any] | None:
+        return self.posed
 
     def exposure(self) -> dict[str, Any] | None:
         return {"greeks": {}, "equity_usd": float("nan")} if self.armed else None
@@ -126,6 +130,13 @@ async def test_one_decision_by_number_or_the_last(place):
     with pytest.raises(Refused, match="no decision 99") as refused:
         await ask(place, "/decision?seq=99")
     assert refused.value.status == 404
+
+
+async def test_the_last_problem_is_told_once_there_was_one(place, daemon):
+    with pytest.raises(Refused, match="nothing to choose|anything to choose"):
+        await ask(place, "/problem")
+    daemon.posed = {"seq": 3, "npz": "UEs="}
+    assert await ask(place, "/problem") == {"seq": 3, "npz": "UEs="}
 
 
 @pytest.mark.parametrize("path", ["/points?after=x", "/decision?seq=1.5", "/points?after=" + "9" * 40, "/nothing"])

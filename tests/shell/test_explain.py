@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dea_daemon.domain.decisions import Clip, FactorLine, LimitUse, OrderLine
+from dea_daemon.domain.decisions import Allocation, Clip, FactorLine, LimitUse, Move, OrderLine, ShadowPrice
 from dea_daemon.domain.errors import LedgerError
 from dea_daemon.shell.explain import from_ledger, neighbours, render
 from dea_daemon.shell.ledger import Batch, Ledger
@@ -67,12 +67,26 @@ def test_a_decision_tells_what_was_seen_wanted_cut_and_sent(ledger):
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[0].startswith("decision 7, 2026-02-02 02:40:00.000 UTC")
     assert "because an order was filled" in lines and "equity 100,000 USD" in lines
-    assert "delta:BTC 65,000.00 60% 260,000 250,000 ±5,000 10,000 too high" in lines
+    assert "delta:BTC 65,000.00 60% +0.0% 260,000 250,000 ±5,000 ? 10,000 too high" in lines
     assert "net delta:BTC #############....... 65% 260,000 of 400,000" in lines
     assert "instrument BTC-PERPETUAL: from 9,000 to 4,000: above max_instrument_usd" in lines
     assert "sell BTC-PERPETUAL 1,000 lots at 65000.5 (10,000 USD) d1: post" in lines
     assert "cancel BTC-PERPETUAL d0: left behind by the touch" in lines
     assert lines[-1] == "mode.changed"
+
+
+def test_an_allocation_tells_what_moves_what_it_costs_how_good_it_is_and_what_binds(ledger):
+    moves = (Move("BTC-PERPETUAL", 0, 9_500, 95_000.0, 47.5, -12.25),)
+    prices = (ShadowPrice("net", "delta:BTC", 0.0005),)
+    found = Allocation("certified", 3e-8, 0.0, 4, 0.02, 47.5, -12.25, prices, moves)
+    lines = [" ".join(line.split()) for line in told(ledger, allocation=found).splitlines()]
+    assert "allocation, over the horizon: no other book is better by more than 3e-08 USD (4 iterations)" in lines
+    assert "BTC-PERPETUAL 0 to 9,500 +95,000 47.50 -12.25" in lines
+    assert "in all: costs 47.50 USD, carry and risk better by -12.25, whole lots cost 0.02" in lines
+    assert "net delta:BTC binds: a unit more of it would save 0.0005 USD" in lines
+    held = told(ledger, allocation=Allocation("held", prices=prices))
+    assert "no answer could be relied upon: the book is held as it is" in held
+    assert "allocation" not in told(ledger, allocation=Allocation("certified"))
 
 
 @pytest.mark.parametrize("limit", [name for name in MEANINGS if name not in ("order_size", "order_rate", "collar")])

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import typing
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -12,6 +13,7 @@ from dea_daemon.cli import cli
 from dea_daemon.domain.errors import DataError, LedgerError
 from dea_daemon.domain.events import Settlement
 from dea_daemon.domain.modes import Mode
+from dea_daemon.execution.shortfall import Shortfall
 from dea_daemon.shell import ledger_care
 from dea_daemon.shell.ledger import Batch, Ledger
 from dea_daemon.shell.ledger_care import backup, check, vacuum
@@ -96,6 +98,23 @@ INSERT INTO adoptions VALUES ('deribit/main', @BEFORE, '{"BTC-PERPETUAL": ["100"
 INSERT INTO pool_history VALUES (@BEFORE, 'deribit/main', 'BTC', 1.0, 1.0, 0.0, 0);
 INSERT INTO pool_history VALUES (@AFTER, 'deribit/main', 'BTC', 0.9, 0.9, 0.0, 1);
 """.replace("@BEFORE", str(NOW - HOUR)).replace("@AFTER", str(NOW + HOUR))
+# And what the third did.
+RELEASE_3 = """
+CREATE TABLE settlements (
+    account TEXT NOT NULL, instrument TEXT NOT NULL, ts_ns INTEGER NOT NULL, recorded_ns INTEGER NOT NULL,
+    lots INTEGER NOT NULL, lot_size TEXT NOT NULL, price REAL, profit REAL, currency TEXT NOT NULL,
+    proof TEXT NOT NULL, PRIMARY KEY (account, instrument)) STRICT, WITHOUT ROWID;
+CREATE INDEX settlements_by_time ON settlements (ts_ns);
+CREATE TABLE marks (
+    day INTEGER NOT NULL, account TEXT NOT NULL, instrument TEXT NOT NULL, ts_ns INTEGER NOT NULL,
+    mark_price REAL, PRIMARY KEY (day, account, instrument)) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 3;
+"""
+ROWS_3 = """
+INSERT INTO settlements VALUES ('deribit/main', 'BTC-25SEP26', @NOW, @NOW, 10, '10', 60000.0, 0.25, 'BTC',
+    'venue record');
+INSERT INTO marks VALUES (20000, 'deribit/main', 'BTC-27NOV26-65000-P', @NOW, 0.04);
+""".replace("@NOW", str(NOW))
 
 
 @pytest.fixture
@@ -244,7 +263,7 @@ def test_a_ledger_of_the_first_release_opens_with_all_it_held(tmp_path):
 def test_before_a_migration_the_old_ledger_is_set_aside_once(tmp_path):
     path = released(tmp_path / "ledger.sqlite")
     Ledger.open(path).close()
-    aside = tmp_path / "ledger.sqlite.before-3"
+    aside = tmp_path / "ledger.sqlite.before-4"
     assert check(aside).schema == 1 and check(aside).rows["intents"] == 1
     assert mode_of(aside) == "0o600"
     before = aside.read_bytes()
@@ -266,8 +285,27 @@ def test_a_ledger_of_the_second_schema_opens_with_all_it_held_and_takes_deliveri
     assert ledger.recover(UNIVERSE, NOW + S).settled == ((0, "BTC-PERPETUAL"),)
     ledger.close()
     assert statement(path, day).pools[0].settled == Decimal("0.25")
-    aside = check(tmp_path / "ledger.sqlite.before-3")
-    assert aside.schema == 2 and "settlements" not in aside.rows and check(path).schema == 3
+    aside = check(tmp_path / "ledger.sqlite.before-4")
+    assert aside.schema == 2 and "settlements" not in aside.rows and check(path).schema == 4
+
+
+def test_a_ledger_of_the_third_schema_opens_with_all_it_held_and_takes_costs(tmp_path):
+    path = released(tmp_path / "ledger.sqlite", RELEASE_2 + RELEASE_3, ROWS_2 + ROWS_3)
+    assert check(path).schema == 3 and "shortfalls" not in check(path).rows
+    ledger = Ledger.open(path)
+    found = ledger.recover(UNIVERSE, NOW + HOUR // 2)
+    assert len(found.restored) == 1 and found.settled == ((0, "BTC-25SEP26"),)
+    ledger.write(Batch(measured=[_measured("d0000007000000a1")]), UNIVERSE, NOW + S)
+    ledger.close()
+    assert check(path).rows["shortfalls"] == 1 and check(path).rows["marks"] == 1
+    assert check(tmp_path / "ledger.sqlite.before-4").schema == 3
+
+
+def _measured(client_order_id):
+    """What `order.measured` tells of an order of which next to nothing is known."""
+    kinds = typing.get_type_hints(Shortfall)
+    unknown = {name: {str: "", int: 0, float: float("nan")}[kinds[name]] for name in Shortfall.__struct_fields__}
+    return unknown | {"client_order_id": client_order_id}
 
 
 def test_the_tables_of_a_migrated_ledger_are_those_of_a_new_one(tmp_path, ledger):

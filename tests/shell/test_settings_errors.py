@@ -67,7 +67,20 @@ WRONG = {
     "in a target": (targets("BTC: {kind: volatility, wieght: 1}"), "3:29: error: allocator.targets.BTC.wieght: unknown option (did you mean 'weight'?)"),
     "of the other target": (
         targets("BTC: {kind: fixed, delta_usd: 1, band_usd: 1, weight: 1}"),
-        "3:51: error: allocator.targets.BTC.weight: unknown option (here: kind, delta_usd, band_usd)",
+        "3:51: error: allocator.targets.BTC.weight: unknown option (here: kind, delta_usd, band_usd, min_band_usd)",
+    ),
+    "a view of what is not there": (
+        SMALL + "forecast: {views: {ETH: {annual_return: 0.1}}}\n",
+        "14:20: error: forecast.views.ETH: no instrument is on ETH (BTC-PERPETUAL)",
+    ),
+    "a factor of what is not there": (
+        targets("BTC: {kind: return}\n  factors: {'veg:BTC': {band_usd: 5}}"),
+        "4:13: error: allocator.factors.veg:BTC: is no exposure of a targeted underlying (BTC) "
+        "(did you mean 'vega:BTC'?)",
+    ),
+    "a factor that nothing trades": (
+        targets("BTC: {kind: return}\n  factors: {'vega:BTC': {band_usd: 5}}"),
+        "4:13: error: allocator.factors.vega:BTC: needs options to trade: the venue's `options` names none",
     ),
     # missing
     "missing option": (
@@ -79,8 +92,8 @@ WRONG = {
         re.sub(" *client_id.*\n", "", SMALL),
         "2:3: error: venues.deribit.client_id: missing: where the API key's client id is found",
     ),
-    "no kind": (targets("BTC: {weight: 1}"), "3:5: error: allocator.targets.BTC.kind: missing: 'fixed' or 'volatility'"),
-    "a mistyped kind": (targets("BTC: {knid: fixed}"), "3:5: error: allocator.targets.BTC.kind: missing: 'fixed' or 'volatility'"),
+    "no kind": (targets("BTC: {weight: 1}"), "3:5: error: allocator.targets.BTC.kind: missing: 'fixed', 'return' or 'volatility'"),
+    "a mistyped kind": (targets("BTC: {knid: fixed}"), "3:5: error: allocator.targets.BTC.kind: missing: 'fixed', 'return' or 'volatility'"),
     "no value": ("state:\n" + SMALL, "1:1: error: state: has no value: give one, or remove the option"),
     "no value for an option": (deribit("margin_model:"), "3:5: error: venues.deribit.margin_model: has no value: give one, or remove the option"),
     "comma in a flow mapping": (
@@ -111,7 +124,7 @@ WRONG = {
     ),
     "a kind unknown": (
         targets("BTC: {kind: fixd}"),
-        "3:17: error: allocator.targets.BTC.kind: must be 'fixed' or 'volatility', not 'fixd' (did you mean 'fixed'?)",
+        "3:17: error: allocator.targets.BTC.kind: must be 'fixed', 'return' or 'volatility', not 'fixd' (did you mean 'fixed'?)",
     ),
     "a number for a section": (targets("BTC: 250_000"), "3:10: error: allocator.targets.BTC: must be a section of options, not 250000"),
     "a list for a section": ("tape: [1]\n" + SMALL, "1:1: error: tape: must be a section of options, not a list"),

@@ -314,3 +314,45 @@ def test_a_recorded_trade_that_stops_before_our_price_leaves_us_alone():
     book = Driven()
     book.limit_order("mine", SELL, 101, 3)
     assert recorded(book, BUY, 100, 50) == []
+
+
+# --- a whole book at once ----------------------------------------------------------------------------
+
+levels = st.dictionaries(st.integers(1, 12), st.integers(0, 9), max_size=5)
+
+
+@given(before=levels, bids=levels, asks=levels)
+@settings(max_examples=200, deadline=None)
+def test_a_book_replaced_at_once_is_the_book_set_level_by_level(before, bids, asks):
+    asks = {ticks + 12: lots for ticks, lots in asks.items()}
+    at_once, by_level = OrderBook(), OrderBook()
+    for ticks, lots in before.items():
+        for book in (at_once, by_level):
+            list(book.set_level(BUY, ticks, lots))
+    assert at_once.replace(bids, asks)
+    for side, wanted in ((BUY, bids), (SELL, asks)):
+        for ticks in [t for t in by_level.half(side).levels if t not in wanted]:
+            list(by_level.set_level(side, ticks, 0))
+        for ticks, lots in wanted.items():
+            list(by_level.set_level(side, ticks, lots))
+    for side in (BUY, SELL):
+        assert at_once.half(side).top(None) == by_level.half(side).top(None)
+        assert set(at_once.half(side).levels) <= at_once.half(side).changed
+
+
+def test_a_book_in_which_a_client_rests_is_not_replaced_at_once():
+    driven = Driven()
+    driven.book.join(an_order("mine", BUY, 5, 10))
+    assert not driven.book.replace({9: 1}, {11: 1})
+    assert driven.book.bids.top(None) == [(10, 5)]
+
+
+def test_a_crossed_book_is_not_replaced_at_once():
+    book = OrderBook()
+    assert not book.replace({10: 1}, {10: 1})
+    assert book.best(BUY) is None
+
+
+def test_a_replaced_book_has_no_negative_background():
+    with pytest.raises(InvariantViolation, match="negative background"):
+        OrderBook().replace({10: -1}, {})
