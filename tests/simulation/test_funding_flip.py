@@ -1,4 +1,5 @@
-"""The hedge goes where it is cheapest to hold: `tests.studies.funding_flip` in small, by four times its funding."""
+"""The hedge goes where it is cheapest to hold: `tests.studies.funding_flip` in small, by four times its funding, which is
+believed in minutes instead of hours."""
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ CENT = 0.01
 
 
 def lived(expected_hold_h):
-    run = Flip(schedule=SCHEDULE, expected_hold_h=expected_hold_h, step_s=300)
+    run = Flip(schedule=SCHEDULE, expected_hold_h=expected_hold_h, step_s=300, carry_half_life_h=0.1)
     run.live(END)
     return run
 

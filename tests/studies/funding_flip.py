@@ -61,12 +61,12 @@ def scenario(step_s: int, premium_sd_bp: float) -> Scenario:
     )
 
 
-def parameters(step_s: int, expected_hold_h: float) -> Parameters:
+def parameters(step_s: int, expected_hold_h: float, carry_half_life_h: float) -> Parameters:
     """Nothing but the band and the choice of contract binds."""
     told = month.parameters().model_dump()
     patient = {name: 3 * step_s * 1_000 for name in told["state"] if name.startswith("stale_")}
     told["state"] |= patient
-    told["forecast"]["sample_every_s"] = step_s
+    told["forecast"] |= {"sample_every_s": step_s, "carry_half_life_h": carry_half_life_h}
     told["allocator"]["targets"] = {"BTC": {"kind": "fixed", "delta_usd": 0.0, "band_usd": BAND_USD}}
     told["allocator"]["expected_hold_h"] = expected_hold_h
     told["execution"]["slice_usd"] = BAND_USD
@@ -147,13 +147,14 @@ class Flip(Month):
         expected_hold_h: float = 24.0,
         step_s: int = STEP_S,
         premium_sd_bp: float = 0.5,
+        carry_half_life_h: float = 1.0,
     ) -> None:
         self.now_ns, self.step_ns, self.schedule = START_NS, step_s * NS_PER_S, schedule
         self.exchange = FlippingExchange(scenario(step_s, premium_sd_bp), seed, START_NS)
         for account in (ACCOUNT, TWIN):
             self.exchange.open_account(account, dict(DEPOSITS))
         instruments = [i for i in self.exchange.instruments.values() if month.listed_for_us(i, START_NS)]
-        self.params = parameters(step_s, expected_hold_h)
+        self.params = parameters(step_s, expected_hold_h, carry_half_life_h)
         started = RunStarted(
             ts_recv_ns=START_NS,
             run_id="funding flip",
