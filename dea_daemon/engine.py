@@ -75,6 +75,7 @@ def begin(started: RunStarted) -> tuple[State, Parameters]:
     params = Parameters.model_validate_json(started.parameters)
     universe = Universe(started.accounts, started.rows)
     factors = FactorIndex(universe.underlyings, started.currencies)
+    allocation.solver(params.allocator)  # loaded before there is a market to wait for it
     memory = Memory(
         forecast=volatility.VolatilityMemory(len(universe.underlyings)),
         allocator=allocation.AllocatorMemory(len(universe.underlyings)),

@@ -1,6 +1,7 @@
 """From wanted exposure to positions: outside its band each delta goes to its goal, in the contracts that reach it at
 the least cost within every limit, and the answer says how good it is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,15 @@ def observe(memory: AllocatorMemory, answer: Answer, seq: int) -> None:
     if answer.problem is not None:
         memory.problem, memory.seq = answer.problem, seq
         memory.about, memory.multipliers = answer.about, answer.multipliers
+
+
+def solver(params: AllocatorParameters) -> Callable[[Problem, Multipliers | None], Solution]:
+    """The one asked for. The compiled one is imported when it is first asked for: a second, or a minute to compile."""
+    if not params.fast:
+        return solve
+    from dea_daemon.allocator import fast
+
+    return fast.solve
 
 
 def allocate(
@@ -129,7 +139,7 @@ def _solved(
     about = (tuple(book.rows.tolist()), *names)
     lots = target.position_lots.copy()
     try:
-        solution = solve(problem, memory.multipliers if about == memory.about else None)
+        solution = solver(params)(problem, memory.multipliers if about == memory.about else None)
     except ProblemError:  # numbers no book can be chosen by: as is, and the daemon goes on
         return Answer(_with(target, lots, Allocation("held")), problem, about)
     status = _status(solution)

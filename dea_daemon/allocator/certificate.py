@@ -9,94 +9,141 @@ whose least value over the box alone is a closed form, coordinate by coordinate:
 afresh from the problem as given, whatever a solver did inside.
 """
 
+from dataclasses import dataclass
+from math import isfinite
+
 import numpy as np
 
 from dea_daemon.allocator.problem import Multipliers, Problem
 from dea_daemon.domain.instruments import FloatArray
 
+OF_BOUND = 0.1  # of its terms counts, for their rounding
 ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of a sum, as a share of the sum of its terms' sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """`cost` of a book, `gap` ≥ 0 to the bound its multipliers give (∞ where they give none), its `violation`, and
+    `size`: what the terms of its cost are in sum, and for rounding a tenth of what those of the bound are."""
+
+    cost: float
+    gap: float
+    violation: float
+    size: float
+
+
+class _Book:
+    """x [n] and what more than one term is made of: its exposures [k], trades [n], rows [m], and how far those are
+    beyond their limits, ≤ 0 within."""
+
+    __slots__ = ("beyond", "exposure", "risk", "rows", "soft", "traded", "x")
+
+    def __init__(self, problem: Problem, x: FloatArray) -> None:
+        self.x, self.exposure, self.traded = x, x.dot(problem.B), np.abs(x - problem.x0)
+        self.risk = float(self.exposure.dot(problem.omega.dot(self.exposure)))
+        if problem.row_price.size:
+            self.rows = problem.G.dot(x)
+            self.beyond = np.maximum(self.rows - problem.g_upper, problem.g_lower - self.rows)
+            self.soft = problem.row_price < np.inf
+
+    def cost(self, problem: Problem) -> float:
+        x, outside = self.x, 0.0
+        if problem.row_price.size and np.count_nonzero(self.soft):
+            outside = float(problem.row_price[self.soft].dot(np.maximum(self.beyond[self.soft], 0.0)))
+        smooth = 0.5 * (self.risk + float(x.dot(problem.d * x))) - float(problem.mu.dot(x))
+        return smooth + float(problem.cost.dot(self.traded)) + outside
+
+    def violation(self, problem: Problem) -> float:
+        x = self.x
+        worst = _furthest(np.maximum(x - problem.upper, problem.lower - x), problem.upper, problem.lower, x)
+        if problem.row_price.size:
+            beyond = np.where(self.soft, 0.0, self.beyond)
+            worst = max(worst, _furthest(beyond, problem.g_upper, problem.g_lower, self.rows))
+        if problem.gross_limit.size:
+            held = problem.gross.dot(np.abs(x))
+            worst = max(worst, _furthest(held - problem.gross_limit, problem.gross_limit, problem.gross_limit, held))
+        return worst
 
 
 def objective(problem: Problem, x: FloatArray) -> float:
     """What the book x [n] costs, the prices of the soft rows it leaves included; the limits are not looked at."""
-    smooth, trading, outside = _costs(problem, x)
-    return float(smooth + trading + outside)
-
-
-def _costs(problem: Problem, x: FloatArray) -> tuple[float, float, float]:
-    exposure = x @ problem.B
-    smooth = 0.5 * (exposure @ problem.omega @ exposure + x @ (problem.d * x)) - problem.mu @ x
-    outside = 0.0
-    if problem.row_price.size:
-        soft = problem.row_price < np.inf
-        outside = float(problem.row_price[soft] @ _beyond(problem, x)[soft])
-    return float(smooth), float(problem.cost @ np.abs(x - problem.x0)), outside
-
-
-def _beyond(problem: Problem, x: FloatArray) -> FloatArray:
-    rows = problem.G @ x
-    distance: FloatArray = np.maximum(rows - problem.g_upper, problem.g_lower - rows)
-    return np.maximum(distance, 0.0, out=distance)
+    return _Book(problem, x).cost(problem)
 
 
 def violation(problem: Problem, x: FloatArray) -> float:
     """The furthest x [n] is beyond its box, a hard row or a gross limit, as a share of max(1, |limit|); 0 if within."""
-    worst = max(_furthest(x - problem.upper, problem.upper), _furthest(problem.lower - x, problem.lower))
-    if problem.row_price.size:
-        hard = problem.row_price == np.inf
-        rows = problem.G @ x
-        worst = max(worst, _furthest((rows - problem.g_upper)[hard], problem.g_upper[hard]))
-        worst = max(worst, _furthest((problem.g_lower - rows)[hard], problem.g_lower[hard]))
-    if problem.gross_limit.size:
-        worst = max(worst, _furthest(problem.gross @ np.abs(x) - problem.gross_limit, problem.gross_limit))
-    return worst
+    return _Book(problem, x).violation(problem)
 
 
-def _furthest(beyond: FloatArray, limit: FloatArray) -> float:
+def certify(problem: Problem, x: FloatArray, multipliers: Multipliers) -> Certificate:
+    """All of a book [n] and its multipliers at once."""
+    book = _Book(problem, x)
+    cost, (bound, terms) = book.cost(problem), _bound(problem, multipliers)
+    gap = cost - bound
+    size = book.risk + float(problem.cost.dot(book.traded) + problem.d.dot(x * x) + np.abs(problem.mu).dot(np.abs(x)))
+    gap = max(gap, 0.0) if gap < np.inf else np.inf
+    return Certificate(cost, gap, book.violation(problem), size + OF_BOUND * terms)
+
+
+def _furthest(beyond: FloatArray, upper: FloatArray, lower: FloatArray, at: FloatArray) -> float:
     """An infinite limit is never passed: −∞ / max(1, ∞) would be NaN, so only what is beyond is divided."""
-    if not (over := ~(beyond <= 0.0)).any():
+    if np.count_nonzero(beyond <= 0.0) == len(beyond):
         return 0.0
-    return float((beyond[over] / np.maximum(1.0, np.abs(limit[over]))).max())
+    over = ~(beyond <= 0.0)
+    limit = np.where(at > upper, upper, lower)[over]
+    return float((beyond[over] / np.maximum(1.0, np.abs(limit))).max())
 
 
 def dual_value(problem: Problem, multipliers: Multipliers) -> float:
     """D(u, y, ν): no book within the limits costs less, up to rounding. −∞ where the multipliers bound nothing."""
+    return _bound(problem, multipliers)[0]
+
+
+def _bound(problem: Problem, multipliers: Multipliers) -> tuple[float, float]:
+    """D(u, y, ν), and the sum of the sizes of the terms in which x does not occur."""
     y, nu = multipliers.y, multipliers.nu
-    if not ((np.abs(y) <= problem.row_price).all() and (nu >= 0.0).all()):
-        return -np.inf
-    held = _row_support(problem, y)
-    if problem.gross_limit.size:
-        priced = nu > 0.0
-        held += float(nu[priced] @ problem.gross_limit[priced])
+    if np.count_nonzero(np.abs(y) <= problem.row_price) + np.count_nonzero(nu >= 0.0) < len(y) + len(nu):
+        return -np.inf, 0.0
+    held, terms = _held(y, problem.g_upper, problem.g_lower)
+    if nu.size:
+        gross = _held(nu, problem.gross_limit, problem.gross_limit)
+        held, terms = held + gross[0], terms + gross[1]
     if not held < np.inf:
-        return -np.inf
-    priced_exposure = problem.omega @ multipliers.u
-    return _least(problem, priced_exposure, y, nu) - 0.5 * float(multipliers.u @ priced_exposure) - held
+        return -np.inf, terms
+    priced_exposure = problem.omega.dot(multipliers.u)
+    risk = float(multipliers.u.dot(priced_exposure))
+    return _least(problem, priced_exposure, y, nu) - 0.5 * risk - held, terms + risk
 
 
-def _row_support(problem: Problem, y: FloatArray) -> float:
-    """σ(y); y = 0 of an infinite limit is 0, not NaN."""
-    up, down = y > 0.0, y < 0.0
-    return float(y[up] @ problem.g_upper[up] + y[down] @ problem.g_lower[down])
+def _held(price: FloatArray, upper: FloatArray, lower: FloatArray) -> tuple[float, float]:
+    """σ of these prices, and the sum of its terms' sizes; 0 of an infinite limit is 0, not NaN."""
+    priced = price.nonzero()[0]
+    if not len(priced):
+        return 0.0, 0.0
+    price = price.take(priced)
+    worth = price * np.where(price > 0.0, upper.take(priced), lower.take(priced))
+    return float(np.add.reduce(worth)), float(np.add.reduce(np.abs(worth)))
 
 
 def _least(problem: Problem, priced_exposure: FloatArray, y: FloatArray, nu: FloatArray) -> float:
     """The least Σ ½ d x² − reward x + cost |x − x0| + weight |x| over the box; −∞ where nothing bounds it."""
-    reward, weight = problem.mu - problem.B @ priced_exposure, np.zeros_like(problem.mu)
+    reward, weight = problem.mu - problem.B.dot(priced_exposure), None
     if y.size:
-        reward -= y @ problem.G
+        reward -= y.dot(problem.G)
     if nu.size:
-        weight = nu @ problem.gross
+        weight = nu.dot(problem.gross)
     x = least_point(problem, reward, weight)
-    if not np.isfinite(x).all():
+    if not isfinite(np.add.reduce(x)):
         terms = np.abs(problem.mu) + np.abs(problem.B) @ np.abs(priced_exposure)
         if y.size:
             terms += np.abs(y) @ np.abs(problem.G)
-        reward = _without_rounding(reward, problem.cost + weight, ROUNDING * (terms + problem.cost + weight))
+        bound = problem.cost if weight is None else problem.cost + weight
+        reward = _without_rounding(reward, bound, ROUNDING * (terms + bound))
         x = least_point(problem, reward, weight)
     if not np.isfinite(x).all():
         return -np.inf
-    return float(x @ (0.5 * problem.d * x - reward) + problem.cost @ np.abs(x - problem.x0) + weight @ np.abs(x))
+    least = x.dot(0.5 * problem.d * x - reward) + problem.cost.dot(np.abs(x - problem.x0))
+    return float(least if weight is None else least + weight.dot(np.abs(x)))
 
 
 def _without_rounding(reward: FloatArray, bound: FloatArray, rounding: FloatArray) -> FloatArray:
@@ -106,17 +153,20 @@ def _without_rounding(reward: FloatArray, bound: FloatArray, rounding: FloatArra
     return np.where((size > bound) & (size <= bound + rounding), np.copysign(bound, reward), reward)
 
 
-def least_point(problem: Problem, reward: FloatArray, weight: FloatArray) -> FloatArray:
-    """The x [n] in the box of the least ½ d x² − reward x + cost |x − x0| + weight |x|.
+def least_point(problem: Problem, reward: FloatArray, weight: FloatArray | None) -> FloatArray:
+    """The x [n] in the box of the least ½ d x² − reward x + cost |x − x0| + weight |x|; None is no weight.
 
     The slope rises with x and jumps at x0 and at 0, so x is where it crosses zero: above both kinks, between them or
     below both. Without d it crosses at a kink or nowhere (±∞, cut by the box); 0 / 0, NaN, is a slope of nothing, and
     fmin, fmax then stay at the kink.
     """
-    d, x0, step = problem.d, problem.x0, problem.cost + weight
+    d, x0, cost = problem.d, problem.x0, problem.cost
     with np.errstate(divide="ignore", invalid="ignore"):
-        above, below = (reward - step) / d, (reward + step) / d
-        between = (reward - np.sign(x0) * (weight - problem.cost)) / d
-    x: FloatArray = np.fmax(between, np.fmin(np.minimum(x0, 0.0), below))
-    x = np.fmax(above, np.fmin(np.maximum(x0, 0.0), x))
+        if weight is None:
+            x: FloatArray = np.fmax((reward - cost) / d, np.fmin(x0, (reward + cost) / d))
+        else:
+            step = cost + weight
+            between = (reward - np.sign(x0) * (weight - cost)) / d
+            x = np.fmax(between, np.fmin(np.minimum(x0, 0.0), (reward + step) / d))
+            x = np.fmax((reward - step) / d, np.fmin(np.maximum(x0, 0.0), x))
     return np.minimum(np.maximum(x, problem.lower), problem.upper)

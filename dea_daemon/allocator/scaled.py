@@ -11,23 +11,27 @@ TINY = 1e-300
 
 
 class Scaled:
-    """A [p, n]: F [k', n] with FᵀF = BΩBᵀ, k' the rank of Ω; then the rows G and the gross limits, each divided by
+    """At [n, p]: Fᵀ [n, k'] with FᵀF = BΩBᵀ, k' the rank of Ω; then the rows G and the gross limits, each divided by
     `scale` [m + q], its norm by the curvature d or, where that is less, firm · stiffness. `up`, `down` [m + q] are
     their limits, `least` ≤ y ≤ `most` how far their multipliers may go."""
 
     def __init__(self, problem: Problem, firm: float) -> None:
         root = self.root = Root(problem)
         self.k, m, q = root.rank, len(problem.g_lower), len(problem.gross_limit)
-        self.A = A = np.empty((self.k + m + q, len(problem.mu)))
-        A[: self.k] = root.F
-        A[self.k : self.k + m] = problem.G if m else 0.0
-        A[self.k + m :] = problem.gross if q else 0.0
-        self.stiffness = _stiffness(problem, root.F)
+        split = self.k + m
+        self.At = At = np.empty((len(problem.mu), split + q))
+        At[:, : self.k] = root.Ft
+        if m:
+            At[:, self.k : split] = problem.G.T
+        if q:
+            At[:, split:] = problem.gross.T
+        self.smooth, self.gross, rows = At[:, :split], At[:, split:], At[:, self.k :]
+        self.stiffness = _stiffness(problem, root.curvature)
         inverse = 1.0 / np.maximum(problem.d, firm * self.stiffness)
-        self.scale = np.sqrt((A[self.k :] ** 2) @ inverse)
-        self.scale[~((self.scale > 0.0) & (self.scale < np.inf))] = 1.0
-        A[self.k :] /= self.scale[:, None]
-        self.At = np.ascontiguousarray(A.T)
+        self.scale = np.sqrt(inverse.dot(rows * rows))
+        if np.count_nonzero((self.scale > 0.0) & (self.scale < np.inf)) < len(self.scale):
+            self.scale[~((self.scale > 0.0) & (self.scale < np.inf))] = 1.0
+        rows /= self.scale
         self._limits(problem)
         self.kinks, self.side = (np.minimum(problem.x0, 0.0), np.maximum(problem.x0, 0.0)), np.sign(problem.x0)
 
@@ -41,11 +45,12 @@ class Scaled:
         self.most = np.where(self.up < np.inf, self.price * self.scale, 0.0)
         self.least = np.where(self.down > -np.inf, -self.price * self.scale, 0.0)
         self.equal = self.up == self.down
+        self.any_equal, self.any_soft = bool(np.count_nonzero(self.equal)), bool(np.count_nonzero(self.soft))
         self.rows = len(problem.g_lower)
 
     def dual(self, start: Multipliers | None) -> FloatArray:
         """λ [p]; zeros where there is no start, or it is of another problem."""
-        dual = np.zeros(len(self.A))
+        dual = np.zeros(self.At.shape[1])
         if start is None or (len(start.u), len(start.y)) != (len(self.root.size), self.rows):
             return dual
         if len(start.nu) != len(self.up) - self.rows:
@@ -53,7 +58,7 @@ class Scaled:
         dual[: self.k] = self.root.to_scaled(start.u)
         rows = np.concatenate((start.y, start.nu)) * self.scale
         dual[self.k :] = np.minimum(np.maximum(rows, self.least), self.most)
-        return dual if np.isfinite(dual).all() else np.zeros(len(self.A))
+        return dual if np.isfinite(dual).all() else np.zeros(self.At.shape[1])
 
     def multipliers(self, dual: FloatArray) -> Multipliers:
         """Dividing may round beyond a row's price: cut."""
@@ -63,26 +68,31 @@ class Scaled:
 
 
 class Root:
-    """F [k', n] with FᵀF = BΩBᵀ, by a pivoted Cholesky factor of Ω with B's columns brought to one size.
+    """Ft [n, k'] with Ft Ftᵀ = BΩBᵀ, by a pivoted Cholesky factor of Ω with B's columns brought to one size.
     ProblemError where Ω is not symmetric positive semidefinite."""
 
     def __init__(self, problem: Problem) -> None:
         k = len(problem.omega)
-        self.rank, self.F, self.size = 0, np.zeros((0, len(problem.mu))), np.ones(k)
+        self.rank, self.size = 0, np.ones(k)
+        self.Ft, self.curvature = np.zeros((len(problem.mu), 0)), np.zeros(len(problem.mu))
+        self.F = self.Ft.T
         if not problem.B.size:
             return
-        self.size = np.abs(problem.B).max(axis=0)
+        self.size = np.maximum.reduce(np.abs(problem.B), axis=0)
         self.size[self.size == 0.0] = 1.0
         omega = problem.omega * self.size[:, None] * self.size
         factor, pivot, self.rank, _ = dpstrf(omega, lower=1)
         self.pivot = pivot - 1
-        lower = np.tril(factor)[:, : self.rank]
-        self.root = np.empty_like(lower)
+        lower = (factor * np.tri(k))[:, : self.rank]
+        self.root = np.empty((k, self.rank))
         self.root[self.pivot] = lower
-        if not (np.abs(omega - self.root @ self.root.T) <= 1e-10 * float(np.abs(omega).max())).all():
+        off = np.abs(omega - self.root.dot(self.root.T))
+        if not np.maximum.reduce(off, axis=None) <= 1e-10 * float(np.maximum.reduce(np.abs(omega), axis=None)):
             raise ProblemError("omega is not symmetric positive semidefinite")
         self.lower = np.asfortranarray(lower[: self.rank])
-        self.F = np.ascontiguousarray(((problem.B / self.size) @ self.root).T)
+        self.Ft = (problem.B / self.size).dot(self.root)
+        self.F = self.Ft.T
+        self.curvature = np.add.reduce(self.Ft * self.Ft, axis=1)
 
     def to_scaled(self, u: FloatArray) -> FloatArray:
         """F's coordinates [k'] of the exposures u [k]."""
@@ -98,11 +108,11 @@ class Root:
         return found
 
 
-def _stiffness(problem: Problem, F: FloatArray) -> FloatArray:
+def _stiffness(problem: Problem, curvature: FloatArray) -> FloatArray:
     """The curvature [n] beside which d may be called small: the factors', or what turns the slope across the box."""
     width = problem.upper - problem.lower
     largest = max(float(width[width < np.inf].max(initial=0.0)), float(np.abs(problem.x0).max(initial=0.0)))
     width = np.minimum(np.maximum(width, 1e-6 * largest), largest) if largest > 0.0 else np.ones_like(width)
     slope = np.abs(problem.mu) + problem.cost
-    stiffness: FloatArray = np.maximum((F * F).sum(axis=0) + problem.d, slope / width) + TINY
+    stiffness: FloatArray = np.maximum(curvature + problem.d, slope / width) + TINY
     return stiffness

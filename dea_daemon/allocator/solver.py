@@ -12,16 +12,17 @@ bounded: y by the row's price, and by 0 on the side of a limit it is not at; ν 
 The proximal loop adds ½ ρ (x − x̄)² to f where d is tiny beside its scale, and −½ ε ‖(y, ν) − (ȳ, ν̄)‖² to D, and moves
 the centres to the last answer until nothing moves: x and λ stay well defined with parallel rows and without d, and
 where the limits cannot all be met y − ȳ tends to the proof of it. One number, the firmness, sets both ρ and ε: less
-of it is fewer rounds of the loop, more of it easier ones. Sources: Rockafellar 1976, Bertsekas 1982 (projected
-Newton), Banjac et al. 2019 (proofs of infeasibility).
+of it is fewer rounds of the loop, more of it easier ones; near the answer ε alone falls on. Sources: Rockafellar 1976,
+Bertsekas 1982 (projected Newton), Banjac et al. 2019 (proofs of infeasibility).
 """
 
 from dataclasses import dataclass, replace
+from math import inf, nan, sqrt
 
 import numpy as np
 from scipy.linalg.lapack import dposv
 
-from dea_daemon.allocator.certificate import dual_value, objective, violation
+from dea_daemon.allocator.certificate import Certificate, certify, objective, violation
 from dea_daemon.allocator.interior import rescue
 from dea_daemon.allocator.problem import Multipliers, Problem, Solution
 from dea_daemon.allocator.scaled import TINY, Scaled
@@ -31,6 +32,10 @@ FIRM_COLD, FIRM_WARM, FIRM_LEAST, FIRM_AFTER_TROUBLE = 1.0, 1e-8, 1e-8, 1e-2
 PATIENCE = 30  # Newton steps in one round of the proximal loop before it is made firmer
 INNER = 0.1  # of the tolerance: how far a round goes at first
 HALVINGS = 40
+WARM_MOST = 60  # steps from the last tick's multipliers before they are called misleading
+HUGE = 1e300
+LOOSE_LEAST = 1e-15  # of ε
+EARLY = 0.1  # of the tolerance: a certificate that ends the search before nothing moves
 
 
 def solve(problem: Problem, start: Multipliers | None = None, *, tolerance: float = 1e-9, most: int = 200) -> Solution:
@@ -38,17 +43,20 @@ def solve(problem: Problem, start: Multipliers | None = None, *, tolerance: floa
     cannot be met together those the book held breaks are widened, as `widen` does; the certificate is for what is left.
     `tolerance`: gap by the size of the objective's terms; ten times it: violation. ProblemError: see Problem."""
     problem.validated()
-    widened = np.zeros(len(problem.g_lower) + len(problem.gross_limit), bool)
+    widened = np.zeros(len(problem.g_lower) + len(problem.gross_limit), np.bool_)
     used = 0
     with np.errstate(all="ignore"):  # what overflows ends as "failed"
         while True:
             search = _Search(problem, start, tolerance, most - used)
             unmet = search.run()
             used += search.steps
-            if not unmet.any() and not search.done():
+            if not np.count_nonzero(unmet) and not search.done():
+                if start is not None and used < most:
+                    start = None  # it was misleading
+                    continue
                 best = search.best
                 unmet = rescue(problem, None if best is None else (best.x, best.multipliers), search.tried) & ~widened
-            if not unmet.any():
+            if not np.count_nonzero(unmet):
                 return search.solution(used, widened)
             problem, widened = widen(problem, unmet), widened | unmet
 
@@ -73,37 +81,37 @@ def _held(problem: Problem) -> tuple[FloatArray, FloatArray]:
     return exposure, gross
 
 
+Slopes = tuple[FloatArray, FloatArray | None]  # μ − Fᵀu − Gᵀy [n], grossᵀν [n]
+
+
 @dataclass(slots=True)
 class _Point:
-    """λ [p] and what follows from it: x [n], z [p] = (Fx, Gx, gross |x|), D's gradient [p], how far y and ν may go
-    before the gradient changes its form, [m + q], the value of D."""
+    """λ [p] and what follows from it: x [n], z [p] = (Fx, Gx, gross |x|), the slopes x was found by, D's gradient [p],
+    the value of D once it was asked for."""
 
     dual: FloatArray
     x: FloatArray
     z: FloatArray
+    slopes: Slopes
     gradient: FloatArray
-    low: FloatArray
-    high: FloatArray
-    value: float
+    value: float | None = None
 
 
 @dataclass(slots=True)
 class _Best:
     x: FloatArray
     multipliers: Multipliers
-    cost: float
-    gap: float
-    beyond: float
-    size: float  # of the terms that the cost and its bound are sums of
-    own: float  # of the cost's alone
+    worth: Certificate
 
 
 class _Search:
     """One problem's search: the scaled arrays, the proximal centres, the best certified answer."""
 
     def __init__(self, problem: Problem, start: Multipliers | None, tolerance: float, most: int) -> None:
-        self.problem, self.tolerance, self.most, self.steps = problem, tolerance, most, 0
-        self.firm, self.inner = FIRM_COLD if start is None else FIRM_WARM, INNER * tolerance
+        self.problem, self.tolerance, self.steps = problem, tolerance, 0
+        self.most = most if start is None else min(most, WARM_MOST)
+        self.firm = self.loose = FIRM_COLD if start is None else FIRM_WARM  # sets ρ; ε
+        self.inner = INNER * tolerance
         self.scaled = Scaled(problem, self.firm)
         self.k, self.split = self.scaled.k, self.scaled.k + len(problem.g_lower)
         self.centre = self.scaled.dual(start)
@@ -120,49 +128,57 @@ class _Search:
             point, settled = self.newton(dual)
             dual = point.dual
             if not settled and self.steps < self.most:
-                self.firm = min(max(10.0 * self.firm, FIRM_AFTER_TROUBLE), 1.0)
+                self.firm = self.loose = min(max(10.0 * self.firm, FIRM_AFTER_TROUBLE), 1.0)
                 continue
-            if self.drift(point) <= self.tolerance * self.reach(point):
-                if self.certified(point):
+            drift = self.drift(point) / self.reach(point)
+            if drift <= 10.0 * self.tolerance:
+                if self.certified(point, 1.0 if drift <= self.tolerance else EARLY):
                     return none
             elif (unmet := self.unmet(point)).any():
                 return unmet
             if self.steps >= self.most:
                 self.certified(point)
                 return none
-            self.recentre(point, self.steps - before)
+            self.recentre(point, self.steps - before, drift <= self.tolerance)
 
-    def recentre(self, point: _Point, used: int) -> None:
-        """Less firm the easier the last round was; where it had nothing to do, more exact."""
+    def recentre(self, point: _Point, used: int, near: bool) -> None:
+        """Less firm the easier the last round was; where it had nothing to do, more exact. Where no position may move
+        (all on a kink) multipliers creep by gradient / `loose` each round: near the answer, much less of it."""
         self.centre, self.x_centre = point.dual, point.x
         self.firm = max(self.firm * (0.1 if used <= 1 else 0.3 if used <= 6 else 1.0), FIRM_LEAST)
+        self.loose = max(0.01 * self.loose, LOOSE_LEAST) if near and used <= 2 else self.firm
         if used == 0:
             self.steps += 1
             self.inner *= 0.01
 
     def soften(self) -> None:
-        """D's quadratic terms at this firmness and these centres."""
-        rho = np.maximum(self.firm * self.scaled.stiffness - self.problem.d, 0.0)
-        self.d = self.problem.d + rho
+        """D's quadratic terms at this firmness and these centres; the problem's own where d is nowhere tiny."""
+        problem = self.problem
+        rho = self.firm * self.scaled.stiffness - problem.d
+        if np.count_nonzero(rho > 0.0):
+            np.maximum(rho, 0.0, out=rho)
+            self.d, self.reward = problem.d + rho, problem.mu + rho * self.x_centre
+        else:
+            self.d, self.reward = problem.d, problem.mu
         self.inverse = 1.0 / self.d
-        self.reward = self.problem.mu + rho * self.x_centre
+        self.halved: FloatArray | None = None
 
     def drift(self, point: _Point) -> float:
         """How far the rows of the problem itself are from the proximal one's."""
-        return self.firm * float(np.abs(point.dual[self.k :] - self.centre[self.k :]).max(initial=0.0))
+        return self.loose * _length(point.dual[self.k :] - self.centre[self.k :])
 
     def reach(self, point: _Point) -> float:
         """What an error is small beside."""
-        return max(float(np.abs(point.z).max(initial=TINY)), float(np.abs(point.dual[: self.k]).max(initial=TINY)))
+        return max(_length(point.z), _length(point.dual[: self.k]), TINY)
 
     def newton(self, dual: FloatArray) -> tuple[_Point, bool]:
         """The greatest D of this round, from `dual` on, and whether it is that: as exact as the round is worth, or as
         rounding lets it be."""
         point = self.evaluate(dual)
-        last, least, stalled = min(self.most, self.steps + PATIENCE), np.inf, 0
+        last, least, stalled = min(self.most, self.steps + PATIENCE), inf, 0
         while True:
-            worst, reach = float(np.abs(point.gradient).max(initial=0.0)), self.reach(point)
-            if worst <= max(self.inner * reach, 0.01 * self.drift(point)):
+            worst, reach = _length(point.gradient), self.reach(point)
+            if worst <= self.inner * reach or worst <= 0.01 * self.drift(point):
                 return point, True
             stalled = stalled + 1 if worst > 0.5 * least else 0
             least = min(least, worst)
@@ -173,142 +189,173 @@ class _Search:
             self.steps += 1
             better = self.step(point)
             if better is None:
-                return point, True
+                return point, worst <= 1e-7 * reach
             point = better
 
     def evaluate(self, dual: FloatArray) -> _Point:
-        """x, the gradient and the value at λ."""
+        """x and the gradient at λ."""
         problem, scaled, split = self.problem, self.scaled, self.split
-        smooth, cost = scaled.A[:split], problem.cost
-        reward, z = self.reward - dual[:split] @ smooth, np.empty_like(dual)
+        x0, cost, weight = problem.x0, problem.cost, None
+        reward = self.reward - scaled.smooth.dot(dual[:split])
         if split == len(dual):
-            x = np.maximum((reward - cost) * self.inverse, np.minimum(problem.x0, (reward + cost) * self.inverse))
-            x = np.minimum(np.maximum(x, problem.lower), problem.upper)
-            value = 0.0
+            x = np.maximum((reward - cost) * self.inverse, np.minimum(x0, (reward + cost) * self.inverse))
         else:
-            weight = dual[split:] @ scaled.A[split:]
+            weight = scaled.gross.dot(dual[split:])
             step, turn = cost + weight, scaled.side * (weight - cost)
             x = np.maximum((reward - turn) * self.inverse, np.minimum(scaled.kinks[0], (reward + step) * self.inverse))
             x = np.maximum((reward - step) * self.inverse, np.minimum(scaled.kinks[1], x))
-            x = np.minimum(np.maximum(x, problem.lower), problem.upper)
-            z[split:] = scaled.A[split:] @ (gross := np.abs(x))
-            value = float(weight @ gross)
-        z[:split] = smooth @ x
-        value += float(x @ (0.5 * self.d * x - reward) + cost @ np.abs(x - problem.x0))
-        return self.priced(dual, x, z, value)
+        np.maximum(x, problem.lower, out=x)
+        np.minimum(x, problem.upper, out=x)
+        z = x.dot(scaled.At)
+        if weight is not None:
+            z[split:] = np.abs(x).dot(scaled.gross)
+        return self.priced(dual, x, z, (reward, weight))
 
-    def priced(self, dual: FloatArray, x: FloatArray, z: FloatArray, value: float) -> _Point:
-        """A row's slope at y = 0 is that of the side it is beyond, and nothing within; from there y may only grow on
-        that side."""
-        scaled, k = self.scaled, self.k
-        u, y = dual[:k], dual[k:]
-        gradient = np.empty_like(dual)
-        np.subtract(z[:k], u, out=gradient[:k])
-        moved = y - self.centre[k:]
-        inner = z[k:] - self.firm * moved
-        over, under = inner - scaled.up, inner - scaled.down
-        above, below = y > 0.0, y < 0.0
-        value -= 0.5 * float(u @ u) + 0.5 * self.firm * float(moved @ moved)
-        value -= float(y[above] @ scaled.up[above]) + float(y[below] @ scaled.down[below])
-        at_zero = y == 0.0
-        above |= at_zero & (over > 0.0)
-        below |= at_zero & (under < 0.0)
-        slope = np.where(above, over, np.where(below, under, 0.0))
-        high = np.where(above | scaled.equal, scaled.most, 0.0)
-        low = np.where(below | scaled.equal, scaled.least, 0.0)
-        slope[((y >= high) & (slope > 0.0)) | ((y <= low) & (slope < 0.0))] = 0.0
-        gradient[k:] = slope
-        return _Point(dual, x, z, gradient, low, high, value)
+    def priced(self, dual: FloatArray, x: FloatArray, z: FloatArray, slopes: Slopes) -> _Point:
+        """A row's slope at y = 0 is that of the side it is beyond, and nothing within; at its price it is nothing
+        beyond."""
+        scaled, k, gradient = self.scaled, self.k, z - dual
+        if k < len(dual):
+            y = dual[k:]
+            inner = z[k:] - self.loose * (y - self.centre[k:])
+            slope = np.minimum(inner - scaled.down, y * -HUGE)  # of all y but 0 this is ∓∞
+            np.maximum(slope, inner - scaled.up, out=slope)
+            if scaled.any_soft:
+                slope[((y >= scaled.most) & (slope > 0.0)) | ((y <= scaled.least) & (slope < 0.0))] = 0.0
+            gradient[k:] = slope
+        return _Point(dual, x, z, slopes, gradient)
+
+    def room(self, point: _Point) -> tuple[FloatArray, FloatArray]:
+        """How far y and ν [m + q] may go, low and high, before the gradient changes its form."""
+        scaled, y, slope = self.scaled, point.dual[self.k :], point.gradient[self.k :]
+        up, down = (y > 0.0) | (slope > 0.0) & (y == 0.0), (y < 0.0) | (slope < 0.0) & (y == 0.0)
+        if scaled.any_equal:
+            up, down = up | scaled.equal, down | scaled.equal
+        return np.where(down, scaled.least, 0.0), np.where(up, scaled.most, 0.0)
+
+    def value(self, point: _Point) -> float:
+        """D of this round."""
+        if point.value is not None:
+            return point.value
+        scaled, problem, k, x, (reward, weight) = self.scaled, self.problem, self.k, point.x, point.slopes
+        value = x.dot(0.5 * self.d * x - reward) + problem.cost.dot(np.abs(x - problem.x0))
+        if weight is not None:
+            value += weight.dot(np.abs(x))
+        u, y = point.dual[:k], point.dual[k:]
+        moved, above, below = y - self.centre[k:], y > 0.0, y < 0.0
+        value -= 0.5 * (u.dot(u) + self.loose * moved.dot(moved))
+        point.value = float(value - y[above].dot(scaled.up[above]) - y[below].dot(scaled.down[below]))
+        return point.value
 
     def step(self, point: _Point) -> _Point | None:
         """Newton's step on the coordinates off every kink and bound, and the rows whose multiplier may move."""
-        problem, k, x, gradient = self.problem, self.k, point.x, point.gradient
-        free = (x > problem.lower) & (x < problem.upper) & (x != problem.x0)
-        if self.split < len(gradient):
-            free &= x != 0.0
-        index = np.flatnonzero(free)
-        rows = self.scaled.At.take(index, axis=0)
-        rows *= np.sqrt(self.inverse[index])[:, None]
-        if self.split < len(gradient):
-            rows[:, self.split :] *= np.sign(x[index])[:, None]
-        low, high = np.full_like(gradient, -np.inf), np.full_like(gradient, np.inf)
-        np.subtract(point.low, point.dual[k:], out=low[k:])
-        np.subtract(point.high, point.dual[k:], out=high[k:])
-        live = np.flatnonzero((gradient != 0.0) | ((low < 0.0) & (high > 0.0)))
-        rows = rows if len(live) == len(gradient) else rows[:, live]
-        H = rows.T @ rows
-        diagonal = H.reshape(-1)[:: len(H) + 1]
-        diagonal += np.where(live < k, 1.0, self.firm)
-        found = _within(H, gradient[live], low[live], high[live])
+        k, gradient, y, (low, high) = self.k, point.gradient, point.dual[self.k :], self.room(point)
+        live = np.ones(len(gradient), np.bool_)
+        np.logical_or(gradient[k:] != 0.0, (low < y) & (y < high), out=live[k:])
+        H, index = self.curvature(point.x), live.nonzero()[0]
+        if len(index) < len(live):
+            H, gradient = H.take(index, axis=0).take(index, axis=1), gradient.take(index)
+        rows = index[k:] - k
+        now = y.take(rows)
+        found = _within(H, gradient, low.take(rows) - now, high.take(rows) - now)
         if found is None:
             return None
-        move = np.zeros_like(gradient)
-        move[live] = found
-        return self.along(point, move)
+        move = np.zeros(len(live))
+        move[index] = found
+        return self.along(point, move, low, high)
 
-    def along(self, point: _Point, move: FloatArray) -> _Point | None:
-        """As far along `move` as D rises. D is concave: where its slope is still up nothing else need be asked."""
-        k, t, rise = self.k, 1.0, float(point.gradient @ move)
+    def curvature(self, x: FloatArray) -> FloatArray:
+        """H [p, p]: of all rows, where x [n] is off kinks and bounds."""
+        problem = self.problem
+        free = (x > problem.lower) & (x < problem.upper) & (x != problem.x0)
+        if self.split < self.scaled.At.shape[1]:
+            free &= x != 0.0
+        index = free.nonzero()[0]
+        if self.halved is None:
+            self.halved = self.scaled.At * np.sqrt(self.inverse)[:, None]
+        rows = self.halved.take(index, axis=0)
+        if self.split < rows.shape[1]:
+            rows[:, self.split :] *= np.sign(x.take(index))[:, None]
+        H: FloatArray = rows.T.dot(rows)
+        diagonal = H.reshape(-1)[:: len(H) + 1]
+        diagonal[: self.k] += 1.0
+        diagonal[self.k :] += self.loose
+        return H
+
+    def along(self, point: _Point, move: FloatArray, least: FloatArray, most: FloatArray) -> _Point | None:
+        """As far along `move` as D rises. D is concave: where its slope is still up nothing else need be asked; from
+        where it went too far, to where its slope, piecewise linear in t, is about zero: on the line through the last
+        two such points, or a part of the way."""
+        rise = float(point.gradient.dot(move))
         if not rise > 0.0:
             return None
-        slack = 1e-14 * (abs(point.value) + float(point.dual[:k] @ point.dual[:k]))
+        low, up, high, down, before, down_before = 0.0, rise, inf, 0.0, inf, 0.0  # t, and the slope there
+        t, best = 1.0, None
         for _ in range(HALVINGS):
-            dual = point.dual + t * move
-            dual[k:] = np.minimum(np.maximum(dual[k:], point.low), point.high)
-            trial = self.evaluate(dual)
-            slope = float(trial.gradient @ move)
-            if slope >= 0.0 or trial.value >= point.value + 1e-4 * t * rise - slack:
-                return trial
-            t *= min(max(rise / (rise - slope), 0.05), 0.7)
-        return None
+            trial = self.evaluate(_moved(point.dual, t * move, least, most))
+            slope = float(trial.gradient.dot(move))
+            if slope >= 0.0:
+                if high == inf or slope <= 0.5 * rise:
+                    return trial
+                low, up, best = t, slope, trial
+            else:
+                if self.higher(point, trial, 1e-4 * t * rise):
+                    return trial
+                high, down, before, down_before = t, slope, high, down
+            meets = high - down * (before - high) / (down_before - down) if down_before < down else nan
+            t = meets if low < meets < high else low + (high - low) * min(max(up / (up - down), 0.05), 0.7)
+            if not low < t < high:
+                break
+        return best
 
-    def certified(self, point: _Point) -> bool:
-        """Whether this is the answer; the best so far is kept."""
-        problem, x, multipliers = self.problem, point.x, self.scaled.multipliers(point.dual)
-        cost = objective(problem, x)
-        gap = cost - dual_value(problem, multipliers)
-        gap, beyond = max(gap, 0.0) if gap < np.inf else np.inf, violation(problem, x)
-        u, y, used = point.dual[: self.k], point.dual[self.k :], point.dual[self.k :] != 0.0
-        side = np.where(y > 0.0, self.scaled.up, self.scaled.down)
-        size = float(np.abs(problem.mu) @ np.abs(x) + problem.cost @ np.abs(x - problem.x0) + problem.d @ (x * x))
-        own = size + float(u @ u) + abs(cost)
-        size += float(u @ u) + float(np.abs(y[used]) @ np.abs(side[used]))
-        found = _Best(x, multipliers, cost, gap, beyond, size, own)
+    def higher(self, point: _Point, trial: _Point, rise: float) -> bool:
+        """Whether D rose by so much, up to rounding."""
+        value, u = self.value(point), point.dual[: self.k]
+        return self.value(trial) >= value + rise - 1e-14 * (abs(value) + float(u.dot(u)))
+
+    def certified(self, point: _Point, share: float = 1.0) -> bool:
+        """Whether this is the answer, within this share of the tolerance; the best so far is kept."""
+        multipliers = self.scaled.multipliers(point.dual)
+        found = _Best(point.x, multipliers, certify(self.problem, point.x, multipliers))
         if self.best is None or self.rank(found) <= self.rank(self.best):
             self.best = found
-        return self.rank(found) == (0.0, 0.0)
+        return self.rank(found, share) == (0.0, 0.0)
 
     def done(self) -> bool:
-        """Whether the best answer is certified, and as exactly as asked."""
-        return self.best is not None and self.rank(self.best) == (0.0, 0.0) and self.excess(self.best) <= 1.0
-
-    def excess(self, found: _Best) -> float:
-        """Gap and violation, by the tolerance beside the cost alone and beside positions less than 1."""
-        gap = found.gap / (self.tolerance * (found.own + TINY))
-        return max(gap, 0.1 * found.beyond / (self.tolerance * min(1.0, float(np.abs(found.x).max(initial=TINY)))))
+        """Whether the best answer is certified, even beside limits of its own size."""
+        best = self.best
+        if best is None or self.rank(best) != (0.0, 0.0):
+            return False
+        beyond = best.worth.violation
+        return beyond == 0.0 or beyond <= 10.0 * self.tolerance * min(1.0, float(np.abs(best.x).max(initial=0.0)))
 
     def tried(self, answer: tuple[FloatArray, Multipliers]) -> bool:
         """Whether another method's answer is this; no worse one replaces the best."""
         before, (x, multipliers) = self.best, answer
         self.certified(replace(self.evaluate(self.scaled.dual(multipliers)), x=x))
-        if before is not None and (now := self.best) is not None and self.rank(now) == self.rank(before):
-            self.best = min(before, now, key=self.excess)
+        now = self.best
+        if before is not None and now is not None and self.rank(now) == self.rank(before):
+            self.best = min(
+                before, now, key=lambda best: max(best.worth.gap / (best.worth.size + TINY), best.worth.violation)
+            )
         return self.done()
 
-    def rank(self, found: _Best) -> tuple[float, float]:
-        """By violation, then by gap, each nothing within its tolerance; NaN is last."""
-        beyond = 0.0 if found.beyond <= 10.0 * self.tolerance else found.beyond
-        gap = 0.0 if found.gap <= self.tolerance * (found.size + TINY) else found.gap
-        return (beyond if beyond < np.inf else np.inf), (gap if gap < np.inf else np.inf)  # noqa: FURB136
+    def rank(self, found: _Best, share: float = 1.0) -> tuple[float, float]:
+        """By violation, then by gap, each nothing within (this share of) its tolerance; NaN is last."""
+        gap, beyond, within = found.worth.gap, found.worth.violation, share * self.tolerance
+        beyond = 0.0 if beyond <= 10.0 * within else beyond
+        gap = 0.0 if gap <= within * (found.worth.size + TINY) else gap
+        return (beyond if beyond < inf else inf), (gap if gap < inf else inf)  # noqa: FURB136
 
     def solution(self, used: int, widened: BoolArray) -> Solution:
         problem, best = self.problem, self.best
-        rows = tuple(int(row) for row in np.flatnonzero(widened))
+        rows = tuple(widened.nonzero()[0].tolist())
         if best is not None and self.rank(best)[0] == 0.0:
             status = "feasible" if self.rank(best)[1] > 0.0 else "widened" if rows else "optimal"
-            return Solution(status, best.x, best.cost, best.gap, best.beyond, used, best.multipliers, rows)
+            worth = best.worth
+            return Solution(status, best.x, worth.cost, worth.gap, worth.violation, used, best.multipliers, rows)
         x, nothing = problem.x0, self.scaled.multipliers(self.scaled.dual(None))
-        return Solution("failed", x, objective(problem, x), np.inf, violation(problem, x), used, nothing, rows)
+        return Solution("failed", x, objective(problem, x), inf, violation(problem, x), used, nothing, rows)
 
     def unmet(self, point: _Point) -> BoolArray:
         """Which limits [m + q] this round's move of their multipliers proves impossible together and the book held
@@ -319,7 +366,7 @@ class _Search:
         ray /= float(np.abs(ray).max(initial=TINY))
         ray[np.abs(ray) < 1e-7] = 0.0
         priced = ray != 0.0
-        least = self.least_over_box(ray[:m] @ scaled.A[k : self.split], ray[m:] @ scaled.A[self.split :])
+        least = self.least_over_box(scaled.smooth[:, k:].dot(ray[:m]), scaled.gross.dot(ray[m:]))
         allowed = ray[priced] * np.where(ray > 0.0, scaled.up, scaled.down)[priced]
         terms = float(np.abs(least).sum() + np.abs(allowed).sum())
         if not float(least.sum() - allowed.sum()) > 1e-9 * terms:
@@ -331,36 +378,65 @@ class _Search:
     def least_over_box(self, slope: FloatArray, weight: FloatArray) -> FloatArray:
         """The least slope x + weight |x| of each coordinate; an open box ends a million times beyond all seen."""
         problem, scaled = self.problem, self.scaled
-        rows = np.abs(scaled.A[self.k :]).max(axis=1, initial=0.0)
+        rows = np.abs(scaled.At[:, self.k :]).max(axis=0, initial=0.0)
         ends = (problem.x0, self.x_centre, problem.lower, problem.upper, scaled.up / rows, scaled.down / rows)
         seen = np.abs(np.concatenate(ends))
-        far = 1e6 * float(seen[seen < np.inf].max(initial=TINY))
-        low = np.where(problem.lower > -np.inf, problem.lower, -far)
-        high = np.where(problem.upper < np.inf, problem.upper, far)
+        far = 1e6 * float(seen[seen < inf].max(initial=TINY))
+        low = np.where(problem.lower > -inf, problem.lower, -far)
+        high = np.where(problem.upper < inf, problem.upper, far)
         least = np.minimum(slope * low + weight * np.abs(low), slope * high + weight * np.abs(high))
         return np.where((low <= 0.0) & (high >= 0.0), np.minimum(least, 0.0), least)
 
 
+def _moved(dual: FloatArray, move: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Its last [len(low)] kept within low and high."""
+    dual = dual + move
+    last = dual[len(dual) - len(low) :]
+    np.minimum(np.maximum(last, low, out=last), high, out=last)
+    return dual
+
+
+def _length(v: FloatArray) -> float:
+    return sqrt(float(v.dot(v)))
+
+
 def _within(H: FloatArray, gradient: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray | None:
-    """A move that raises gradient · move − ½ moveᵀ H move within low ≤ 0 ≤ high: Newton's, stopped at each bound it
-    meets and begun again without that coordinate. None where H is not positive definite in float64."""
-    move = np.zeros_like(gradient)
-    live = np.arange(len(gradient))
-    block, slope = H, gradient
-    while len(live):
-        _, step, info = dposv(block, slope)
-        if info:
-            return None
-        now, least, most = move[live], low[live], high[live]
+    """A move [p] that raises gradient · move − ½ moveᵀ H move, its last [len(low)] within low ≤ 0 ≤ high: Newton's,
+    stopped at each bound it meets and begun again without that coordinate. None where H is not positive definite in
+    float64."""
+    move: FloatArray
+    _, move, info = dposv(H, gradient)
+    if info:
+        return None
+    last = move[len(move) - len(low) :]
+    if not np.count_nonzero((last > high) | (last < low)):
+        return move
+    free = np.full(len(move) - len(low), inf)
+    return _stopped(H, gradient, move, np.concatenate((-free, low)), np.concatenate((free, high)))
+
+
+def _stopped(
+    H: FloatArray, gradient: FloatArray, step: FloatArray, low: FloatArray, high: FloatArray
+) -> FloatArray | None:
+    """The rest of `_within`, from its first step on."""
+    move, live = np.zeros(len(step)), np.arange(len(step))
+    while True:
+        now, least, most = move.take(live), low.take(live), high.take(live)
         ahead = now + step
-        over, under = ahead > most, ahead < least
-        if not (over | under).any():
+        hit = ((ahead > most) | (ahead < least)).nonzero()[0]
+        if not len(hit):
             move[live] = ahead
             return move
-        room = np.where(over, most - now, np.where(under, now - least, np.inf)) / np.maximum(np.abs(step), TINY)
-        t = float(room.min())
+        way = step.take(hit)
+        room = (np.where(way > 0.0, most.take(hit), least.take(hit)) - now.take(hit)) / way
+        t = float(np.fmin.reduce(room))
         move[live] = np.minimum(np.maximum(now + t * step, least), most)
-        live = live[room > t]
-        block = H[np.ix_(live, live)]
-        slope = gradient[live] - H[live] @ move
-    return move
+        stays = np.ones(len(live), np.bool_)
+        stays[hit[room <= t]] = False
+        live = live[stays]
+        if not len(live):
+            return move
+        rows = H.take(live, axis=0)
+        _, step, info = dposv(rows.take(live, axis=1), gradient.take(live) - rows.dot(move))
+        if info:
+            return None

@@ -164,6 +164,7 @@ class AllocatorParameters(Section):
         description="contracts of one underlying may be held against each other for their carry, options for time "
         "value; else carry only chooses among contracts that serve the target",
     )
+    fast: bool = Field(False, description="the compiled solver (numba, extra `fast`) instead of numpy's")
     switch_bp: NonNegative = Field(
         3.0, description="another contract must be cheaper by this before an order at work is moved there"
     )

@@ -60,9 +60,12 @@ class Estimate:
         return self.posted_bp > LOSING_ERRORS * float(np.sqrt(self.posted_squares)) / self.posted
 
     @property
-    def impact(self) -> FloatArray:
+    def impact(self) -> tuple[float, float]:
         """a in bp, and Y."""
-        return np.asarray(np.linalg.solve(self.normal, self.moment), dtype=np.float64)
+        (one, both), (_, two) = self.normal.tolist()
+        first, second = self.moment.tolist()
+        whole = one * two - both * both
+        return (two * first - both * second) / whole, (one * second - both * first) / whole
 
     @property
     def rested(self) -> float:
@@ -84,7 +87,7 @@ class Estimate:
         """One order that crossed and was filled: one step of the regression."""
         root = np.sqrt(usd / VOLUME_USD)
         x = np.array([1.0, self.day_vol_bp * root])
-        off = slippage_bp - float(x @ self.impact)
+        off = slippage_bp - float(x @ np.array(self.impact))
         weight = min(1.0, HUBER * self.scale_bp / abs(off)) if off else 1.0
         prior = PRIOR_ORDERS * np.eye(2)
         self.normal = prior + KEPT * (self.normal - prior) + weight * np.outer(x, x)
@@ -180,7 +183,7 @@ class Estimates:
         most = params.surcharge_most_bp  # it may have been lowered just now
         told = np.minimum(np.maximum(self.told, -most), most)[self.group] * 1e-4
         with np.errstate(invalid="ignore", divide="ignore"):
-            half = np.where(universe.option, 0.0, np.nan_to_num((ask - bid) / (ask + bid), nan=0.0))
+            half = np.where(universe.option | ~(ask + bid > 0.0), 0.0, (ask - bid) / (ask + bid))
         saved = np.maximum(half, 0.0) + universe.taker_fee - universe.maker_fee
         return np.asarray(np.maximum(told, -np.maximum(saved, 0.0) * self.rested[self.group]), dtype=np.float64)
 

@@ -36,6 +36,12 @@ def observe(memory: CarryMemory, view: View, params: ForecastParameters) -> bool
     return True
 
 
+def expected(memory: CarryMemory, rows: int) -> FloatArray:
+    """[N] 1/day of the universe's `rows`; 0 where nothing was ever known."""
+    known = np.append(memory.per_usd, np.zeros(rows - len(memory.per_usd)))
+    return np.where(known == known, known, 0.0)
+
+
 def carry_per_usd(view: View) -> FloatArray:
     """[N] 1/day, what a dollar of notional held long earns now; NaN where that is unknown, stale, or beyond belief: a
     false index makes a fortune of every basis. 0 of spot; of options their forward's slide alone."""

@@ -120,6 +120,8 @@ def shrunk(found: FloatArray, count: FloatArray) -> FloatArray:
 
 def _positive(found: FloatArray) -> FloatArray:
     """Sums over overlaps need not make a PSD matrix: as much of the identity as it takes."""
+    if len(found) < 3:  # of two nothing can be inconsistent
+        return found
     least = float(np.linalg.eigvalsh(found)[0])
     if least >= LEAST_EIGENVALUE:
         return found

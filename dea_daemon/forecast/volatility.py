@@ -187,7 +187,7 @@ def _forecast(memory: VolatilityMemory, universe: Universe, params: ForecastPara
         annual_vol=vol * np.sqrt(DAYS_PER_YEAR),
         target_variance=target_variance(memory),
         residual_variance=residual.residual_variance(memory.residual, universe, variance, params),
-        carry=np.nan_to_num(np.append(memory.carry.per_usd, np.zeros(len(universe) - len(memory.carry.per_usd)))),
+        carry=carry.expected(memory.carry, len(universe)),
     )
     for name in ARRAYS:
         getattr(made, name).setflags(write=False)

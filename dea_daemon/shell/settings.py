@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -336,6 +337,8 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
         )
     if forecast.vol_floor > forecast.vol_cap:
         yield Problem(("forecast", "vol_floor"), f"is above forecast.vol_cap, {forecast.vol_cap:g}")
+    if settings.allocator.fast and find_spec("numba") is None:
+        yield Problem(("allocator", "fast"), "needs numba: pip install 'dea-daemon[fast]'")
     yield from _target_contradictions(settings)
     yield from _factor_contradictions(settings)
     yield from _view_contradictions(settings)

@@ -69,9 +69,10 @@ def _fast(problem: Problem, path: Path, n: int) -> Iterator[dict[str, Any]]:
         compiled = importlib.import_module("dea_daemon.allocator.fast").solve
     except ImportError:
         return
-    us, _ = timed(ours(problem, compiled), path)
+    us, books = timed(ours(problem, compiled), path)
     name = next(iter(PEERS))
-    peer_us, _ = timed(PEERS[name](problem), path[: WARM_UP + PEER_TICKS], BUDGET_S)
+    peer_us, theirs = timed(PEERS[name](problem), path[: WARM_UP + PEER_TICKS], BUDGET_S)
+    same_book(problem, path[len(theirs) - 1], theirs[-1], books[len(theirs) - 1], name)
     yield _row(f"solver, compiled, a warm tick, n = {n}", float(np.median(us)), float(np.median(peer_us)), name)
 
 

@@ -65,7 +65,7 @@ def test_a_planted_impact_is_found_again_through_noise():
     for usd in (1e4, 1e5, 4e5):
         root = (usd / VOLUME_USD) ** 0.5
         truth = 0.5 + 0.8 * DAY_VOL_BP * root
-        assert known.impact @ [1.0, DAY_VOL_BP * root] == pytest.approx(truth, rel=0.2)
+        assert np.array(known.impact) @ [1.0, DAY_VOL_BP * root] == pytest.approx(truth, rel=0.2)
 
 
 def test_one_wild_order_moves_the_estimate_no_more_than_a_dear_one():

@@ -133,7 +133,7 @@ async def test_one_decision_by_number_or_the_last(place):
 
 
 async def test_the_last_problem_is_told_once_there_was_one(place, daemon):
-    with pytest.raises(Refused, match="nothing to choose|anything to choose"):
+    with pytest.raises(Refused, match="anything to choose"):
         await ask(place, "/problem")
     daemon.posed = {"seq": 3, "npz": "UEs="}
     assert await ask(place, "/problem") == {"seq": 3, "npz": "UEs="}

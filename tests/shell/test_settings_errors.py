@@ -75,8 +75,10 @@ WRONG = {
     ),
     "a factor of what is not there": (
         targets("BTC: {kind: return}\n  factors: {'veg:BTC': {band_usd: 5}}"),
-        "4:13: error: allocator.factors.veg:BTC: is no exposure of a targeted underlying (BTC) "
-        "(did you mean 'vega:BTC'?)",
+        (
+            "4:13: error: allocator.factors.veg:BTC: is no exposure of a targeted underlying (BTC) "
+            "(did you mean 'vega:BTC'?)"
+        ),
     ),
     "a factor that nothing trades": (
         targets("BTC: {kind: return}\n  factors: {'vega:BTC': {band_usd: 5}}"),

@@ -1,5 +1,5 @@
-"""The hedge goes where it is cheapest to hold: `tests.studies.funding_flip` in small, by four times its funding, which is
-believed in minutes instead of hours."""
+"""The hedge goes where it is cheapest to hold: `tests.studies.funding_flip` in small: four times the funding, believed in
+minutes instead of hours."""
 
 import numpy as np
 import pytest

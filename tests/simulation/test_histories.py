@@ -91,7 +91,7 @@ def test_the_same_seed_is_the_same_history_in_every_process():
 
 def test_faults_do_happen():
     """Guards the guards: a world in which nothing goes wrong proves nothing."""
-    worlds = [live(seed, 40.0, storm=3.0) for seed in (21, 22)]
+    worlds = [live(seed, 40.0, storm=3.0) for seed in (22, 25)]
     story = "\n".join(line for world in worlds for line in world.log)
     for happened in ("crash", "order.outcome_unknown", "feed.gap_found", "feed.closed", "ledger.failed", "hand-trade"):
         assert happened in story, happened
