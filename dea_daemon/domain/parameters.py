@@ -89,9 +89,7 @@ class ForecastParameters(Section):
     jump_clip: Positive = Field(6.0, description="a return beyond so many standard deviations counts as that many")
     vol_floor: Positive = Field(0.10, description="annual volatility is never taken below this")
     vol_cap: Positive = Field(3.00, description="nor above this")
-    carry_half_life_h: Positive = Field(
-        1.0, description="funding and basis to come are the mean of so long"
-    )
+    carry_half_life_h: Positive = Field(1.0, description="funding and basis to come are the mean of so long")
     views: dict[str, ReturnView] = Field(default_factory=dict, description="expected returns by underlying")
 
 
