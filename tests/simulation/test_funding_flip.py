@@ -1,5 +1,5 @@
-"""The hedge goes where it is cheapest to hold: `tests.studies.funding_flip` in small: four times the funding, believed in
-minutes instead of hours."""
+"""The hedge goes where it is cheapest to hold: `tests.studies.funding_flip` in small: four times the funding, and
+believed in minutes instead of hours."""
 
 import numpy as np
 import pytest
