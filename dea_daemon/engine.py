@@ -180,9 +180,10 @@ def _target(state: State, view: View, forecast: Forecast, params: Parameters) ->
     else:
         surcharge = costs.surcharge(state.memory.costs, view, params.execution)
         answer = allocation.allocate(view, forecast, memory, params.allocator, params.guards, surcharge)
+    was_held = memory.held
     allocation.observe(memory, answer, view.seq)
-    if answer.target.allocation.status == "held":
-        state.effects.note("allocation.held", iterations=answer.target.allocation.iterations)
+    if memory.held and not was_held:
+        state.effects.note("allocation.held", seq=view.seq)
     return answer.target
 
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from dea_daemon.domain.decisions import Decision, DecisionRecord
+from dea_daemon.domain.errors import ProblemError
 from dea_daemon.domain.events import (
     CancelRefused,
     CreateRefused,
@@ -385,3 +386,16 @@ def test_margin_in_use_is_the_worst_pools_and_unknown_is_no_licence():
     assert use(PoolReport("BTC", 2.0, 2.0, 0.5, 0.2), PoolReport("USDC", 100.0, 100.0, 60.0, 30.0)) == 0.3
     assert use(PoolReport("BTC", -1.0, 0.0, 0.5, 0.2)) == float("inf")
     assert use(PoolReport("BTC", 1.0, 1.0, nan, nan)) != use(PoolReport("BTC", 1.0, 1.0, nan, nan))  # NaN
+
+
+def test_where_no_book_can_be_chosen_it_is_held_and_that_is_told_once(monkeypatch):
+    def refuses(*_: object) -> None:
+        raise ProblemError("mu[0] is not a number")
+
+    monkeypatch.setattr("dea_daemon.allocator.allocate.solve", refuses)
+    run = Run().settle()
+    first, second = run.decide(), run.tick()
+    assert not creates(first) and not creates(second)
+    assert [note.event for note in first.notes].count("allocation.held") == 1
+    assert "allocation.held" not in [note.event for note in second.notes]
+    assert first.record.allocation.status == second.record.allocation.status == "held"

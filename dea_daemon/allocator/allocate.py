@@ -31,6 +31,7 @@ class AllocatorMemory:
         self.about: tuple[object, ...] = ()
         self.problem: Problem | None = None  # for those who look on, and of which decision it was
         self.seq = 0
+        self.held = False  # whether the last decision found no answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Answer:
 def observe(memory: AllocatorMemory, answer: Answer, seq: int) -> None:
     """Keep of decision `seq` what the next one begins with."""
     memory.rebalancing = answer.target.rebalancing
+    memory.held = answer.target.allocation.status == "held"
     if answer.problem is not None:
         memory.problem, memory.seq = answer.problem, seq
         memory.about, memory.multipliers = answer.about, answer.multipliers

@@ -61,6 +61,7 @@ KINDS = {
     ),
     "account.outside_found": Kind("warning", "positions in contracts that are not configured: {contracts}"),
     "account.report_failed": Kind("warning", "account {account} cannot be read: {why}", "account"),
+    "allocation.held": Kind("warning", "no book could be chosen: held as it is (decision {seq})"),
     "feed.message_refused": Kind("warning", "feed {feed} sent what makes no sense: {why}", "feed"),
     "greeks.diverged": Kind(
         "warning", "{instrument}: the venue's delta is {venue_delta}, ours {delta}", "instrument", "greeks"

@@ -49,8 +49,10 @@ def status(**other: Any) -> dict[str, Any]:
             limits_breached=0, gaps=2,
         ),
         factors=[
-            dict(factor="delta:BTC", price=80_000.0, annual_vol=0.5, actual_usd=9.8e4, target_usd=1e5, band_usd=5e3),
-            dict(factor="delta:ETH", price=3_000.0, annual_vol=0.6, actual_usd=0.0, target_usd=None, band_usd=None),
+            dict(factor="delta:BTC", price=80_000.0, annual_vol=0.5, actual_usd=9.8e4, target_usd=1e5, band_usd=5e3)
+            | dict(annual_return=0.0, reached_usd=9.8e4),
+            dict(factor="delta:ETH", price=3_000.0, annual_vol=0.6, actual_usd=0.0, target_usd=None, band_usd=None)
+            | dict(annual_return=0.0, reached_usd=0.0),
         ],
         greeks=dict(
             BTC=greeks(), ETH=greeks(gamma_usd_1pct=0.0, vega_usd_1pt=0.0, theta_usd_day=0.0, vega_by_expiry={})

@@ -13,7 +13,8 @@ def instrument(name: str, **more: Any) -> dict[str, Any]:
 
 
 def factor(name: str, held: float | None, wanted: float | None, band: float | None) -> dict[str, Any]:
-    return dict(factor=name, price=65_000.0, annual_vol=0.5, actual_usd=held, target_usd=wanted, band_usd=band)
+    seen = dict(factor=name, price=65_000.0, annual_vol=0.5, annual_return=0.0)
+    return seen | dict(actual_usd=held, target_usd=wanted, band_usd=band, reached_usd=held)
 
 
 def greeks(**more: Any) -> dict[str, Any]:
