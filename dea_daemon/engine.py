@@ -181,7 +181,7 @@ def _target(state: State, view: View, forecast: Forecast, params: Parameters) ->
         surcharge = costs.surcharge(state.memory.costs, view, params.execution)
         answer = allocation.allocate(view, forecast, memory, params.allocator, params.guards, surcharge)
     was_held = memory.held
-    allocation.observe(memory, answer, view.seq)
+    allocation.observe(memory, answer, view)
     if memory.held and not was_held:
         state.effects.note("allocation.held", seq=view.seq)
     return answer.target

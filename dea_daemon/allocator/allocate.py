@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dea_daemon.allocator.band import crossing_cost
-from dea_daemon.allocator.formulation import Choice, Goal, aversion, choice, factor_rows, formulate, rows_of, sums_of
+from dea_daemon.allocator.band import Wander, crossing_cost
+from dea_daemon.allocator.formulation import Choice, Goal, aversion, choice, formulate, rows_of, sums_of
 from dea_daemon.allocator.problem import Multipliers, Problem, Solution
 from dea_daemon.allocator.rounding import rounding_loss, to_lots
 from dea_daemon.allocator.solver import solve
 from dea_daemon.allocator.target import Aim, aim
 from dea_daemon.domain.decisions import Allocation, Forecast, Move, ShadowPrice, Target, View
-from dea_daemon.domain.errors import ProblemError
+from dea_daemon.domain.errors import ConfigError, ProblemError
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.parameters import AllocatorParameters, GuardParameters
 
@@ -27,6 +27,7 @@ class AllocatorMemory:
 
     def __init__(self, underlyings: int) -> None:
         self.rebalancing: BoolArray = np.zeros(underlyings, dtype=np.bool_)
+        self.wander = Wander.begin(underlyings)
         self.multipliers: Multipliers | None = None
         self.about: tuple[object, ...] = ()
         self.problem: Problem | None = None  # for those who look on, and of which decision it was
@@ -44,21 +45,25 @@ class Answer:
     multipliers: Multipliers | None = None
 
 
-def observe(memory: AllocatorMemory, answer: Answer, seq: int) -> None:
-    """Keep of decision `seq` what the next one begins with."""
+def observe(memory: AllocatorMemory, answer: Answer, view: View) -> None:
+    """Keep of a decision what the next one begins with."""
     memory.rebalancing = answer.target.rebalancing
+    memory.wander = memory.wander.after(view.now_ns, answer.target.exposure_usd)
     memory.held = answer.target.allocation.status == "held"
     if answer.problem is not None:
-        memory.problem, memory.seq = answer.problem, seq
+        memory.problem, memory.seq = answer.problem, view.seq
         memory.about, memory.multipliers = answer.about, answer.multipliers
 
 
 def solver(params: AllocatorParameters) -> Callable[[Problem, Multipliers | None], Solution]:
-    """The one asked for. The compiled one is imported when it is first asked for: a second, or a minute to compile."""
+    """The one asked for. The compiled one is imported when it is first asked for: a second, or a minute to compile.
+    Raises ConfigError where it cannot be had."""
     if not params.fast:
         return solve
-    from dea_daemon.allocator import fast
-
+    try:
+        from dea_daemon.allocator import fast
+    except ImportError as error:
+        raise ConfigError(f"allocator.fast needs numba (pip install 'dea-daemon[fast]'): {error}") from error
     return fast.solve
 
 
@@ -77,16 +82,16 @@ def allocate(
     `surcharge` [N], USD per USD, is what trading was measured to cost beyond fee and half spread; it may be negative.
     """
     cost = np.maximum(crossing_cost(view) + surcharge, LEAST_COST)
-    wanted = aim(view, forecast, cost, params)
-    goal, active = _goal(view, wanted, memory.rebalancing)
+    wanted = aim(view, forecast, cost, params, memory.wander)
+    goal, rebalancing = _goal(view, wanted, memory.rebalancing)
     book = choice(view, forecast, goal, cost, params, limits)
     lots = view.position_lots.copy()
     if params.pinned == "reduce":
         lots[view.pinned & view.fresh] = 0
-    target = Target(wanted.exposure, wanted.band, lots, active)
+    target = Target(wanted.exposure, wanted.band, lots, rebalancing)
     if not len(book.rows):
         return Answer(target)
-    if not active.any() and not _astray(view, book, params) and _nothing_to_gain(book):
+    if not (goal.active.any() or view.universe.option[book.rows].any()) and _nothing_to_gain(book):
         return Answer(_with(target, lots, Allocation("certified")))
     return _solved(view, forecast, goal, book, target, memory, params, limits)
 
@@ -98,25 +103,18 @@ def _goal(view: View, wanted: Aim, rebalancing: BoolArray) -> tuple[Goal, BoolAr
     active = outside | (rebalancing & (np.abs(distance) > wanted.inner))
     reach = np.where(active, wanted.exposure + np.copysign(wanted.inner, distance), view.delta_usd)
     reach = np.where(np.isfinite(wanted.band) & np.isfinite(wanted.exposure), reach, np.nan)
-    return Goal(reach, wanted.exposure, wanted.exposure - wanted.band, wanted.exposure + wanted.band), active
-
-
-def _astray(view: View, book: Choice, params: AllocatorParameters) -> bool:
-    """Whether another factor wanted is outside its band, and something could be done about it."""
-    return any(not row.lower <= row.each @ book.x0 <= row.upper for row in factor_rows(view, book, params))
+    goal = Goal(reach, wanted.exposure, wanted.exposure - wanted.band, wanted.exposure + wanted.band, active)
+    return goal, active | (rebalancing & np.isnan(reach))  # what is not known for a moment does not end a trade
 
 
 def _nothing_to_gain(book: Choice) -> bool:
     """Whether, every delta staying, no exchange of one contract for another is worth its cost: exactly then are there
     prices y of the deltas at which each contract's marginal gain r − y·delta is within its cost of trading.
 
-    The optimality of holding still, by the problem's own conditions; options may make it cautious.
+    The optimality of holding still, by the problem's own conditions; of a book of hedges, whose deltas are positive.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):  # an option without delta
-        gain = (book.mu - book.d * book.x0) / book.delta
-        cost = book.cost / np.abs(book.delta)
-    up, down = book.upper > book.x0, book.lower < book.x0
-    buys, sells = np.where(book.delta > 0.0, (up, down), (down, up))
+    gain, cost = (book.mu - book.d * book.x0) / book.delta, book.cost / book.delta
+    buys, sells = book.upper > book.x0, book.lower < book.x0
     n = int(book.underlying.max()) + 1
     least, most = np.full(n, -np.inf), np.full(n, np.inf)
     np.maximum.at(least, book.underlying[buys], (gain - cost)[buys])
@@ -149,16 +147,15 @@ def _solved(
         found = Allocation(status, iterations=solution.iterations)
         return Answer(_with(target, lots, found), problem, about)
     whole = to_lots(problem, solution.x, book.lot_usd)
-    closing = view.pinned[book.rows] & (lots[book.rows] == 0)
-    lots[book.rows] = np.where(closing, 0, whole)
+    lots[book.rows] = whole
     found = Allocation(
         status=status,
         gap_usd=solution.gap,
         violation=solution.violation,
         iterations=solution.iterations,
         rounding_usd=rounding_loss(problem, solution.x, whole * book.lot_usd, solution.multipliers.y),
-        cost_usd=float(problem.cost @ np.abs(whole * book.lot_usd - problem.x0)),
-        benefit_usd=_benefit(problem, whole * book.lot_usd),
+        cost_usd=float(book.fee @ np.abs(whole * book.lot_usd - problem.x0)),
+        benefit_usd=_benefit(problem, book, whole * book.lot_usd),
         prices=_prices(solution, names),
         moves=_moves(view, book, whole),
     )
@@ -177,10 +174,10 @@ def _with(target: Target, lots: IntArray, found: Allocation) -> Target:
     return Target(target.exposure_usd, target.band_usd, lots, target.rebalancing, found)
 
 
-def _benefit(problem: Problem, x: FloatArray) -> float:
+def _benefit(problem: Problem, book: Choice, x: FloatArray) -> float:
     """USD by which carry and risk are better at x than at x0; what it brings towards the goals is not in dollars."""
     x0 = problem.x0
-    gradient = problem.mu - problem.d * x0 - problem.B @ (problem.omega @ (problem.B.T @ x0))
+    gradient = problem.mu - book.mu + book.carry - problem.d * x0 - problem.B @ (problem.omega @ (problem.B.T @ x0))
     step = x - x0
     exposure = step @ problem.B
     return float(gradient @ step - 0.5 * (step @ (problem.d * step) + exposure @ problem.omega @ exposure))
@@ -204,8 +201,8 @@ def _moves(view: View, book: Choice, lots: IntArray) -> tuple[Move, ...]:
                 from_lots=int(held[i]),
                 to_lots=int(lots[i]),
                 usd=usd,
-                cost_usd=float(book.cost[i] * abs(usd)),
-                carry_usd=float(book.mu[i] * lots[i] * book.lot_usd[i]),
+                cost_usd=float(book.fee[i] * abs(usd)),
+                carry_usd=float(book.carry[i] * lots[i] * book.lot_usd[i]),
             )
         )
     return tuple(found)

@@ -1,13 +1,16 @@
 """What trading costs, and how far exposure may stray before it is worth that: the no-trade band, cubic in its width."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from dea_daemon.domain.decisions import Forecast, View
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
-from dea_daemon.domain.numbers import DAYS_PER_YEAR
+from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY
 from dea_daemon.domain.parameters import AllocatorParameters
 
 UNIT_SHARPE = 1.0  # per √year: what the target is taken to be the best answer to
+WANDER_HALF_LIFE_DAYS = 7.0
 MOST_OF_TARGET = 0.5  # the band is never wider than this: half of what is wanted is always held
 
 
@@ -60,6 +63,41 @@ def risk_aversion(equity_usd: float, params: AllocatorParameters) -> float:
     return UNIT_SHARPE / budget_usd if budget_usd > 0.0 else np.inf
 
 
+class Wander(NamedTuple):
+    """How the exposures wanted have moved, [U], the last week or so counting most: `squares` USD² of changes and
+    `sizes` USD² · days, over `days`; `exposure_usd` at `at_ns` the last of them."""
+
+    at_ns: int
+    exposure_usd: FloatArray
+    squares: FloatArray
+    sizes: FloatArray
+    days: FloatArray
+
+    @classmethod
+    def begin(cls, underlyings: int) -> "Wander":
+        none = np.zeros(underlyings)
+        return cls(0, np.full(underlyings, np.nan), none, none, none)
+
+    def after(self, now_ns: int, exposure_usd: FloatArray) -> "Wander":
+        """One more. NaN is no change, and what comes after it is none either."""
+        days = (now_ns - self.at_ns) / NS_PER_DAY if self.at_ns else 0.0
+        change = exposure_usd - self.exposure_usd
+        known, keep = change == change, 0.5 ** (days / WANDER_HALF_LIFE_DAYS)
+        squares = keep * self.squares + np.where(known, change, 0.0) ** 2
+        sizes = keep * self.sizes + np.where(known, exposure_usd, 0.0) ** 2 * days
+        return Wander(now_ns, exposure_usd, squares, sizes, keep * self.days + known * days)
+
+    @property
+    def variance(self) -> FloatArray:
+        """[U] USD²/day; 0 where nothing was seen yet."""
+        return np.asarray(self.squares / np.maximum(self.days, 1e-9) * (self.days > 0.0))
+
+    @property
+    def size_usd(self) -> FloatArray:
+        """[U] root of the mean square."""
+        return np.asarray(np.sqrt(self.sizes / np.maximum(self.days, 1e-9)))
+
+
 def target_band(
     view: View,
     forecast: Forecast,
@@ -67,6 +105,7 @@ def target_band(
     cost: FloatArray,
     params: AllocatorParameters,
     budget: float,
+    wander: Wander | None = None,
 ) -> FloatArray:
     """Half-width h [U] USD = (3 c s² / 2κ)^⅓ around volatility and return targets; NaN where there is no contract to
     trade in.
@@ -78,13 +117,19 @@ def target_band(
     Underlyings that share the budget stray together, as what moves their targets is mostly one thing: standing off d
     in one, d/σ alike in all, costs ½ γ σ² Σ|ρ| d² in each, so κ is that many times larger.
 
+    A target that follows what is expected moves with that, too: where `wander` has seen more, s² is what was seen, and
+    h may be half of its usual size, though it be near 0 now.
+
     Source: Whalley and Wilmott (1997), Rogers (2004) for the cube root.
     """
     variance = forecast.annual_vol**2 / DAYS_PER_YEAR
     together = _straying_together(forecast, exposure_usd)
     curvature = risk_aversion(view.equity_usd * budget, params) * variance * together
-    width = half_width(cost, forecast.target_variance * exposure_usd**2, curvature)
-    return np.where(exposure_usd == 0.0, 0.0, np.minimum(width, MOST_OF_TARGET * np.abs(exposure_usd)))
+    moves, size_usd = forecast.target_variance * exposure_usd**2, np.abs(exposure_usd)
+    if wander is not None:
+        moves, size_usd = np.fmax(moves, wander.variance), np.fmax(size_usd, wander.size_usd)
+    width = half_width(cost, moves, curvature)
+    return np.where(size_usd == 0.0, 0.0, np.minimum(width, MOST_OF_TARGET * size_usd))
 
 
 def hedge_band(

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dea_daemon.allocator.band import hedges, risk_aversion
+from dea_daemon.allocator.band import cheapest, hedges, risk_aversion
 from dea_daemon.allocator.problem import Problem
 from dea_daemon.domain.decisions import Forecast, IvSource, View
 from dea_daemon.domain.factors import BUCKETS
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
-from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_S
+from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_S
 from dea_daemon.domain.parameters import AllocatorParameters, FactorTarget, GuardParameters
 from dea_daemon.pricing.revaluation import GRID, gain_per_lot, scenarios
 
@@ -26,23 +26,27 @@ LEAST_RESIDUAL = 0.01  # of the underlying's variance: no contract is exactly an
 
 class Goal(NamedTuple):
     """Of the deltas, [U] USD: `reach` is where each is to be after this decision (NaN: not ours to move), `aim` what
-    is wanted in the end, `low` to `high` its band."""
+    is wanted in the end, `low` to `high` its band. `active`: it is on its way."""
 
     reach: FloatArray
     aim: FloatArray
     low: FloatArray
     high: FloatArray
+    active: BoolArray
 
 
 class Choice(NamedTuple):
-    """The n contracts that may move, all [n]: their rows in the universe, underlying, USD of notional and of delta a
-    lot, what is held, USD; return over the horizon and cost of trading, per USD; risk per USD²; and the box."""
+    """The n contracts that may move, all [n]: their rows in the universe, underlying, USD of notional a lot, USD of
+    delta per USD of that, and what is held, USD. What a dollar held is expected to earn over the horizon (`carry`), and
+    one traded to cost (`fee`); `mu` and `cost` are these as they count in the choice. Risk per USD²; and the box."""
 
     rows: IntArray
     underlying: IntArray
     lot_usd: FloatArray
-    delta: FloatArray  # per USD of notional
+    delta: FloatArray
     x0: FloatArray
+    carry: FloatArray
+    fee: FloatArray
     mu: FloatArray
     cost: FloatArray
     d: FloatArray
@@ -78,20 +82,28 @@ def choice(
     params: AllocatorParameters,
     limits: GuardParameters,
 ) -> Choice:
-    """What may move, and what it is worth. `cost` [N] USD per USD traded."""
+    """What may move, and what it is worth. `cost` [N] USD per USD traded. Options move only while one of the other
+    factors wanted is outside its band, where there is something to hedge them with."""
     universe = view.universe
     ours = np.isfinite(goal.reach)[universe.underlying]
     rows = np.flatnonzero(hedges(view) & ours & np.isfinite(cost))
     if params.factors:
-        rows = np.concatenate((rows, options(view, ours, cost, params)))
+        rows = rows[_measured(view, rows, params)]
+        hedged = np.isin(universe.underlying, universe.underlying[rows])
+        if astray(view, params):
+            found = options(view, ours & hedged, cost, params)
+            rows = np.concatenate((rows, found[_measured(view, found, params)]))
     u, lot_usd = universe.underlying[rows], view.notional_per_lot_usd[rows]
     option = universe.option[rows]
-    x0 = view.position_lots[rows] * lot_usd
+    x0, fee, delta = view.position_lots[rows] * lot_usd, cost[rows], view.delta_per_lot[rows] / lot_usd
     days = params.expected_hold_h / 24.0
-    mu = days * forecast.carry[rows]
+    carry = _days_left(view, rows, days) * forecast.carry[rows]
     if option.any():
-        mu[option] = days * time_value(view, forecast, rows[option]) if params.carry_trades else 0.0
-    paid, favour = _at_work(view, rows, cost[rows], params)
+        carry[option] = days * time_value(view, forecast, rows[option])
+        # The delta that comes with it is hedged away one day: an option is no cheaper way to a delta.
+        fee = fee + np.where(option, np.nan_to_num(cheapest(view, cost))[u] * np.abs(delta), 0.0)
+    mu = carry if params.carry_trades else np.where(option, 0.0, carry)
+    paid, favour = _at_work(view, rows, fee, params)
     paid += ANOTHER * _additional(u, paid - mu * np.sign(goal.reach - view.delta_usd)[u], (x0 != 0.0) | (favour != 0.0))
     variance = forecast.annual_vol[u] ** 2 / DAYS_PER_YEAR
     residual = np.fmax(forecast.residual_variance[rows], LEAST_RESIDUAL * variance)
@@ -100,8 +112,10 @@ def choice(
         rows=rows,
         underlying=u,
         lot_usd=lot_usd,
-        delta=view.delta_per_lot[rows] / lot_usd,
+        delta=delta,
         x0=x0,
+        carry=carry,
+        fee=fee,
         mu=mu + favour,
         cost=paid,
         d=days * aversion(view, params, limits) * residual,
@@ -110,10 +124,23 @@ def choice(
     )
 
 
+def _measured(view: View, rows: IntArray, params: AllocatorParameters) -> BoolArray:
+    """[n] contracts of which every factor wanted is known."""
+    factors = np.array([k for k, _, _ in kept(view, params)], dtype=np.int64)
+    return np.asarray(np.isfinite(view.exposure_per_lot[np.ix_(factors, rows)]).all(axis=0))
+
+
+def _days_left(view: View, rows: IntArray, days: float) -> FloatArray:
+    """[n] of the horizon, no longer than the contract lives."""
+    expiry = view.universe.expiry_ns[rows]
+    return np.where(expiry > 0, np.minimum(np.maximum((expiry - view.utc_ns) / NS_PER_DAY, 0.0), days), days)
+
+
 def aversion(view: View, params: AllocatorParameters, limits: GuardParameters) -> float:
-    """γ of `risk_aversion`, 1/USD; where equity is not known, or gone, the gross limit stands in for it: hedges must
-    still be chosen."""
-    return risk_aversion(view.equity_usd if view.equity_usd > 0.0 else limits.max_gross_usd, params)
+    """γ of `risk_aversion`, 1/USD; where equity is not known, or gone, the gross limit stands in for it, and next to
+    nothing counts as a hundredth of that: hedges must still be chosen."""
+    least_usd = 0.01 * limits.max_gross_usd
+    return risk_aversion(max(view.equity_usd, least_usd) if view.equity_usd > 0.0 else limits.max_gross_usd, params)
 
 
 def options(view: View, ours: BoolArray, cost: FloatArray, params: AllocatorParameters) -> IntArray:
@@ -158,11 +185,12 @@ def _at_work(
 
 
 def _additional(u: IntArray, price: FloatArray, engaged: BoolArray) -> BoolArray:
-    """[n] contracts neither held nor worked in, the one of the best `price` [n] of each underlying excepted."""
-    idle = np.flatnonzero(~engaged)
-    idle = idle[np.lexsort((price[idle], u[idle]))]
+    """[n] contracts neither held nor worked in; where there is none else, the one of the best `price` [n] excepted."""
     more = ~engaged
-    more[idle[np.unique(u[idle], return_index=True)[1]]] = False
+    idle = np.flatnonzero(more & ~np.isin(u, u[engaged]))
+    if len(idle):
+        idle = idle[np.lexsort((price[idle], u[idle]))]
+        more[idle[np.unique(u[idle], return_index=True)[1]]] = False
     return more
 
 
@@ -206,7 +234,7 @@ def rows_of(
     """Every two-sided row: first the deltas wanted, then the other factors wanted, then limits, but for those that hold
     wherever in its box the book is."""
     wishes = (*_deltas(view, goal, book), *factor_rows(view, book, params))
-    hard = (*_limits(view, book, limits), *_losses(view, book, limits))
+    hard = (*_limits(view, book, limits), *_losses(view, goal, book, limits))
     return (*wishes, *(row for row in hard if _may_break(row, book)))
 
 
@@ -223,8 +251,8 @@ def _deltas(view: View, goal: Goal, book: Choice) -> list[Row]:
     for u in np.unique(book.underlying):
         each = np.where(book.underlying == u, book.delta, 0.0)
         offset = float(each @ book.x0 - view.delta_usd[u])
-        inside = free[u] and goal.low[u] <= goal.reach[u] <= goal.high[u]
-        low, high = (goal.low[u], goal.high[u]) if inside else (goal.reach[u], goal.reach[u])
+        anywhere = free[u] and not goal.active[u]
+        low, high = (goal.low[u], goal.high[u]) if anywhere else (goal.reach[u], goal.reach[u])
         name = view.factors.names[u]
         found.append(Row("band", name, each, float(low) + offset, float(high) + offset, soft=True))
     return found
@@ -234,6 +262,11 @@ def kept(view: View, params: AllocatorParameters) -> list[tuple[int, str, Factor
     """(row of X, name, target) of each other factor that is to be kept in a band."""
     names = view.factors.names
     return [(names.index(name), name, target) for name, target in params.factors.items() if name in names]
+
+
+def astray(view: View, params: AllocatorParameters) -> bool:
+    """Whether one of them is known to be outside its band."""
+    return any(abs(view.exposure_usd[k] - wanted.usd) > wanted.band_usd for k, _, wanted in kept(view, params))
 
 
 def factor_rows(view: View, book: Choice, params: AllocatorParameters) -> list[Row]:
@@ -266,7 +299,7 @@ def _limits(view: View, book: Choice, limits: GuardParameters) -> list[Row]:
             else:
                 each = view.exposure_per_lot[k, book.rows] / book.lot_usd
             now = float(view.exposure_usd[k])
-            if not (each != 0.0).any() or now != now:
+            if not ((each != 0.0).any() and np.isfinite(each).all() and now == now):
                 continue
             offset = float(each @ book.x0) - now
             found.append(Row(limit, subject, each, min(-allowed, now) + offset, max(allowed, now) + offset, False))
@@ -283,9 +316,9 @@ def _lines(view: View, limit: str) -> list[tuple[int, str]]:
     return [(k, names[k]) for k in range(first, first + n)]
 
 
-def _losses(view: View, book: Choice, limits: GuardParameters) -> list[Row]:
+def _losses(view: View, goal: Goal, book: Choice, limits: GuardParameters) -> list[Row]:
     """Losses are linear in what is held, scenario by scenario: that of history's days, and that of the grid with each
-    underlying at the point that is its worst now, for guards take each at its own."""
+    underlying at its own worst point, as guards take it: the worst of now, and of the book with every delta reached."""
     most = {"scenario": limits.max_scenario_loss, "stress": limits.max_stress_loss}
     if all(share is None for share in most.values()):
         return []
@@ -298,11 +331,14 @@ def _losses(view: View, book: Choice, limits: GuardParameters) -> list[Row]:
     each = gain[:, np.searchsorted(rows, book.rows)] / book.lot_usd
     if np.isnan(now).any() or np.isnan(each).any():
         return []  # what cannot be valued is for the guards to judge
-    at = now[:GRID].argmin(axis=0)
+    to_go = np.where(np.isfinite(goal.reach), goal.reach - view.delta_usd, 0.0)
+    then = now[:GRID] + scenarios(view.universe.underlyings).move[:GRID] * to_go
     found = []
     if most["scenario"] is not None:
-        cells = each[at[book.underlying], np.arange(len(book.rows))]
-        found.append(_loss("scenario", cells, float(now[at, np.arange(n)].sum()), most["scenario"], view, book))
+        for at in {tuple(outcome.argmin(axis=0).tolist()): None for outcome in (now[:GRID], then)}:
+            cells = each[np.array(at)[book.underlying], np.arange(len(book.rows))]
+            outcome = float(now[at, np.arange(n)].sum())
+            found.append(_loss("scenario", cells, outcome, most["scenario"], view, book))
     if most["stress"] is not None:
         found += [_loss("stress", cells, float(total), most["stress"], view, book)
                   for cells, total in zip(each[GRID:], now[GRID:].sum(axis=1), strict=True)]  # fmt: skip

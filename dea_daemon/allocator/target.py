@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dea_daemon.allocator.band import cheapest, hedge_band, hedges, target_band
+from dea_daemon.allocator.band import Wander, cheapest, hedge_band, target_band
 from dea_daemon.domain.decisions import Forecast, View
 from dea_daemon.domain.instruments import BoolArray, FloatArray
 from dea_daemon.domain.numbers import DAYS_PER_YEAR
@@ -13,17 +13,17 @@ from dea_daemon.domain.parameters import AllocatorParameters, FixedTarget, Retur
 
 class Aim(NamedTuple):
     """All [U], USD: what is wanted, how far from it nothing is done, and how near to it a trade once begun goes. NaN
-    where an underlying is not targeted, or cannot be for want of data. `expected` 1/day: return with carry, where a
-    return target asked for it, else 0."""
+    where an underlying is not targeted, or cannot be for want of data."""
 
     exposure: FloatArray
     band: FloatArray
     inner: FloatArray
-    expected: FloatArray
 
 
-def aim(view: View, forecast: Forecast, cost: FloatArray, params: AllocatorParameters) -> Aim:
-    """`cost` [N] USD per USD traded."""
+def aim(
+    view: View, forecast: Forecast, cost: FloatArray, params: AllocatorParameters, wander: Wander | None = None
+) -> Aim:
+    """`cost` [N] USD per USD traded; `wander` of the exposures wanted so far."""
     n = len(view.universe.underlyings)
     wanted = [params.targets.get(underlying) for underlying in view.universe.underlyings]
     budget = risk_budget(view.equity_usd, view.peak_equity_usd, params)
@@ -33,7 +33,7 @@ def aim(view: View, forecast: Forecast, cost: FloatArray, params: AllocatorParam
     sized = budget * sized_exposure(weights, expected, returning, forecast, view.equity_usd, params)
     fixed_at = np.array([target.delta_usd if isinstance(target, FixedTarget) else np.nan for target in wanted])
     exposure, band, inner = np.full(n, np.nan), np.full(n, np.nan), np.full(n, params.band_inner)
-    by_cost: dict[bool, FloatArray] = {}  # once for all hedges, and once for all others
+    by_cost: dict[str, FloatArray] = {}  # once for all of a kind
     for u, target in enumerate(wanted):
         if target is None:
             continue
@@ -41,20 +41,20 @@ def aim(view: View, forecast: Forecast, cost: FloatArray, params: AllocatorParam
         width = target.band_usd if isinstance(target, FixedTarget) else target.band
         exposure[u] = fixed_at[u] if fixed else sized[u]
         if isinstance(width, str):
-            if fixed not in by_cost:
-                least = cheapest(view, cost)
-                by_cost[fixed] = (
+            if target.kind not in by_cost:
+                least, moved = cheapest(view, cost), wander if target.kind == "return" else None
+                by_cost[target.kind] = (
                     hedge_band(view, forecast, fixed_at, least, params)
                     if fixed
-                    else target_band(view, forecast, sized, least, params, budget)
+                    else target_band(view, forecast, sized, least, params, budget, moved)
                 )
-            band[u], inner[u] = by_cost[fixed][u], 1.0  # further than to the edge costs more than it is worth
+            band[u], inner[u] = by_cost[target.kind][u], 1.0  # further than to the edge costs more than it is worth
         else:
             band[u] = width if fixed else width * abs(sized[u])
         if not fixed or isinstance(width, str):
             band[u] = np.maximum(band[u], target.min_band_usd)  # NaN stays: no trade
     band += pin_uncertainty(view)
-    return Aim(exposure, band, inner * band, expected)
+    return Aim(exposure, band, inner * band)
 
 
 def risk_budget(equity_usd: float, peak_equity_usd: float, params: AllocatorParameters) -> float:
@@ -82,21 +82,21 @@ def pin_uncertainty(view: View) -> FloatArray:
 
 
 def expected_return(view: View, forecast: Forecast, params: AllocatorParameters) -> FloatArray:
-    """[U] 1/day: what a dollar of delta is expected to earn, in the direction where signals and carry agree.
+    """[U] 1/day: what a dollar of delta is expected to earn, by signals and carry.
 
     A signal that fades at φ is weighed by 1 / (1 + φ·hold), hold the horizon: what is left of it while the position it
-    calls for is on. Carry is no forecast: it is added as it is, that of the contract best for the direction. Where
-    long would lose and short would, too, 0.
+    calls for is on. Carry is no forecast and does not fade: added is that of the contract best for the direction, and
+    where both directions would earn, the one less the other. Whether a contract can be traded just now changes nothing.
 
     Source: Gârleanu and Pedersen (2013), eq. 15, whose a/γ is the time a trade takes to pay off.
     """
+    universe = view.universe
     weight = 1.0 / (1.0 + forecast.signal_decay * (params.expected_hold_h / 24.0))
     signal = weight @ forecast.signal_return
-    rows = np.flatnonzero(hedges(view))
-    carry, of = forecast.carry[rows], view.universe.underlying[rows]
+    rows = np.flatnonzero(universe.tradable & ~universe.option & ~universe.spot & (view.settling > 0.5))
     long, short = np.full(len(signal), -np.inf), np.full(len(signal), np.inf)
-    np.maximum.at(long, of, carry)
-    np.minimum.at(short, of, carry)
+    np.maximum.at(long, universe.underlying[rows], forecast.carry[rows])
+    np.minimum.at(short, universe.underlying[rows], forecast.carry[rows])
     return np.asarray(np.maximum(signal + long, 0.0) + np.minimum(signal + short, 0.0))
 
 

@@ -180,12 +180,15 @@ def _decision(place: "Place", seq: int | None) -> dict[str, Any] | None:
 @click.option("--out", type=FILE, required=True, help="Where to write it, npz.")
 def problem(config: Path | None, at: Path | None, out: Path) -> None:
     """Save the last allocation problem of a running daemon: `dea-daemon allocate` solves it again."""
+    import os
     from base64 import b64decode
 
     from dea_daemon.shell.control_client import get
 
     told = get(_place(config, at), "/problem")
-    out.write_bytes(b64decode(told["npz"]))
+    # It tells positions and limits; and a file that is there is somebody's.
+    with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(b64decode(told["npz"]))
     _say([f"{out}: the problem of decision {told['seq']}"])
 
 

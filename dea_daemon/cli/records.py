@@ -120,7 +120,7 @@ def statement(config: Path | None, ledger_file: Path | None, day: str, json_line
 @cli.command()
 @config_option(required=False)
 @_ledger_option
-@click.option("--days", type=click.FloatRange(min=0), help="Only of the last so many days.")
+@click.option("--days", type=click.FloatRange(0, 36_500), help="Only of the last so many days.")
 @json_option
 def tca(config: Path | None, ledger_file: Path | None, days: float | None, json_lines: bool) -> None:
     """What trading cost, by contract: delay, impact, spread, fees, and the price after. The daemon may run."""

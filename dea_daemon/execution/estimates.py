@@ -5,7 +5,7 @@ recursive least squares with Huber's weights and a prior of none. V is one figur
 in its Y). Resting: what an order that was posted lost or saved against having crossed at once, the wait of its unfilled
 rest included, likewise shrunk to none. Nothing measured leaves the allocator's costs as they are. What is told to it
 moves by no more than a tenth of `execution.surcharge_most_bp` a day, and never beyond that. Where resting has lost by
-two standard errors, orders cross at once until a day or two have let that fade. Sources: Almgren, Thum,
+two standard errors, orders cross at once until some days have let that fade. Sources: Almgren, Thum,
 Hauptmann, Li 2005 (the square root); Huber 1964 (the weights).
 """
 

@@ -103,7 +103,7 @@ def plan(
     for i in rows:
         u, x = int(view.universe.underlying[i]), float(view.delta_per_lot[i])
         side = 0 if wanted[i] > 0 else 1
-        room = np.inf if view.universe.option[i] else max(left_usd[side, u], 0.0) / x
+        room = np.inf if view.universe.option[i] or x == 0.0 else max(left_usd[side, u], 0.0) / x
         # Unpriced, the work of others cannot be weighed: what is still permitted then only closes positions.
         most = int(room + 1e-9) if np.isfinite(room) else abs(int(wanted[i]))
         lots = min(abs(int(wanted[i])), most) * int(np.sign(wanted[i]))

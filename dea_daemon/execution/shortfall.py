@@ -99,6 +99,8 @@ class Measurement:
         self.paid += lots * price
         self.mids += lots * mid_price
         self.fee_usd += fee_usd
+        if self.ended_ns:  # heard of late
+            self.rest_usd = max(self.rest_usd - lots * self.lot_usd, 0.0)
 
     def marked(self, horizon: int, lots: int, price: float, mid_price: float) -> None:
         """The mid price so long after one fill."""

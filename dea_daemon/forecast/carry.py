@@ -7,7 +7,7 @@ A rate that swings says little, at any moment, of the day to come: each sample c
 import numpy as np
 
 from dea_daemon.domain.decisions import View
-from dea_daemon.domain.instruments import FloatArray
+from dea_daemon.domain.instruments import FloatArray, IntArray
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.domain.parameters import ForecastParameters
 
@@ -16,11 +16,12 @@ BELIEVED_APART = 0.01  # a perpetual and its index: beyond, the index itself is 
 
 
 class CarryMemory:
-    """`per_usd` [N] 1/day, NaN where nothing was ever known."""
+    """`per_usd` [N] 1/day, NaN where nothing was ever known; `known_ns` [N] when it last was."""
 
     def __init__(self) -> None:
         self.last_ns = 0
         self.per_usd: FloatArray = np.zeros(0)
+        self.known_ns: IntArray = np.zeros(0, dtype=np.int64)
 
 
 def observe(memory: CarryMemory, view: View, params: ForecastParameters) -> bool:
@@ -29,10 +30,13 @@ def observe(memory: CarryMemory, view: View, params: ForecastParameters) -> bool
     if elapsed_ns < params.sample_every_s * NS_PER_S:
         return False
     now = carry_per_usd(view)
-    was = np.append(memory.per_usd, np.full(len(now) - len(memory.per_usd), np.nan))
-    kept = 0.5 ** (elapsed_ns / NS_PER_S / (3_600.0 * params.carry_half_life_h))
+    new = len(now) - len(memory.per_usd)
+    was, since_ns = np.append(memory.per_usd, np.full(new, np.nan)), np.append(memory.known_ns, np.zeros(new, np.int64))
+    kept = 0.5 ** ((view.now_ns - since_ns) / NS_PER_S / (3_600.0 * params.carry_half_life_h))
     mean = np.where(np.isnan(was), now, was * kept + now * (1.0 - kept))
-    memory.per_usd, memory.last_ns = np.where(np.isnan(now), was, mean), view.now_ns
+    unknown = np.isnan(now)
+    memory.per_usd, memory.known_ns = np.where(unknown, was, mean), np.where(unknown, since_ns, view.now_ns)
+    memory.last_ns = view.now_ns
     return True
 
 

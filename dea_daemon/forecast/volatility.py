@@ -24,6 +24,7 @@ FAST_SHARE = 0.7  # volatility is never below this share of the fast estimate's:
 TARGET_HALF_LIFE_DAYS = 30.0
 PRIOR_TARGET_VARIANCE = 0.02  # 1/day, worth a day
 ARRAYS = tuple(name for name, kind in get_type_hints(Forecast).items() if get_origin(kind) is np.ndarray)
+RECALLED_LEAST = 24  # bars: of fewer the prior knows as much
 RECALLED_BARS = 24.0  # half-life of the fast estimate while bars are recalled, where its own is shorter
 
 
@@ -80,7 +81,7 @@ def recall(memory: VolatilityMemory, event: PricesRecalled, params: ForecastPara
     than `half_life_s` say little of so short a past: the fast estimate then has a half-life of 24 bars, and afterwards
     the weight it would have had.
     """
-    if len(event.at_ns) < 2 or memory.har.covered_days.max(initial=0.0) >= 1.0:
+    if len(event.at_ns) < RECALLED_LEAST or memory.har.covered_days.max(initial=0.0) >= 1.0:
         return
     bar_s = float(np.median(np.diff(event.at_ns))) / NS_PER_S
     half_life_s = max(params.half_life_s, RECALLED_BARS * bar_s)

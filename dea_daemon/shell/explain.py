@@ -111,7 +111,7 @@ def _exposures(record: Record) -> Iterator[str]:
                 "  " + line["factor"],
                 _number(line["price"], ",.2f"),
                 _number(vol, ".0%"),
-                _number(line.get("annual_return", 0.0), "+.1%"),
+                _number(line.get("annual_return"), "+.1%"),
                 _usd(line["actual_usd"]),
                 _usd(line["target_usd"]),
                 "-" if line["band_usd"] is None else f"±{_usd(line['band_usd'])}",

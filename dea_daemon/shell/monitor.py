@@ -225,6 +225,8 @@ def _unhealthy(state: State, now_ns: int, age_s: float, feeds: Iterable[dict[str
         yield "the ledger refuses writes"
     if not state.account.watched:
         yield "no watchdog"
+    if state.memory.allocator.held:
+        yield "no book can be chosen: held as it is"
     if not state.account.ready:
         yield "account not reconciled yet"
     elif not account_fresh(state.account, now_ns):

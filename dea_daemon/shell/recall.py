@@ -115,6 +115,7 @@ def believed(rows: Sequence[Sequence[Any]], close_ms: IntArray) -> tuple[FloatAr
     closes[hour[taken].astype(np.int64)] = close[taken]
     found = int(np.isfinite(closes).sum())
     _refuse_jumps(closes)
+    _refuse_frozen(closes)
     return closes, int((~taken & ~quiet).sum()) + found - int(np.isfinite(closes).sum())
 
 
@@ -130,7 +131,19 @@ def _refuse_jumps(closes: FloatArray) -> None:
         known, logs = known[~far], logs[~far]
     jumps = np.flatnonzero(np.abs(np.diff(logs)) > np.log(JUMP) * np.sqrt(np.diff(known)))
     if jumps.size:
-        closes[: known[jumps[-1]] + 1] = np.nan
+        # A jump in the last hours is more likely wrong than the month before it.
+        last = int(jumps[-1])
+        late = len(known) - 1 - last <= NEIGHBOURS
+        closes[known[last] + 1 :] = np.nan if late else closes[known[last] + 1 :]
+        if not late:
+            closes[: known[last] + 1] = np.nan
+
+
+def _refuse_frozen(closes: FloatArray) -> None:
+    """Make NaN, in place, a history that mostly stands still: somebody repeats a price."""
+    known = closes[np.isfinite(closes)]
+    if known.size and np.count_nonzero(np.diff(known)) < 0.5 * (known.size - 1):
+        closes[:] = np.nan
 
 
 def _event(

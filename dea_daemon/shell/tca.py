@@ -111,7 +111,7 @@ def costs(path: Path, since_ns: int = 0) -> Costs:
 
 def ago_ns(days: float) -> int:
     """So many days before now."""
-    return time.time_ns() - int(days * DAY_NS)
+    return time.time_ns() - int(days * DAY_NS) if days == days else 0
 
 
 def _summed(rows: Iterable[sqlite3.Row]) -> Costs:

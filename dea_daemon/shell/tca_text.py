@@ -29,7 +29,8 @@ def lines(found: Costs) -> Iterator[str]:
     if found.whole.unknown:
         yield f"note: {found.whole.unknown:,} orders are in no sum, as a price of theirs is not known"
     if found.unmeasured:
-        yield f"note: {found.unmeasured:,} orders not measured: alive, just ended, or the daemon died within a minute"
+        why = "alive, just ended, of a daemon that died, or of an older release"
+        yield f"note: {found.unmeasured:,} orders not measured: {why}"
     yield from (f"note: {note}" for note in found.notes)
 
 

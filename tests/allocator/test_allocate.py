@@ -120,6 +120,14 @@ def test_no_contract_is_held_against_another_for_its_carry_unless_that_is_asked_
     assert lots[BTC_PERP] < 0 < lots[BTC_LINEAR] and abs(exposure(v, lots)[0] - 100_000.0) <= 20.0
 
 
+def test_a_hedge_grows_where_it_is_and_does_not_spread_over_every_contract():
+    v = view(position=(9_500, 0, 0, 0))
+    target = wanted(v, fixed(150_000.0))
+    assert target.position_lots[BTC_PERP] > 9_500 and (target.position_lots[[BTC_FUTURE, BTC_LINEAR]] == 0).all()
+    moved = target.allocation.moves[0]
+    assert moved.cost_usd == pytest.approx(moved.usd * (0.0005 + 1.0 / 80_000), rel=1e-3) and moved.carry_usd == 0.0
+
+
 def test_what_is_on_the_wrong_side_may_shrink_and_never_grows():
     funding = np.array([0.0, 0.0, -0.004, 0.0])
     v = view(position=(-2_000, 0, 0, 0), funding_rate_8h=funding)
@@ -145,13 +153,14 @@ def test_limits_are_kept_even_where_the_goal_is_beyond_them():
         assert next(iter(limits)).split("_")[1] in {price.limit for price in target.allocation.prices}
 
 
-def test_losses_in_scenarios_and_on_historys_days_are_kept_too():
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_losses_in_scenarios_and_on_historys_days_are_kept_too(side):
     v = view()
-    for limit, least in (("max_scenario_loss", 0.16), ("max_stress_loss", 0.465)):
+    for limit, least in (("max_scenario_loss", 0.16), ("max_stress_loss", 0.465 if side > 0.0 else 0.348)):
         share = 50_000.0 * least / v.equity_usd
-        target = wanted(v, **{limit: share})
+        target = wanted(v, fixed(side * 100_000.0), **{limit: share})
         worth = v.exposure_per_lot[0] @ target.position_lots
-        assert 49_900.0 < worth <= 50_000.0 + 1e-6
+        assert 49_900.0 < side * worth <= 50_000.0 + 1e-6
         assert limit.split("_")[1] in {price.limit for price in target.allocation.prices}
 
 
@@ -238,6 +247,16 @@ def test_inside_its_band_a_factor_calls_for_nothing():
     assert target.position_lots[COIN_CALL] == -300
 
 
+def test_a_delta_is_no_reason_to_trade_options_nor_is_another_underlyings_trade():
+    params = with_factor("vega:BTC", band_usd=1e6)
+    v = view(base=(-200_000.0, 0.0), universe=WITH_OPTIONS)
+    target = wanted_with(v, wide_forecast(), params)
+    assert (target.position_lots[4:] == 0).all() and (target.position_lots[:3] != 0).any()
+    stale = np.array([False] * 3 + [True] * 5)
+    unhedged = wanted_with(view(base=(-200_000.0, 0.0), universe=WITH_OPTIONS, fresh=stale), wide_forecast(), params)
+    assert (unhedged.position_lots == 0).all()
+
+
 def test_without_a_target_for_them_options_are_held_as_they_are():
     v = view(position=(0,) * 4 + (-300,), universe=WITH_OPTIONS)
     target = wanted_with(v, wide_forecast(), fixed(0.0, 5_000.0))
@@ -275,7 +294,7 @@ def test_the_delta_only_comes_nearer_and_nothing_grows_over_a_cap(position, delt
 def test_a_second_decision_of_the_same_starts_where_the_first_ended():
     v, memory, guards = view(), AllocatorMemory(2), GuardParameters.model_validate(WIDE)
     first = allocate(v, FORECAST, memory, FIXED, guards)
-    observe(memory, first, 1)
+    observe(memory, first, v)
     again = allocate(v, FORECAST, memory, FIXED, guards)
     assert (again.target.position_lots == first.target.position_lots).all()
     assert again.target.allocation.iterations < first.target.allocation.iterations
@@ -296,3 +315,16 @@ def test_volatility_targets_have_the_volatility_asked_for_unless_leverage_caps_t
     assert (x * np.array(weights) >= 0).all()
     if np.abs(x).sum() < 1.99 * equity and any(weights):
         assert np.isclose(risk, 0.2 * equity)
+
+
+def test_a_return_target_does_not_jump_when_another_market_is_silent_for_a_moment():
+    covariance = np.outer([0.5, 0.9], [0.5, 0.9]) * np.array([[1.0, 0.8], [0.8, 1.0]]) / DAYS_PER_YEAR
+    expected = forecast(
+        np.array([0.5, 0.9]), covariance=covariance, mean_return=np.array([0.20, 0.22]) / DAYS_PER_YEAR,
+        target_variance=np.full(2, 0.01),
+    )  # fmt: skip
+    params = AllocatorParameters.model_validate({"targets": {coin: {"kind": "return"} for coin in ("BTC", "ETH")}})
+    both = wanted_with(view(), expected, params)
+    one = wanted_with(view(fresh=np.array([True, True, True, False])), expected, params)
+    assert both.exposure_usd == pytest.approx(one.exposure_usd)
+    assert one.position_lots[ETH_PERP] == 0 and one.position_lots[BTC_PERP] == both.position_lots[BTC_PERP]

@@ -8,12 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dea_daemon.allocator.band import MOST_OF_TARGET, cheapest, crossing_cost, half_width, hedge_band, target_band
+from dea_daemon.allocator.band import (
+    MOST_OF_TARGET,
+    Wander,
+    cheapest,
+    crossing_cost,
+    half_width,
+    hedge_band,
+    target_band,
+)
 from dea_daemon.allocator.target import aim, risk_budget, volatility_targeted
 from dea_daemon.domain.parameters import AllocatorParameters, FixedTarget
 from tests.allocator.forecasts import forecast, wanted
 from tests.guards.views import WITH_OPTIONS, view
-from tests.house import BTC_FUTURE, BTC_LINEAR, BTC_PERP
+from tests.house import BTC_FUTURE, BTC_LINEAR, BTC_PERP, START_NS
 
 VOL = np.array([0.5, 0.9])
 FORECAST = forecast(VOL, target_variance=np.array([0.01, 0.02]))
@@ -107,7 +115,7 @@ def test_outside_it_trades_to_the_edge_whatever_the_inner_goal_of_others():
 
 def test_a_target_that_will_not_stand_still_is_held_by_half_at_least():
     restless = replace(FORECAST, target_variance=np.array([10.0, 10.0]))
-    exposure, band, inner, _ = aimed(view(), restless, PARAMS)
+    exposure, band, inner = aimed(view(), restless, PARAMS)
     assert band[0] == inner[0] == MOST_OF_TARGET * exposure[0]
 
 
@@ -138,12 +146,26 @@ def test_around_a_hedge_it_is_that_of_whalley_and_wilmott():
 def test_a_fixed_delta_may_have_its_band_by_cost_and_trades_to_the_edge():
     fixed = AllocatorParameters(targets={"BTC": FixedTarget(delta_usd=0.0, band_usd="cube_root")})
     v = view(position=(0, 0, 0, 0, -20, 0, 0, 0), base=(200_000.0, 0.0), universe=WITH_OPTIONS)
-    exposure, band, inner, _ = aimed(v, FORECAST, fixed)
+    exposure, band, inner = aimed(v, FORECAST, fixed)
     assert exposure[0] == 0.0 and 500.0 < band[0] == inner[0] < 100_000.0
     target = wanted(v, forecast(VOL, rows=8), fixed)
     reached = float((v.exposure_per_lot @ target.position_lots + v.exposure_base_usd)[0])
     assert v.delta_usd[0] > band[0] and reached == pytest.approx(band[0], abs=30.0)
     assert aimed(view(), FORECAST, fixed).band[0] == 500.0  # nothing moves it: the least
+
+
+def test_a_target_that_keeps_changing_its_mind_has_a_wider_band_than_its_size_now():
+    wander, day_ns = Wander.begin(2), 86_400 * 10**9
+    for hour in range(24 * 30):
+        wander = wander.after(START_NS + hour * day_ns // 24, np.array([100_000.0 * (-1) ** hour, 0.0]))
+    assert wander.variance[0] == pytest.approx(24 * 200_000.0**2, rel=0.02) and wander.variance[1] == 0.0
+    assert wander.size_usd[0] == pytest.approx(100_000.0, rel=0.01)
+    v, small = view(), np.array([1_000.0, 0.0])
+    cost = cheapest(v, crossing_cost(v))
+    assert target_band(v, FORECAST, small, cost, PARAMS, 1.0)[0] <= 500.0
+    assert target_band(v, FORECAST, small, cost, PARAMS, 1.0, wander)[0] == pytest.approx(50_000.0, rel=0.01)
+    unknown = wander.after(START_NS + 31 * day_ns, np.full(2, np.nan))
+    assert np.isfinite(unknown.variance).all()
 
 
 # --- drawdown control ---------------------------------------------------------------------------------------
@@ -173,8 +195,8 @@ def test_without_a_limit_a_drawdown_changes_nothing_and_unknown_equity_gives_no_
 def test_target_and_band_shrink_together(drawdown):
     v = view(equity_usd=1e6, peak_equity_usd=1e6 / (1.0 - drawdown))
     budget = risk_budget(v.equity_usd, v.peak_equity_usd, by_cost(max_drawdown=0.2))
-    exposure, band, *_ = aimed(v, FORECAST, PARAMS)
-    less, narrower, *_ = aimed(v, FORECAST, by_cost(max_drawdown=0.2))
+    exposure, band, _ = aimed(v, FORECAST, PARAMS)
+    less, narrower, _ = aimed(v, FORECAST, by_cost(max_drawdown=0.2))
     assert 0.0 < budget < 1.0
     assert less[0] == pytest.approx(budget * exposure[0])
     assert narrower[0] == pytest.approx(max(budget * band[0], 1.0))
@@ -183,7 +205,7 @@ def test_target_and_band_shrink_together(drawdown):
 def test_at_the_limit_volatility_targets_are_flat_and_fixed_ones_stay():
     eth = {"ETH": FixedTarget(delta_usd=100_000, band_usd=10_000)}
     params = PARAMS.model_copy(update={"targets": PARAMS.targets | eth, "max_drawdown": 0.2})
-    exposure, band, *_ = aimed(view(equity_usd=7e5, peak_equity_usd=1e6), FORECAST, params)
+    exposure, band, _ = aimed(view(equity_usd=7e5, peak_equity_usd=1e6), FORECAST, params)
     assert exposure.tolist() == [0.0, 100_000.0] and band.tolist() == [1.0, 10_000.0]
 
 

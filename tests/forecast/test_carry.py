@@ -51,8 +51,18 @@ def test_what_is_unknown_stale_or_beyond_belief_changes_nothing():
     assert np.isnan(carry_per_usd(view(mark=MARK * np.array([1.0, 0.5, 1.0, 1.0]), index_price=MARK))[BTC_FUTURE])
 
 
+def test_after_a_long_silence_the_present_counts_for_all_there_is_to_know():
+    memory = CarryMemory()
+    observe(memory, paid(0.0005), PARAMS)
+    stale = np.array([False, True, True, True])
+    for hour in range(1, 73):
+        observe(memory, paid(0.0005, float(hour), fresh=stale), PARAMS)
+    observe(memory, paid(-0.0003, 73.0), PARAMS)
+    assert memory.per_usd[BTC_PERP] == pytest.approx(0.0009)
+
+
 def test_contracts_listed_later_join_with_what_they_earn():
     memory = CarryMemory()
-    memory.per_usd, memory.last_ns = np.array([0.001]), START_NS - HOUR_NS
+    memory.per_usd, memory.known_ns = np.array([0.001]), np.array([START_NS - HOUR_NS])
     observe(memory, paid(0.0005), PARAMS)
     assert len(memory.per_usd) == 4 and np.isfinite(memory.per_usd).all()

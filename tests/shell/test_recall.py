@@ -336,3 +336,15 @@ async def test_okxs_candles_come_newest_first_a_hundred_at_once():
         past = Past("okx", Candles(fetch, 20), {"BTC": "BTC-USDT-SWAP"})
         assert np.array_equal(column(await recalled(past)), WALK)
         assert page == 100 and [int(one["limit"]) for one in asked] == [20, 20, 8]
+
+
+async def test_a_history_that_stands_still_is_none():
+    assert await recalled(telling(rows(np.full(HOURS, 65_000.0)))) is None
+    assert await recalled(telling(rows(np.full(HOURS, 65_000.0), volume=None))) is None
+
+
+async def test_a_jump_in_the_last_hours_does_not_cost_the_month_before_it():
+    closes = WALK.copy()
+    closes[-4:] *= 2.1
+    kept = np.isfinite(column(await recalled(telling(rows(closes)))))
+    assert kept.sum() >= HOURS - 6

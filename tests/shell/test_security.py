@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from dea_daemon.domain.errors import ConfigError
+from dea_daemon.shell.ccxt_client import Budget
 from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.venue_calls import contract_fees
 from dea_daemon.shell.venue_server import VenueServer
@@ -42,7 +43,8 @@ async def opened(monkeypatch, scope, environment="live", acknowledge=False, **an
     }
     section = SimpleNamespace(
         venue="deribit", environment=environment, margin_model=None, acknowledge_withdraw_scope=acknowledge,
-        instruments=("BTC-PERPETUAL",), access=lambda: None, select=lambda listed: listed,
+        instruments=("BTC-PERPETUAL",), select=lambda listed: listed,
+        access=lambda: SimpleNamespace(queries=Budget(per_s=10.0, burst=50)),
         wants=lambda name: True,
     )  # fmt: skip
     async with stub_venue(by_method(**(stubbed | answers))) as stub, client_of(stub, timeout_ms=500) as client:

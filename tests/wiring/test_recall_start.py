@@ -48,7 +48,9 @@ def test_the_first_decision_of_a_run_and_of_one_after_a_kill_know_the_month_befo
     wait_for(lambda: len(made(first)) > 8, 60, "decisions")
     first.kill()
     recalled = told(first, "history.recalled")
-    assert recalled["hours"] == 768 and recalled["prices"] == {"BTC": 768, "ETH": 768} and recalled["refused"] == 0
+    hours = recalled["hours"]
+    assert hours in (767, 768)  # an hour may end while it is asked
+    assert recalled["prices"] == {"BTC": hours, "ETH": hours} and recalled["refused"] == 0
     before = records(state)
     again = Daemon(config(tmp_path), calm, state)
     wait_for(lambda: len(made(again)) > 8, 60, "decisions after the kill")
@@ -59,7 +61,7 @@ def test_the_first_decision_of_a_run_and_of_one_after_a_kill_know_the_month_befo
     reader = read_tape(state / "tape")
     events = [event for event, _ in reader.steps()]
     assert isinstance(events[0], RunStarted) and isinstance(events[1], PricesRecalled)
-    assert np.array(events[1].usd).shape == (768, 2)
+    assert np.array(events[1].usd).shape in ((767, 2), (768, 2))
     assert events[0].ts_recv_ns <= events[1].ts_recv_ns and events[1].at_ns[-1] < events[0].ts_recv_ns
     replayed = replay(read_tape(state / "tape"))
     assert replayed["differences"] == 0, replayed["first_difference"]
