@@ -1,5 +1,5 @@
-"""What exposure is wanted, and the positions that reach it.
+"""What exposure is wanted, and the positions that reach it at the least cost within every limit.
 
-In: View, Forecast, this room's memory (who is rebalancing). Out: Target.
-Must never know: hard limits beyond the per-contract cap it is given, orders, how to trade.
+In: View, Forecast, what trading was measured to cost, the limits, this room's memory. Out: Target, with a certificate.
+Must never know: orders, how to trade. That a limit holds is the guards' word, never this room's.
 """

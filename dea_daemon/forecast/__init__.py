@@ -1,5 +1,6 @@
-"""Expected return and risk: volatilities and correlations of the underlyings, each contract's own risk, signals.
+"""Expected return and risk: volatility and correlation of the underlyings, the operator's views, and each contract's
+own carry and risk.
 
-In: View and this room's own memory. Out: Forecast. `observe` alone writes the memory.
+In: View and this room's own memory; prices of before the run. Out: Forecast. `observe` and `recall` write the memory.
 Must never know: positions, limits, orders.
 """
