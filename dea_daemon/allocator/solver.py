@@ -327,7 +327,7 @@ class _Search:
         if best is None or self.rank(best) != (0.0, 0.0):
             return False
         beyond = best.worth.violation
-        return beyond == 0.0 or beyond <= 10.0 * self.tolerance * min(1.0, float(np.abs(best.x).max(initial=0.0)))
+        return beyond == 0.0 or beyond <= 2.0 * self.tolerance * min(1.0, float(np.abs(best.x).max(initial=0.0)))
 
     def tried(self, answer: tuple[FloatArray, Multipliers]) -> bool:
         """Whether another method's answer is this; no worse one replaces the best."""
