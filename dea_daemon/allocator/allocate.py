@@ -2,7 +2,7 @@
 the least cost within every limit, and the answer says how good it is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -92,7 +92,7 @@ def allocate(
     if not len(book.rows):
         return Answer(target)
     if not (goal.active.any() or view.universe.option[book.rows].any()) and _nothing_to_gain(book):
-        return Answer(_with(target, lots, Allocation("certified")))
+        return Answer(replace(target, allocation=Allocation("certified")))
     return _solved(view, forecast, goal, book, target, memory, params, limits)
 
 
@@ -137,16 +137,16 @@ def _solved(
     problem = formulate(view, forecast, goal, book, rows, sums, days_aversion)
     names = (*((row.limit, row.subject) for row in rows), *((each.limit, each.subject) for each in sums))
     about = (tuple(book.rows.tolist()), *names)
-    lots = target.position_lots.copy()
     try:
         solution = solver(params)(problem, memory.multipliers if about == memory.about else None)
     except ProblemError:  # numbers no book can be chosen by: as is, and the daemon goes on
-        return Answer(_with(target, lots, Allocation("held")), problem, about)
+        return Answer(replace(target, allocation=Allocation("held")), problem, about)
     status = _status(solution)
     if status == "held":
         found = Allocation(status, iterations=solution.iterations)
-        return Answer(_with(target, lots, found), problem, about)
+        return Answer(replace(target, allocation=found), problem, about)
     whole = to_lots(problem, solution.x, book.lot_usd)
+    lots = target.position_lots.copy()
     lots[book.rows] = whole
     found = Allocation(
         status=status,
@@ -159,7 +159,7 @@ def _solved(
         prices=_prices(solution, names),
         moves=_moves(view, book, whole),
     )
-    return Answer(_with(target, lots, found), problem, about, solution.multipliers)
+    return Answer(replace(target, position_lots=lots, allocation=found), problem, about, solution.multipliers)
 
 
 def _status(solution: Solution) -> str:
@@ -168,10 +168,6 @@ def _status(solution: Solution) -> str:
         return "held"
     scale = max(1.0, abs(solution.objective))
     return "certified" if solution.gap <= CERTIFIED * scale else "feasible"
-
-
-def _with(target: Target, lots: IntArray, found: Allocation) -> Target:
-    return Target(target.exposure_usd, target.band_usd, lots, target.rebalancing, found)
 
 
 def _benefit(problem: Problem, book: Choice, x: FloatArray) -> float:

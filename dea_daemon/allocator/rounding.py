@@ -1,7 +1,10 @@
 """Whole lots: towards what is held, then lot by lot as near as the rows allow, never over a goal or a limit."""
 
+from dataclasses import replace
+
 import numpy as np
 
+from dea_daemon.allocator.certificate import objective
 from dea_daemon.allocator.problem import Problem
 from dea_daemon.domain.instruments import FloatArray, IntArray
 
@@ -35,7 +38,7 @@ def _best_lot(problem: Problem, x: FloatArray, step: FloatArray, at: IntArray) -
     then += before[:, None]  # [m, c]
     low, high = problem.g_lower[:, None], problem.g_upper[:, None]
     soft = (problem.row_price < np.inf)[:, None]
-    outside_before = np.maximum(np.maximum(before - problem.g_upper, problem.g_lower - before), 0.0)[:, None]
+    outside_before = _outside(problem, x)[:, None]
     outside = np.maximum(np.maximum(then - high, low - then), 0.0)
     slack = 1e-9 * np.maximum(1.0, np.abs(before))[:, None]
     crosses = ((before[:, None] < high) & (then > high + slack)) | ((before[:, None] > low) & (then < low - slack))
@@ -62,17 +65,13 @@ def _gain(problem: Problem, x: FloatArray, step: FloatArray, at: IntArray) -> Fl
 def rounding_loss(problem: Problem, x: FloatArray, rounded: FloatArray, prices: FloatArray) -> float:
     """USD ≥ 0 by which the rounded book is worse than x: cost and risk, and what it is further from its rows at their
     shadow `prices` [m]."""
-    lost = _economic(problem, rounded) - _economic(problem, x)
+    rows_apart = replace(problem, row_price=np.full(len(problem.row_price), np.inf))
+    lost = objective(rows_apart, rounded) - objective(rows_apart, x)
     further = _outside(problem, rounded) - _outside(problem, x)
     return max(float(lost + np.abs(prices) @ np.maximum(further, 0.0)), 0.0)
 
 
-def _economic(problem: Problem, x: FloatArray) -> float:
-    exposure = x @ problem.B
-    smooth = 0.5 * (exposure @ problem.omega @ exposure + x @ (problem.d * x)) - problem.mu @ x
-    return float(smooth + problem.cost @ np.abs(x - problem.x0))
-
-
 def _outside(problem: Problem, x: FloatArray) -> FloatArray:
+    """[m] how far each row is beyond its interval."""
     rows = problem.G @ x
     return np.maximum(np.maximum(rows - problem.g_upper, problem.g_lower - rows), 0.0)

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,14 @@ def settings_of(decide_every_minutes: int) -> Settings:
     return found.model_copy(update={"decide_every_ms": decide_every_minutes * 60_000})
 
 
-def lived(candles: list[Candles], settings: Settings) -> tuple[float, CandleRun]:
+def lived(candles: Mapping[str, Candles], settings: Settings, warm_up_ns: int = 0) -> tuple[float, CandleRun]:
     """CPU seconds of one run, as the command has it: bars joined, lived through, recorded."""
-    symbols = tuple(CONTRACTS)[: len(candles)]
-    history = History({Market("binance", "perp", s): c for s, c in zip(symbols, candles, strict=True)}, {})
-    first_ns, last_ns = int(candles[0].open_ns[0]), int(candles[0].close_ns[-1])
+    symbols, first = tuple(candles), next(iter(candles.values()))
+    history = History({Market("binance", "perp", s): c for s, c in candles.items()}, {})
+    first_ns, last_ns = int(first.open_ns[0]), int(first.close_ns[-1])
     began_s = time.process_time()
     bars = bars_of(history, symbols, first_ns, last_ns, settings.decide_every_ms * NS_PER_MS)
-    run = CandleRun(bars, {}, settings, symbols, first_ns)
+    run = CandleRun(bars, {}, settings, symbols, first_ns + warm_up_ns)
     recorder = Recorder(run, symbols)
     for t in run.live():
         recorder.take(t)
@@ -81,7 +82,9 @@ def lived(candles: list[Candles], settings: Settings) -> tuple[float, CandleRun]
 
 def _row(candles: list[Candles], shared: Path, name: str, minutes: int, runs: int) -> dict[str, Any]:
     count, settings = len(candles[0].open_ns), settings_of(minutes)
-    in_turn = [(_peer_s(shared, minutes), lived(candles, settings)[0]) for _ in range(runs)]
+    in_turn = [
+        (_peer_s(shared, minutes), lived(dict(zip(CONTRACTS, candles, strict=True)), settings)[0]) for _ in range(runs)
+    ]
     ours = count / statistics.median(ours_s for _, ours_s in in_turn)
     row = {"name": f"backtest, a decision {name}", "ours": round(ours), "unit": "bars/CPU s"}
     peer_s = [told for told, _ in in_turn if told is not None]

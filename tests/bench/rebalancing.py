@@ -10,7 +10,6 @@ import os
 import statistics
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ import yaml
 
 from dea_daemon.domain.instruments import FloatArray
 from dea_daemon.domain.numbers import NS_PER_DAY
-from dea_daemon.research.candles import Candles, History, Market
+from dea_daemon.research.candles import Candles
 from dea_daemon.shell.settings import Settings, load
-from dea_daemon.wiring.candles import CandleRun, bars_of
 from dea_daemon.wiring.demo import config_file
-from dea_daemon.wiring.history import Recorder
+from tests.bench import bars
 
 COINS = ("BTC", "ETH", "SOL", "XRP", "BNB", "ADA", "DOGE", "AVAX", "LINK", "LTC")
 SYMBOLS = tuple(f"{coin}USDT" for coin in COINS)
@@ -87,20 +85,8 @@ def settings_of(expected: FloatArray) -> Settings:
 def lived(close: FloatArray, settings: Settings) -> float:
     """CPU seconds of one run, as the command has it."""
     at = START_NS + NS_PER_DAY * np.arange(len(close), dtype=np.int64)
-    history = History(
-        {Market("binance", "perp", s): _candles(at, c) for s, c in zip(SYMBOLS, close.T, strict=True)}, {}
-    )
-    live_ns, last_ns = START_NS + WARM_UP_DAYS * NS_PER_DAY, int(at[-1]) + NS_PER_DAY
-    began_s = time.process_time()
-    bars = bars_of(history, SYMBOLS, START_NS, last_ns)
-    run = CandleRun(bars, {}, settings, SYMBOLS, live_ns)
-    recorder = Recorder(run, SYMBOLS)
-    for t in run.live():
-        recorder.take(t)
-    run.run.close()
-    seconds = time.process_time() - began_s
-    recorder.record("run", settings, int(bars.grid.open_ns[-1]))
-    return seconds
+    candles = {symbol: _candles(at, column) for symbol, column in zip(SYMBOLS, close.T, strict=True)}
+    return bars.lived(candles, settings, WARM_UP_DAYS * NS_PER_DAY)[0]
 
 
 def _candles(at: Any, close: FloatArray) -> Candles:
