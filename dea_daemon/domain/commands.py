@@ -4,6 +4,7 @@ import msgspec
 
 from dea_daemon.domain.instruments import Side
 from dea_daemon.domain.orders import TimeInForce
+from dea_daemon.domain.surfaces import Chain
 
 
 class Command(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -70,10 +71,18 @@ class Resubscribe(Command, frozen=True, tag=True, array_like=True):
     row: int
 
 
+class FitSurface(Command, frozen=True, tag=True, array_like=True):
+    """Fit a volatility surface to these quotes, aside; answer with SurfaceFitted. A spread of more than
+    `max_iv_spread` in volatility is no quote."""
+
+    chain: Chain
+    max_iv_spread: float
+
+
 class Approved(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """A create that passed `guards.admit`, its only maker: the gateway sends nothing else."""
 
     order: CreateOrder
 
 
-Outgoing = Approved | CancelOrder | QueryOrder | QueryAccount | QueryInstruments | Resubscribe
+Outgoing = Approved | CancelOrder | QueryOrder | QueryAccount | QueryInstruments | Resubscribe | FitSurface

@@ -21,11 +21,13 @@ class IvSource(IntEnum):
     """Where an option's implied volatility came from: the first of these that there is."""
 
     NONE = 0  # not an option
-    QUOTES = 1  # its own bid and ask
-    MARK = 2  # the venue's mark
-    LAST = 3  # either of them, some time ago
-    NEIGHBOUR = 4  # other strikes of the same expiry
-    PRIOR = 5  # the volatility assumed before data
+    SURFACE = 1  # the surface fitted to all quotes, where they say something
+    QUOTES = 2  # its own bid and ask
+    MARK = 3  # the venue's mark
+    EXTRAPOLATED = 4  # the surface, beyond what its quotes say
+    LAST = 5  # its own quotes or mark, some time ago
+    NEIGHBOUR = 6  # other strikes of the same expiry
+    PRIOR = 7  # the volatility assumed before data
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import msgspec
 from dea_daemon.domain.instruments import AccountKey, Instrument, Side
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import Order
+from dea_daemon.domain.surfaces import Quality, Smile, Tenor
 
 SCHEMA_VERSION = 1
 
@@ -79,6 +80,22 @@ class PricesRecalled(Event, frozen=True, tag=True, array_like=True, gc=False):
 
     at_ns: tuple[int, ...]
     usd: tuple[tuple[float, ...], ...]
+
+
+class SurfaceFitted(Event, frozen=True, tag=True, array_like=True, gc=False):
+    """Answer to FitSurface: the surface of the quotes that stood at `chain_utc_ns`, smiles in order of expiry.
+
+    `scale` is the lattice's. `why` is not empty where there is none to publish: it was not fitted, or has an arbitrage
+    in it; then `smiles` is empty.
+    """
+
+    underlying: str
+    chain_utc_ns: int
+    scale: float = 0.1
+    smiles: tuple[Smile, ...] = ()
+    tenors: tuple[Tenor, ...] = ()
+    quality: Quality = Quality()
+    why: str = ""
 
 
 class Operator(StrEnum):
@@ -443,6 +460,7 @@ AccountEvent = (
 RunEvent = (
     RunStarted
     | PricesRecalled
+    | SurfaceFitted
     | DecisionDue
     | OperatorSpoke
     | ParametersReloaded

@@ -34,6 +34,22 @@ class StateParameters(Section):
     stable_currencies: tuple[str, ...] = Field(("USD", "USDC", "USDT"), description="currencies taken at 1 USD")
 
 
+class SurfaceParameters(Section):
+    """When the volatility surface of an underlying is fitted, and for how long it is believed."""
+
+    enabled: bool = Field(True, description="fit one for each underlying whose options are followed")
+    every_s: Positive = Field(5.0, description="how often")
+    move: Fraction = Field(0.005, description="or sooner, once the index has moved by this since the last")
+    at_most_every_s: Positive = Field(1.0, description="but never sooner than this")
+    answer_s: Positive = Field(30.0, description="a fit that has not come back by then is asked for again")
+    stale_s: Positive = Field(300.0, description="older than this it is no longer relied upon: no new vega risk")
+    jump_z: Positive = Field(
+        8.0,
+        description="a surface so many standard deviations of its usual changes from the last is not relied upon "
+        "until the next agrees with it",
+    )
+
+
 class PricingParameters(Section):
     """How options are valued, and when the venue's own figures contradict ours."""
 
@@ -45,6 +61,7 @@ class PricingParameters(Section):
         description="coin options: premium_adjusted beside equity, or black beside cash; the totals are the same",
     )
     settlement_window_s: Positive = Field(1_800.0, description="the settlement price averages the index over this")
+    surface: SurfaceParameters = SurfaceParameters()
     forward_tolerance: Fraction = Field(
         0.01, description="future, put-call parity and the venue may name forwards this far apart"
     )
