@@ -31,8 +31,8 @@ class Quotes(NamedTuple):
 
     def keep(self, these: BoolArray | IntArray) -> "Quotes":
         """Only some of them, in the same order."""
-        k, iv, low, high, error, row = (column[these] for column in self[3:])
-        return self._replace(k=k, iv=iv, low=low, high=high, error=error, row=row)
+        at = (self.k[these], self.iv[these], self.low[these], self.high[these], self.error[these], self.row[these])
+        return Quotes(self.expiry_ns, self.tau_years, self.forward, *at)
 
 
 def prepare(chain: Chain, max_iv_spread: float = 0.5) -> list[Quotes]:
