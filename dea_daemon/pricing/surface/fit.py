@@ -1,69 +1,199 @@
 """Fit a surface to a chain: quotes in, smiles out, each a step of local variance after the one before.
 
-So no smile can hold a butterfly and no two a calendar arbitrage, whatever the quotes. Between the nodes a spline
-interpolates; the gate checks what is published there. Source: Andreasen & Huge 2011, Volatility interpolation.
+So no smile holds a butterfly and no two a calendar spread for free, whatever the quotes. Between the nodes a spline
+interpolates; what is published passed the gate there. Source: Andreasen & Huge 2011, Volatility interpolation.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from msgspec.structs import replace
 from scipy.optimize import brentq
+from scipy.special import ndtri
 
 from dea_daemon.domain.events import SurfaceFitted
-from dea_daemon.domain.instruments import FloatArray
-from dea_daemon.domain.surfaces import Chain, Rung, Smile
-from dea_daemon.pricing.surface.calibration import BAND, Points, calibrate
+from dea_daemon.domain.instruments import BoolArray, FloatArray
+from dea_daemon.domain.surfaces import Chain, Quality, Rung, Smile
+from dea_daemon.pricing.surface.calibration import Trial, calibrate
+from dea_daemon.pricing.surface.gate import check
+from dea_daemon.pricing.surface.guides import ENOUGH, Guide, guides, points_of
 from dea_daemon.pricing.surface.lattice import Lattice, lattice, scale_for
-from dea_daemon.pricing.surface.quotes import Quotes, prepare
+from dea_daemon.pricing.surface.outliers import contradicted
+from dea_daemon.pricing.surface.quotes import LEAST_ERROR, Quotes, prepare
 from dea_daemon.pricing.surface.step import MIDDLE, lognormal, step, total_sd
 from dea_daemon.pricing.surface.surface import Surface
+from dea_daemon.pricing.surface.tenors import tenors
 
-CEILING_ERROR = 0.05  # of the volatility
-CEILINGS = 12  # points on each side, at most
+SMOOTHER = (1.0, 10.0, 100.0, 1_000.0)  # times the usual penalty, until the gate lets it pass
+FAR = 5.0  # errors: a quote further than this from its own fit is left out of a second
+HEAD = 0.5  # of the first variance at the money stands already before the first step
+LEAST_SHARE, FURTHEST = 1e-6, 1e3  # of a step, between two expiries and behind the last
+
+
+class _Stepped(NamedTuple):
+    """An expiry: its time value [NODES], and which of its quotes [Q] were used."""
+
+    value: FloatArray
+    used: BoolArray
 
 
 def fit(chain: Chain, max_iv_spread: float = 0.5) -> SurfaceFitted:
-    every = prepare(chain, max_iv_spread)
-    every = [q for q in every if len(q.k) >= 6]
-    kept = every
-    atm = [float(np.interp(0.0, q.k, q.iv)) ** 2 * q.tau_years for q in kept]
-    grid = lattice(scale_for(np.sqrt(atm[0])))
-    value = lognormal(grid, 0.5 * atm[0])
-    before = 0.5 * atm[0]
-    smiles = []
-    for i, q in enumerate(kept):
-        points = with_ceilings(points_of(q), q, kept[i + 1 :])
-        s = calibrate(grid, value, atm[i], atm[i] - before, q.tau_years, points, len(q.k))
-        value = s.value
-        before = atm[i]
-        w = total_sd(grid, value) ** 2
-        smiles.append(Smile(q.expiry_ns, q.forward, tuple(w.tolist()), Rung.FITTED, float(q.k[0]), float(q.k[-1]), len(q.k)))
-    return SurfaceFitted(0, chain.underlying, chain.utc_ns, grid.scale, tuple(smiles))
+    """The surface of a chain. Never raises for what quotes say: `why` is not empty where there is none to publish.
+
+    A spread of `max_iv_spread` in volatility or more is no quote. ts_recv_ns and quality.fit_ms are the caller's to
+    fill in: nothing here reads a clock.
+    """
+    wanted = prepare(chain, max_iv_spread)
+    clean = [q.keep(~contradicted(q)) for q in wanted]
+    told = SurfaceFitted(0, chain.underlying, chain.utc_ns)
+    if not any(len(q.k) for q in clean):
+        return _refused(told, "no expiry has a quote" if wanted else "no expiry is left")
+    why = ""
+    for smooth in SMOOTHER:
+        try:
+            answer = _published(told, wanted, guides(clean), smooth)
+        except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
+            why = f"not solved: {error}"
+            continue
+        if not answer.why:
+            return answer
+        why = answer.why
+    return _refused(told, why)
 
 
-def points_of(q: Quotes) -> Points:
-    return Points(q.k, q.iv, q.error, 0.5 * (q.high - q.low), np.zeros(len(q.k)))
+def _refused(told: SurfaceFitted, why: str) -> SurfaceFitted:
+    return SurfaceFitted(0, told.underlying, told.chain_utc_ns, why=why)
 
 
-def with_ceilings(points: Points, q: Quotes, later: list[Quotes]) -> Points:
-    """Outside its own quotes a smile must not rise above those of later expiries: they could not follow."""
-    low, high = q.k[0], q.k[-1]
-    k = np.concatenate([o.k[(o.k < low) | (o.k > high)] for o in later] or [np.zeros(0)])
-    if not len(k):
-        return points
-    k = np.unique(k)
-    side = [x[np.unique(np.linspace(0, len(x) - 1, CEILINGS).astype(int))] for x in (k[k < low], k[k > high]) if len(x)]
-    k = np.concatenate(side)
-    w = np.full(len(k), np.inf)
-    for o in later:
-        inside = (k >= o.k[0]) & (k <= o.k[-1])
-        w = np.where(inside, np.minimum(w, np.interp(k, o.k, o.iv**2 * o.tau_years)), w)
-    k, w = k[np.isfinite(w)], w[np.isfinite(w)]
-    iv = np.sqrt(w / q.tau_years)
-    all_k = np.concatenate((points.k, k))
-    order = np.argsort(all_k, kind="stable")
-    cols = (
-        np.concatenate((points.iv, iv)),
-        np.concatenate((points.error, CEILING_ERROR * iv)),
-        np.concatenate((points.half, 0.0 * iv)),
-        np.concatenate((points.ceiling, np.ones(len(k)))),
+def _published(told: SurfaceFitted, wanted: list[Quotes], along: list[Guide], smooth: float) -> SurfaceFitted:
+    """One try: steps, smiles, gate."""
+    grid = lattice(scale_for(float(np.sqrt(along[0].atm))))
+    fitted = _steps(grid, along, smooth)
+    bare = [
+        Smile(g.quotes.expiry_ns, 1.0, _variance(grid, one), g.rung, *g.ends)
+        for g, one in zip(along, fitted, strict=True)
+    ]
+    surface = Surface(told.chain_utc_ns, grid.scale, bare)
+    checked = check(surface)
+    if not checked.free:
+        why = f"an arbitrage: least g {checked.min_g:.1e}, {checked.calendar} calendar violations"
+        return _refused(told, why)
+    smiles, quality = _judged(surface, wanted, along, fitted)
+    return replace(
+        told,
+        scale=grid.scale,
+        smiles=smiles,
+        tenors=tenors(surface),
+        quality=replace(quality, min_g=checked.min_g, calendar_violations=checked.calendar),
     )
-    return Points(all_k[order], *(c[order] for c in cols))
+
+
+# --- steps -------------------------------------------------------------------------------------------
+
+
+def _steps(grid: Lattice, along: list[Guide], smooth: float) -> list[_Stepped]:
+    """Time value of every expiry: those that are guided in order, the others between or behind them."""
+    before_atm = HEAD * along[0].atm
+    before = lognormal(grid, before_atm)
+    out: list[_Stepped] = []
+    waiting: list[Guide] = []
+    local = before
+    for n, guide in enumerate(along):
+        if guide.rung is Rung.BETWEEN:
+            waiting.append(guide)
+            continue
+        stepped, local = _guided(grid, before, before_atm, guide, along[n + 1 :], smooth)
+        out += [_between(grid, before, local, one.atm, 1.0) for one in waiting]
+        waiting.clear()
+        out.append(stepped)
+        before, before_atm = stepped.value, guide.atm
+    out += [_between(grid, before, local, one.atm, FURTHEST) for one in waiting]
+    return out
+
+
+def _guided(
+    grid: Lattice, before: FloatArray, before_atm: float, guide: Guide, later: list[Guide], smooth: float
+) -> tuple[_Stepped, FloatArray]:
+    """One expiry that has something to follow, and the local variance [NODES] that led there. Quotes that are far
+    from the first answer are left out of a second."""
+    used = np.ones(len(guide.quotes.k), dtype=np.bool_)
+    end, off = _calibrated(grid, before, before_atm, guide, used, later, smooth)
+    near = off <= FAR
+    if not near.all() and near.sum() >= ENOUGH:
+        used = near
+        end, _ = _calibrated(grid, before, before_atm, guide, used, later, smooth)
+    return _Stepped(end.value, used), end.local
+
+
+def _calibrated(
+    grid: Lattice,
+    before: FloatArray,
+    before_atm: float,
+    guide: Guide,
+    used: BoolArray,
+    later: list[Guide],
+    smooth: float,
+) -> tuple[Trial, FloatArray]:
+    """The step through the quotes used, and how far it is from each of them, in errors."""
+    points, quoted = points_of(guide, used, later)
+    q, growth = guide.quotes, guide.atm - before_atm
+    end = calibrate(grid, before, points, q.tau_years, guide.atm, growth, int((~points.ceiling).sum()), smooth)
+    return end, np.abs(end.iv[quoted] - q.iv[used]) / q.error[used]
+
+
+def _between(grid: Lattice, before: FloatArray, local: FloatArray, atm: float, most: float) -> _Stepped:
+    """After the share θ ≤ most of a step at which the variance at the money is `atm`: still free of arbitrage."""
+
+    def excess(log_share: float) -> float:
+        value, _ = step(grid, before, np.exp(log_share) * local)
+        return float(4.0 * ndtri(0.5 * (1.0 + value[MIDDLE])) ** 2 - atm)  # c(1) = 2 N(s/2) − 1
+
+    low, high = np.log(LEAST_SHARE), np.log(most)
+    if excess(low) >= 0.0:
+        share = low
+    elif excess(high) <= 0.0:
+        share = high
+    else:
+        share = brentq(excess, low, high, xtol=1e-6)
+    return _Stepped(step(grid, before, np.exp(share) * local)[0], np.zeros(0, dtype=np.bool_))
+
+
+# --- what is told ------------------------------------------------------------------------------------
+
+
+def _variance(grid: Lattice, stepped: _Stepped) -> tuple[float, ...]:
+    return tuple((total_sd(grid, stepped.value) ** 2).tolist())
+
+
+def _judged(
+    surface: Surface, wanted: list[Quotes], along: list[Guide], fitted: list[_Stepped]
+) -> tuple[tuple[Smile, ...], Quality]:
+    """Smiles with what their quotes say of them, and all of them together."""
+    smiles, off, half = [], [], []
+    forwards = _forwards(wanted)
+    for n, (smile, guide, one, q) in enumerate(zip(surface.smiles, along, fitted, wanted, strict=True)):
+        used = guide.quotes.keep(one.used)
+        w, _, _ = surface.total_variance(np.full(len(used.k), n), used.k)
+        iv = np.sqrt(w / used.tau_years)
+        inside = int(((iv >= used.low) & (iv <= used.high)).sum())
+        count = len(used.k)
+        smiles.append(replace(smile, forward=float(forwards[n]), quotes=count, dropped=len(q.k) - count, inside=inside))
+        off.append(iv - used.iv)
+        half.append(0.5 * (used.high - used.low))
+    error, spread = np.concatenate(off), np.concatenate(half)
+    count = len(error)
+    return tuple(smiles), Quality(
+        quotes=count,
+        dropped=sum(smile.dropped for smile in smiles),
+        inside=sum(smile.inside for smile in smiles) / count,
+        rmse_vol_pts=100.0 * float(np.sqrt(np.mean(error**2))),
+        spread_ratio=float(np.sqrt(np.mean((error / np.maximum(spread, LEAST_ERROR)) ** 2))),
+        fallback_slices=sum(smile.rung is not Rung.FITTED for smile in smiles),
+    )
+
+
+def _forwards(wanted: list[Quotes]) -> FloatArray:
+    """[S] of each expiry; where none is known, its neighbours'."""
+    forward, tau = np.array([q.forward for q in wanted]), np.array([q.tau_years for q in wanted])
+    known = np.isfinite(forward)
+    return np.where(known, forward, np.interp(tau, tau[known], forward[known]))
