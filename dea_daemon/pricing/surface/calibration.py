@@ -13,9 +13,8 @@ from scipy.interpolate import CubicSpline
 
 from dea_daemon.domain.instruments import BoolArray, FloatArray
 from dea_daemon.pricing.black import INV_SQRT_2PI
-from dea_daemon.pricing.implied import implied_volatility
 from dea_daemon.pricing.surface.lattice import NODES, Lattice
-from dea_daemon.pricing.surface.step import Bands, by_local, step
+from dea_daemon.pricing.surface.step import Bands, by_local, step, total_sd
 
 STEPS_MAX = 25
 FLOOR = 0.002  # of the expiry's variance at the money: the least local variance
@@ -26,7 +25,7 @@ SMOOTH, PULL = 0.01, 1e-4
 KNOTS_MIN, KNOTS_MAX, QUOTES_PER_KNOT = 6, 16, 1.8
 BY_QUOTES = 0.6  # of the knots stand at quantiles of the quotes, the others evenly
 BESIDE = 1.5  # of a standard deviation: the knots outside the quotes
-MARGIN = 8  # nodes beyond the quotes that a spline through them still feels
+MARGIN = 6  # nodes beyond the quotes that a spline through them still feels
 LIFT = 1.0  # steps longer than this, in ln v, are cut
 TRIES_MAX = 6  # to find a step that helps
 SETTLED = 1e-3  # of the cost
@@ -126,11 +125,8 @@ class _Problem:
         self._points, self._p0 = points, p0
         first, last = np.searchsorted(grid.k, (points.k[0], points.k[-1])).tolist()
         span = slice(max(first - MARGIN, 1), min(last + MARGIN, NODES - 1))
-        self._span, self._k, self._x = span, grid.k[span], grid.x[span]
-        self._ones, self._call = np.ones(len(self._k)), grid.k[span] >= 0.0
-        # A spline is linear in its values: [Q, n] takes those at nodes to the points.
-        spline = CubicSpline(grid.u[span], np.eye(len(self._k)), bc_type="natural")
-        self._to_points = spline(np.arcsinh(points.k / grid.scale))
+        self._span, self._k = span, grid.k[span]
+        self._to_points = grid.spline(points.k)[:, span]
         self._basis = knots.basis
         self._penalty = SMOOTH * smooth * knots.penalty + PULL * np.eye(len(p0))
 
@@ -157,7 +153,7 @@ class _Problem:
     def _try(self, p: FloatArray) -> Trial:
         local = self._floor + np.exp(self._basis @ p)
         value, matrix = step(self._grid, self._before, local)
-        sd = implied_volatility(value[self._span], self._ones, self._x, self._ones, self._call)
+        sd = total_sd(self._k, value[self._span])
         iv = np.sqrt(np.maximum(self._to_points @ (sd * sd), 1e-12) / self._tau)
         return Trial(p, local, value, matrix, sd, iv, self._cost(iv, p))
 

@@ -162,7 +162,7 @@ def _between(grid: Lattice, before: FloatArray, local: FloatArray, atm: float, m
 
 
 def _variance(grid: Lattice, stepped: _Stepped) -> tuple[float, ...]:
-    return tuple((total_sd(grid, stepped.value) ** 2).tolist())
+    return tuple((total_sd(grid.k, stepped.value) ** 2).tolist())
 
 
 def _judged(

@@ -43,8 +43,8 @@ def butterfly(k: FloatArray, w: FloatArray, first: FloatArray, second: FloatArra
 
 @lru_cache(maxsize=64)
 def _points(scale: float) -> FloatArray:
-    """k [·] between the nodes of a lattice, up to 1.5."""
+    """k [·] at the nodes of a lattice and between them, up to 1.5."""
     grid = lattice(scale)
-    u = (grid.u[:-1, None] + grid.step * (np.arange(BETWEEN) + 0.5) / BETWEEN).ravel()
+    u = (grid.u[:-1, None] + grid.step * np.arange(BETWEEN) / BETWEEN).ravel()
     k = scale * np.sinh(u)
     return np.concatenate(([-K_CHECKED], k[np.abs(k) < K_CHECKED], [K_CHECKED]))

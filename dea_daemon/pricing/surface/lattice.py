@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
-from dea_daemon.domain.instruments import FloatArray
+from dea_daemon.domain.instruments import FloatArray, IntArray
 
 NODES = 161
 K_MAX = 4.0  # far outside what is published (|k| ≤ 1.5): boundary values are no one's volatility
@@ -18,7 +19,8 @@ SCALE_MAX = 0.1
 
 class Lattice(NamedTuple):
     """k [NODES] and x = e^k; u uniform with `step`; for the second difference in x: below, at and above [NODES] are
-    x² times its three weights (0 at the ends, where time value is nothing)."""
+    x² times its three weights (0 at the ends, where time value is nothing). cardinal [4, NODES - 1, NODES] are the
+    pieces of the natural cubic spline that is 1 at one node and 0 at the others."""
 
     scale: float
     u_max: float
@@ -29,9 +31,23 @@ class Lattice(NamedTuple):
     below: FloatArray
     at: FloatArray
     above: FloatArray
+    cardinal: FloatArray
+
+    def place(self, k: FloatArray) -> tuple[FloatArray, IntArray, FloatArray]:
+        """(u, interval, distance from its left node) [M] of k [M], no further than the ends."""
+        u = np.arcsinh(np.clip(k, -K_MAX, K_MAX) / self.scale)
+        interval = np.minimum(((u + self.u_max) / self.step).astype(np.int64), NODES - 2)
+        return u, interval, u - self.u[interval]
+
+    def spline(self, k: FloatArray) -> FloatArray:
+        """[M, NODES]: what takes values at the nodes to those at k [M], by a natural cubic spline in u."""
+        _, interval, d = self.place(k)
+        a, b, c, e = self.cardinal[:, interval]
+        away = d[:, None]
+        return np.asarray(((a * away + b) * away + c) * away + e)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def lattice(scale: float = SCALE_MAX) -> Lattice:
     """The nodes of one scale. Arrays are shared: not to be written."""
     u_max = float(np.arcsinh(K_MAX / scale))
@@ -45,7 +61,8 @@ def lattice(scale: float = SCALE_MAX) -> Lattice:
     below[1:-1] = 2.0 * square / (left * (left + right))
     above[1:-1] = 2.0 * square / (right * (left + right))
     at[1:-1] = -(below + above)[1:-1]
-    grid = Lattice(scale, u_max, 2.0 * u_max / (NODES - 1), u, k, x, below, at, above)
+    cardinal = CubicSpline(u, np.eye(NODES), bc_type="natural").c
+    grid = Lattice(scale, u_max, 2.0 * u_max / (NODES - 1), u, k, x, below, at, above, cardinal)
     for array in grid[3:]:
         array.setflags(write=False)
     return grid

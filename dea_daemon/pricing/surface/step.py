@@ -13,10 +13,13 @@ from scipy.linalg import lapack
 
 from dea_daemon.domain.instruments import FloatArray
 from dea_daemon.pricing import black
+from dea_daemon.pricing.black import INV_SQRT_2PI
 from dea_daemon.pricing.implied import implied_volatility
 from dea_daemon.pricing.surface.lattice import NODES, Lattice
 
 MIDDLE = NODES // 2
+SHALLOW = 1e-13  # of the least of forward and strike: time values above it have their volatility from the table
+ROUNDS = 7  # of Newton's for the others: they come to rest within five
 _FORWARD, _YEAR = np.ones(NODES), np.ones(NODES)
 
 
@@ -66,15 +69,35 @@ def by_local(grid: Lattice, after: FloatArray, matrix: Bands) -> FloatArray:
     return curvature
 
 
-def total_sd(grid: Lattice, value: FloatArray) -> FloatArray:
-    """σ√τ [NODES] of time value; where that is too small to have one, the nearest node's that has."""
-    sd = implied_volatility(value, _FORWARD, grid.x, _YEAR, grid.k >= 0.0)
-    if np.isnan(sd).any():
-        known = np.flatnonzero(np.isfinite(sd))
-        if not len(known):
-            raise ArithmeticError("no node has a volatility")
-        sd = np.interp(np.arange(NODES), known, sd[known])
-    return sd
+def total_sd(k: FloatArray, value: FloatArray) -> FloatArray:
+    """σ√τ [M] of time values [M] at k = ln(K/F), in order; where one is nothing, as at both ends of the lattice, the
+    nearest that has one."""
+    sd = np.full(len(k), np.nan)
+    x = np.exp(k)
+    shallow = value > SHALLOW * np.minimum(x, 1.0)
+    ones, strike = np.ones(int(shallow.sum())), x[shallow]
+    sd[shallow] = implied_volatility(value[shallow], ones, strike, ones, strike >= 1.0)
+    deep = ~shallow & (value > 0.0)
+    if deep.any():
+        sd[deep] = _deep(k[deep], np.log(value[deep]))
+    known = np.isfinite(sd)
+    if known.all():
+        return sd
+    if not known.any():
+        raise ArithmeticError("no node has a volatility")
+    at = np.arange(len(k))
+    return np.asarray(np.interp(at, at[known], sd[known]))
+
+
+def _deep(k: FloatArray, log_value: FloatArray) -> FloatArray:
+    """σ√τ of time values too small for a table: Newton in ln s on the logarithm of the price."""
+    x, target = -np.abs(k), log_value - 0.5 * k
+    s = -x / np.sqrt(-2.0 * target)  # where only the exponent counts
+    for _ in range(ROUNDS):
+        log_b = black.log_normalised(x, s)
+        slope = s * INV_SQRT_2PI * np.exp(-0.5 * ((x / s) ** 2 + 0.25 * s * s) - log_b)
+        s = s * np.exp(np.clip((target - log_b) / slope, -0.5, 0.5))
+    return np.asarray(s)
 
 
 def _source(grid: Lattice) -> float:

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY
 from dea_daemon.domain.surfaces import Rung, Smile
-from dea_daemon.pricing.surface.lattice import K_MAX, Lattice, lattice
+from dea_daemon.pricing.surface.lattice import Lattice, lattice
 
 YEAR_NS = DAYS_PER_YEAR * NS_PER_DAY
 BEYOND_SD = 1.5  # so far outside its quotes, in σ√τ, a smile is still taken for known
@@ -43,15 +42,13 @@ class Surface:
         self._low = np.array([smile.low for smile in smiles]) - room
         self._high = np.array([smile.high for smile in smiles]) + room
         self._told = np.array([smile.rung < Rung.BETWEEN for smile in smiles])
-        # [4, NODES - 1, S]: highest power first, of u from each node's left.
-        self._pieces: FloatArray = CubicSpline(self.grid.u, self.variance.T, bc_type="natural").c
+        # [4, NODES - 1, S]: highest power first, in u from each node's left.
+        self._pieces: FloatArray = self.grid.cardinal @ self.variance.T
 
     def total_variance(self, smile: IntArray, k: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """w, dw/dk and d²w/dk² [M] of smiles [M] at k [M]; flat beyond the lattice."""
         grid = self.grid
-        u = np.arcsinh(np.clip(k, -K_MAX, K_MAX) / grid.scale)
-        place = np.minimum(((u + grid.u_max) / grid.step).astype(np.int64), len(grid.k) - 2)
-        d = u - grid.u[place]
+        u, place, d = grid.place(k)
         a, b, c, e = self._pieces[:, place, smile]
         stretch = grid.scale * np.cosh(u)  # dk/du
         first = ((3.0 * a * d + 2.0 * b) * d + c) / stretch
