@@ -24,11 +24,11 @@ MID_WEIGHT, HUBER, CORNER = 0.35, 1.5, 0.1
 SMOOTH, PULL = 0.01, 1e-4
 KNOTS_MIN, KNOTS_MAX, QUOTES_PER_KNOT = 6, 16, 1.8
 BY_QUOTES = 0.6  # of the knots stand at quantiles of the quotes, the others evenly
-BESIDE = 1.5  # of a standard deviation: the knots outside the quotes
+BESIDE = 1.0  # standard deviations: the knots outside the quotes
 MARGIN = 6  # nodes beyond the quotes that a spline through them still feels
 LIFT = 1.0  # steps longer than this, in ln v, are cut
 TRIES_MAX = 6  # to find a step that helps
-SETTLED = 1e-3  # of the cost
+SETTLED = 5e-3  # of the cost
 LEAST_APART = 0.05  # knots, in standard deviations
 
 

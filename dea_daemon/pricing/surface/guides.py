@@ -4,25 +4,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dea_daemon.domain.instruments import BoolArray, FloatArray
+from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.surfaces import Rung
 from dea_daemon.pricing.surface.calibration import Points
+from dea_daemon.pricing.surface.essvi import Neighbour, Shape, fit_shapes, lean
 from dea_daemon.pricing.surface.quotes import Quotes
 
 ENOUGH = 6  # quotes: with fewer a shape helps
-CEILING_ERROR = 0.02  # of the volatility
+CEILING_ERROR, LENT_ERROR = 0.02, 0.05  # of the volatility
+LENT_Z = np.linspace(-2.5, 2.5, 11)  # standard deviations
 CEILINGS = 12  # at most, on either side
 
 
 class Lent(NamedTuple):
-    """Points of a shape [P], where quotes are too few: volatility, and how exact it is taken to be."""
+    """Points that are nobody's quote [P]: k and total variance there."""
 
     k: FloatArray
-    iv: FloatArray
-    error: FloatArray
+    w: FloatArray
 
 
-NOTHING = Lent(np.zeros(0), np.zeros(0), np.zeros(0))
+NOTHING = Lent(np.zeros(0), np.zeros(0))
 
 
 class Guide(NamedTuple):
@@ -50,15 +51,45 @@ class Led(NamedTuple):
 def guides(slices: list[Quotes]) -> list[Guide]:
     """Of each expiry, in order. One at least has quotes."""
     tau = np.array([q.tau_years for q in slices])
-    known = np.array([len(q.k) > 0 for q in slices])
-    atm = np.array([at_the_money(q) if len(q.k) else np.nan for q in slices])
-    atm = np.interp(tau, np.append(0.0, tau[known]), np.append(0.0, atm[known]))
-    last = int(np.flatnonzero(known)[-1])
-    atm[last + 1 :] = atm[last] * tau[last + 1 :] / tau[last]
+    counts = np.array([len(q.k) for q in slices])
+    shapes = _shapes(slices, counts)
+    told = [n for n in range(len(slices)) if counts[n]]
+    atm = np.array([shapes[n].theta if n in shapes else at_the_money(slices[n]) for n in told])
+    # Nobody's: linear in time from nothing, and of the last one's volatility behind it.
+    level = np.interp(tau, np.append(0.0, tau[told]), np.append(0.0, atm))
+    level *= np.maximum(tau / tau[told[-1]], 1.0)
     return [
-        Guide(q, Rung.FITTED if len(q.k) >= ENOUGH else Rung.BETWEEN, float(w))
-        for q, w in zip(slices, atm, strict=True)
+        Guide(q, _rung(len(q.k)), w, _lent(shapes[n]) if n in shapes else NOTHING)
+        for n, (q, w) in enumerate(zip(slices, level.tolist(), strict=True))
     ]
+
+
+def _rung(quotes: int) -> Rung:
+    if quotes >= ENOUGH:
+        return Rung.FITTED
+    return (Rung.BETWEEN, Rung.LIFTED, Rung.LEANING, Rung.LEANING, Rung.LEANING, Rung.SHAPED)[quotes]
+
+
+def _shapes(slices: list[Quotes], counts: IntArray) -> dict[int, Shape]:
+    """Of the expiries with too few quotes, by their place; where none has enough, those with most lead the others."""
+    few = [n for n in range(len(slices)) if 0 < counts[n] < ENOUGH]
+    if not few:
+        return {}
+    lead = np.flatnonzero(counts >= min(ENOUGH, int(counts.max()))).tolist()
+    own = fit_shapes([slices[n] for n in lead])
+    known = [Neighbour(slices[n].tau_years, shape) for n, shape in zip(lead, own, strict=True)]
+    out = {}
+    for n in few:
+        others = [neighbour for place, neighbour in zip(lead, known, strict=True) if place != n]
+        out[n] = lean(slices[n], others)
+    return out
+
+
+def _lent(shape: Shape) -> Lent:
+    """Points of a shape out to where there is little time value."""
+    k = LENT_Z * np.sqrt(shape.theta)
+    w, _, _ = shape.total_variance(k)
+    return Lent(k, w)
 
 
 def at_the_money(q: Quotes) -> float:
@@ -68,27 +99,26 @@ def at_the_money(q: Quotes) -> float:
 
 def points_of(guide: Guide, used: BoolArray, later: list[Guide]) -> Led:
     """What an expiry should pass: the quotes used, what it was lent, and its ceiling, in order of k."""
-    q = guide.quotes.keep(used)
-    lent, ceiling = guide.lent, _ceiling(guide, later)
+    q, lent, ceiling = guide.quotes.keep(used), guide.lent, _ceiling(guide, later)
     k = np.concatenate((q.k, lent.k, ceiling.k))
-    order = np.argsort(k, kind="stable")
-    none = np.zeros(len(lent.k) + len(ceiling.k))
-    above = np.arange(len(k)) >= len(q.k) + len(lent.k)
+    iv = np.sqrt(np.concatenate((lent.w, ceiling.w)) / q.tau_years)
+    share = np.repeat((LENT_ERROR, CEILING_ERROR), (len(lent.k), len(ceiling.k)))
+    number, order = np.arange(len(k)), np.argsort(k, kind="stable")
     points = Points(
         k[order],
-        np.concatenate((q.iv, lent.iv, ceiling.iv))[order],
-        np.concatenate((q.error, lent.error, ceiling.error))[order],
-        np.concatenate((0.5 * (q.high - q.low), none))[order],
-        above[order],
+        np.concatenate((q.iv, iv))[order],
+        np.concatenate((q.error, share * iv))[order],
+        np.concatenate((0.5 * (q.high - q.low), 0.0 * iv))[order],
+        (number >= len(q.k) + len(lent.k))[order],
     )
-    return Led(points, (np.arange(len(k)) < len(q.k))[order])
+    return Led(points, (number < len(q.k))[order])
 
 
 def _ceiling(guide: Guide, later: list[Guide]) -> Lent:
     """Outside its own quotes a smile must not rise above those of later expiries: they could not follow."""
     low, high = guide.ends
     beyond = [o.quotes for o in later if len(o.quotes.k)]
-    if not beyond or not len(guide.quotes.k):
+    if not beyond:
         return NOTHING
     k = np.unique(np.concatenate([o.k for o in beyond]))
     k = np.concatenate([_some(k[k < low]), _some(k[k > high])])
@@ -96,8 +126,7 @@ def _ceiling(guide: Guide, later: list[Guide]) -> Lent:
     for o in beyond:
         here = (k >= o.k[0]) & (k <= o.k[-1])
         w[here] = np.minimum(w[here], np.interp(k[here], o.k, o.iv**2 * o.tau_years))
-    iv = np.sqrt(w / guide.quotes.tau_years)
-    return Lent(k, iv, CEILING_ERROR * iv)
+    return Lent(k, w)
 
 
 def _some(k: FloatArray) -> FloatArray:
