@@ -10,7 +10,7 @@ from dea_daemon.pricing import black
 from dea_daemon.pricing.implied import implied_volatility, iv_uncertainty
 from dea_daemon.pricing.surface.surface import YEAR_NS
 
-LEAST_ERROR = 1e-4  # of a volatility: no quote is exacter
+LEAST_ERROR, MOST_ERROR = 1e-4, 1.0  # of a volatility: no quote is exacter, and a vaguer one says nothing
 AGE_S = 60.0  # a quote's error grows by e in so long: its weight halves about every 20 s
 AGE_MAX_S = 300.0  # older ones say nothing
 
@@ -55,7 +55,7 @@ def prepare(chain: Chain, max_iv_spread: float = 0.5) -> list[Quotes]:
         vega = black.greeks(forward, strike, tau, iv, call).vega
         error = 0.5 * (high - low) + iv_uncertainty(2.0 * np.array(chain.tick), vega) + LEAST_ERROR
         error = error * np.exp(np.maximum(age, 0.0) / AGE_S)
-        good &= np.isfinite(error)
+        good &= error < MOST_ERROR
     out = []
     for end in sorted(set(chain.expiries)):
         if end <= chain.utc_ns:
