@@ -47,25 +47,19 @@ def fit(chain: Chain, max_iv_spread: float = 0.5) -> SurfaceFitted:
     clean = [q.keep(~contradicted(q)) for q in wanted]
     told = SurfaceFitted(0, chain.underlying, chain.utc_ns)
     if not any(len(q.k) for q in clean):
-        return _refused(told, "no expiry has a quote" if wanted else "no expiry is left")
-    why = ""
+        return replace(told, why="no expiry has a quote" if wanted else "no expiry is left")
+    answer = told
     for smooth in SMOOTHER:
         try:
-            answer = _published(told, wanted, guides(clean), smooth)
+            answer = _gated(told, wanted, guides(clean), smooth)
         except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
-            why = f"not solved: {error}"
-            continue
+            answer = replace(told, why=f"not solved: {error}")
         if not answer.why:
-            return answer
-        why = answer.why
-    return _refused(told, why)
+            break
+    return answer
 
 
-def _refused(told: SurfaceFitted, why: str) -> SurfaceFitted:
-    return SurfaceFitted(0, told.underlying, told.chain_utc_ns, why=why)
-
-
-def _published(told: SurfaceFitted, wanted: list[Quotes], along: list[Guide], smooth: float) -> SurfaceFitted:
+def _gated(told: SurfaceFitted, wanted: list[Quotes], along: list[Guide], smooth: float) -> SurfaceFitted:
     """One try: steps, smiles, gate."""
     grid = lattice(scale_for(float(np.sqrt(along[0].atm))))
     fitted = _steps(grid, along, smooth)
@@ -75,17 +69,12 @@ def _published(told: SurfaceFitted, wanted: list[Quotes], along: list[Guide], sm
     ]
     surface = Surface(told.chain_utc_ns, grid.scale, bare)
     checked = check(surface)
+    smiles, quality = _judged(surface, wanted, along, fitted)
+    quality = replace(quality, min_g=checked.min_g, calendar_violations=checked.calendar)
     if not checked.free:
         why = f"an arbitrage: least g {checked.min_g:.1e}, {checked.calendar} calendar violations"
-        return _refused(told, why)
-    smiles, quality = _judged(surface, wanted, along, fitted)
-    return replace(
-        told,
-        scale=grid.scale,
-        smiles=smiles,
-        tenors=tenors(surface),
-        quality=replace(quality, min_g=checked.min_g, calendar_violations=checked.calendar),
-    )
+        return replace(told, quality=quality, why=why)
+    return replace(told, scale=grid.scale, smiles=smiles, tenors=tenors(surface), quality=quality)
 
 
 # --- steps -------------------------------------------------------------------------------------------
