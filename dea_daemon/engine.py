@@ -118,6 +118,7 @@ def _decide(state: State, due: DecisionDue, params: Parameters, effects: Effects
     state.seq += 1
     view = build_view(state.account, state.market, state.factors, due, state.seq, clock_step_ns, effects)
     state.view = view
+    state.market.surfaces.ask(state.market, view, effects)
     volatility.observe(state.memory.forecast, view, params.forecast)
     forecast = volatility.predict(view, state.memory.forecast, params.forecast)
     target = _target(state, view, forecast, params)

@@ -5,7 +5,7 @@ import pytest
 from dea_daemon.cli.protections import OF_OPTIONS, PROTECTIONS, unprotected
 from dea_daemon.cli.status_text import after_command, change_lines, status_lines
 from dea_daemon.domain.parameters import GuardParameters
-from tests.shell.status_sample import status
+from tests.shell.status_sample import doubted_surface, status, surface
 
 
 def state(mode: str = "normal", armed: bool = True, **more: object) -> dict[str, object]:
@@ -83,6 +83,13 @@ def test_limits_in_parts_of_a_whole_are_percent():
 def test_what_others_closed_is_told_only_where_there_is_any():
     assert "shut 12 contracts closed by the venue" in told(contracts_closed=12)
     assert not [line for line in told() if line.startswith("shut")]
+
+
+def test_a_surface_has_a_line_with_its_terms_and_whether_it_is_relied_upon():
+    lines = told(surfaces=[surface("BTC"), doubted_surface("ETH")])
+    assert "BTC 46.2 -3.1 +0.8 99.7% 2 s relied upon" in lines
+    assert "ETH ? ? ? ? ? NOT relied upon: none yet" in lines
+    assert not [line for line in told(surfaces=[]) if line.startswith("volatility")]
 
 
 def test_where_its_files_are_is_told():

@@ -12,7 +12,7 @@ import numpy as np
 
 from dea_daemon.allocator.band import cheapest, hedges, risk_aversion
 from dea_daemon.allocator.problem import Problem
-from dea_daemon.domain.decisions import Forecast, IvSource, View
+from dea_daemon.domain.decisions import Forecast, View
 from dea_daemon.domain.factors import BUCKETS
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_S
@@ -144,14 +144,15 @@ def aversion(view: View, params: AllocatorParameters, limits: GuardParameters) -
 
 
 def options(view: View, ours: BoolArray, cost: FloatArray, params: AllocatorParameters) -> IntArray:
-    """The options that may move: those whose own quotes say what they are worth, the cheapest for what they add to
-    the wanted factors, and those held."""
+    """The options that may move: those that both sides quote now, the cheapest for what they add to the wanted
+    factors, and those held. Where no surface is relied upon they stay: guards let them shrink alone, and what would
+    hedge the others' trades must not be left over."""
     universe = view.universe
     sure = universe.option & universe.tradable & ours & view.fresh & ~view.shut & ~view.quarantined & ~view.pinned
     sure &= ~view.modelled & ~view.greeks_off & (view.settling == 1.0) & np.isfinite(view.delta_per_lot)
-    sure &= np.isfinite(cost) & (view.bid_price > 0.0)
+    sure &= np.isfinite(cost) & (view.bid_price > 0.0) & ~view.surface_doubt[universe.underlying]
     held = sure & (view.position_lots != 0)
-    quoted = np.flatnonzero(sure & ~held & (view.iv_source == IvSource.QUOTES))
+    quoted = np.flatnonzero(sure & ~held)
     brings = (
         np.abs(view.exposure_per_lot[[k for k, _, _ in kept(view, params)]][:, quoted])
         / view.notional_per_lot_usd[quoted]

@@ -61,6 +61,8 @@ def status_lines(status: Told) -> Iterator[str]:
     yield from _columns(_head(status))
     yield from _table("exposure", ("", "actual USD", "target", "band", "price"), _factors(status["factors"]))
     yield from _table("options, USD", ("", "gamma 1 %", "vega pt", "theta day", "carry day"), _greeks(status))
+    head = ("", "ATM 30 d", "RR", "BF", "inside", "age", "")
+    yield from _table("volatility, points", head, _surfaces(status.get("surfaces") or ()))
     yield from _table("positions", ("", "lots", "USD", "mark"), _positions(status["instruments"]))
     yield from _table("limits", ("", "used", "allowed", ""), _limits(status["limits"]))
     yield from _table("orders", ("", "", "lots", "filled", "price", "state"), _orders(status["orders"]))
@@ -122,6 +124,16 @@ def _greeks(status: Told) -> Iterator[tuple[str, ...]]:
     names = ("gamma_usd_1pct", "vega_usd_1pt", "theta_usd_day", "carry_usd_day")
     for underlying, line in curved(status.get("greeks") or {}).items():
         yield underlying, *(_usd(_rounded(line[name])) for name in names)
+
+
+def _surfaces(surfaces: Iterable[Told]) -> Iterator[tuple[str, ...]]:
+    """At 30 days: at the money, risk reversal and butterfly of 25 delta; and whether the surface is relied upon."""
+    for line in surfaces:
+        terms = (line["atm"], ".1f"), (line["risk_reversal"], "+.1f"), (line["butterfly"], "+.1f")
+        told = (_number(value if value is None else 100.0 * value, how) for value, how in terms)
+        aged = "?" if line["age_s"] is None else _age(line["age_s"])
+        trust = "relied upon" if line["relied"] else f"NOT relied upon: {line['why']}"
+        yield line["underlying"], *told, _number(line["inside"], ".1%"), aged, trust
 
 
 def _rounded(usd: float | None) -> float | None:

@@ -25,7 +25,7 @@ class IvSource(IntEnum):
     QUOTES = 2  # its own bid and ask
     MARK = 3  # the venue's mark
     EXTRAPOLATED = 4  # the surface, beyond what its quotes say
-    LAST = 5  # its own quotes or mark, some time ago
+    LAST = 5  # any of the first three, some time ago
     NEIGHBOUR = 6  # other strikes of the same expiry
     PRIOR = 7  # the volatility assumed before data
 
@@ -66,6 +66,8 @@ class View:
     greeks_off: BoolArray
     pinned: BoolArray
     settling: FloatArray
+    surface_doubt: BoolArray  # [U] options are followed and no surface may be relied upon
+    smile: FloatArray  # [U, len(TENOR_DAYS), 3] volatility at the money, risk reversal, butterfly; NaN where unknown
     peg: FloatArray  # [N] USD price of the stablecoin a row settles in; 1 where it is none, or unheard
     shut: BoolArray  # [N] the venue takes no orders there, or changed its lots or ticks since the start
     # account [N], [K]

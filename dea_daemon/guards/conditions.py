@@ -214,6 +214,12 @@ def guessed(view: View) -> BoolArray:
     return _whole_underlying(view, (view.position_lots != 0) & (view.modelled | view.greeks_off))
 
 
+def unsurfaced(view: View) -> BoolArray:
+    """[N] options on underlyings whose volatility surface is not to be relied upon: no new vega, and delta is hedged
+    by what is no option."""
+    return np.asarray(view.universe.option & view.surface_doubt[view.universe.underlying])
+
+
 def licences(
     view: View, mode: Mode, breached: bool, suspect: BoolArray, guesses: BoolArray, params: GuardParameters
 ) -> tuple[IntArray, str]:

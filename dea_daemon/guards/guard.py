@@ -5,7 +5,17 @@ import numpy as np
 from dea_daemon.domain.decisions import Clip, Licence, Permit, View
 from dea_daemon.domain.instruments import BoolArray, IntArray
 from dea_daemon.domain.parameters import GuardParameters
-from dea_daemon.guards.conditions import agreement, depegged, every, guessed, licences, may_rest, propose, unproved
+from dea_daemon.guards.conditions import (
+    agreement,
+    depegged,
+    every,
+    guessed,
+    licences,
+    may_rest,
+    propose,
+    unproved,
+    unsurfaced,
+)
 from dea_daemon.guards.cuts import WHY, by_licence, cuts
 from dea_daemon.guards.limits import Book, active, caps
 from dea_daemon.guards.uses import uses
@@ -18,6 +28,8 @@ def guard(view: View, wanted_lots: IntArray, params: GuardParameters) -> Permit:
     mode, why = propose(view, unproved(view, prices.doubted, unpegged), params)
     book = Book(view, caps(view, params), active(view, wanted_lots != view.position_lots))
     suspect = view.quarantined | prices.off | prices.doubted | view.greeks_off | unpegged
+    if np.count_nonzero(view.surface_doubt):
+        suspect |= unsurfaced(view)
     breached = _breached(book)
     licence, reason = licences(view, mode, breached, suspect, guesses, params)
     wanted = wanted_lots[book.rows]
@@ -46,6 +58,11 @@ def _cut(
     """What the licences and then each limit leave of `wanted` [M], and what they took."""
     clips: list[Clip] = []
     allowed = licence[book.rows]
+    if np.count_nonzero(book.view.surface_doubt):
+        least = np.where(unsurfaced(book.view)[book.rows], Licence.SHRINK_POSITION, Licence.ANYTHING)
+        lots = by_licence(book, wanted, least)
+        _tell(clips, book, "surface", wanted, lots, "no volatility surface to be relied upon: options only shrink")
+        wanted = lots
     lots = by_licence(book, wanted, allowed)
     if np.count_nonzero(guesses):
         lots = np.where(_worsens_a_guess(book, lots, guesses), book.held, lots)

@@ -71,6 +71,15 @@ KINDS = {
     "order.outcome_unknown": Kind("warning", "an order went without an answer: {why}"),
     "order.orphaned": Kind("critical", "an order of ours has no place here: {order} {why}", "order"),
     "order.surprised": Kind("warning", "order {client_order_id}: {input} while {state}"),
+    "surface.doubted": Kind(
+        "warning", "the volatility surface of {underlying} is not relied upon: {why}", state="surface {underlying}"
+    ),
+    "surface.trusted": Kind(
+        "warning",
+        "the volatility surface of {underlying} is relied upon again",
+        state="surface {underlying}",
+        ends="surface.doubted",
+    ),
 }
 
 

@@ -16,7 +16,10 @@ Told = dict[str, Any]
 WIDTH = 150  # cells, where it goes to no terminal
 _GREEKS = {"gamma 1 %": "gamma", "vega pt": "vega", "theta day": "theta", "carry day": "carry"}
 _BY_EXPIRY = {"vega": "vega per point", "basis": "basis per 1 % a year"}
-_RESTS_ON = {"quotes": "its quotes", "mark": "the mark", "price": "its price", "last": "before", "neighbour": "others"}
+_RESTS_ON = {
+    "surface": "the surface", "quotes": "its quotes", "mark": "the mark", "price": "its price",
+    "extrapolated": "its wings", "last": "before", "neighbour": "others",
+}  # fmt: skip
 
 
 def table(told: Told, title: str, *, on_terminal: bool) -> str:

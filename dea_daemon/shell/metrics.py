@@ -26,7 +26,7 @@ NOTES = (
     "ledger.restored", "mode.changed", "operator.spoke", "order.adopted", "order.circuit_opened",
     "order.filled", "order.forgotten", "order.outcome_unknown", "order.proved_absent", "order.rejected",
     "order.surprised", "parameters.reloaded", "position.liquidated", "position.settled",
-    "venue.closed", "venue.opened", "watchdog.lost", "watchdog.started",
+    "surface.doubted", "surface.trusted", "venue.closed", "venue.opened", "watchdog.lost", "watchdog.started",
 )  # fmt: skip
 STAGES = ("decision", "event_to_order", "wait", "decide", "commit", "send")
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
@@ -77,6 +77,7 @@ def families(status: dict[str, Any]) -> Iterator[Family]:
     yield from _counts(status["counts"])
     yield from _factors(status["factors"])
     yield from _options(status["greeks"], status["option_counts"])
+    yield from _surfaces(status["surfaces"])
     yield from _contracts(status["instruments"])
     yield from _limits(status)
     yield from _feeds(status["feeds"])
@@ -177,6 +178,21 @@ def _options(greeks: dict[str, dict[str, Any]], counts: dict[str, int]) -> Itera
     yield _gauge("dea_options_listed", "Options there are", counts["listed"])
     yield _gauge("dea_options_modelled", "Options whose Greeks rest on less than fresh quotes", counts["modelled"])
     yield _gauge("dea_greeks_off", "Options whose Greeks the venue contradicts", counts["greeks_off"])
+
+
+def _surfaces(surfaces: list[dict[str, Any]]) -> Iterator[Family]:
+    rows = [(labels("underlying", line["underlying"]), line) for line in surfaces[:CONTRACTS]]
+    doubted = [(at, not line["relied"]) for at, line in rows]
+    yield "dea_surface_doubted", "gauge", "Whether the volatility surface may not be relied upon", doubted
+    yield from _table(
+        rows,
+        (
+            ("dea_surface_age_seconds", "gauge", "age_s", "Since the quotes stood that it was fitted to", 1),
+            ("dea_surface_inside_ratio", "gauge", "inside", "Part of its quotes with it between bid and ask", 1),
+            ("dea_surface_rmse_vol_points", "gauge", "rmse_vol_pts", "How far it is from their mids", 1),
+            ("dea_surface_fit_seconds", "gauge", "fit_ms", "How long the last fit took", 1e-3),
+        ),
+    )
 
 
 def _contracts(instruments: list[dict[str, Any]]) -> Iterator[Family]:

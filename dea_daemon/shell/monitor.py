@@ -19,7 +19,7 @@ from dea_daemon import __version__
 from dea_daemon.domain.decisions import Decision, DecisionRecord, FactorLine, Note, OrderLine, View
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.engine import State
-from dea_daemon.shell import exposure, problems
+from dea_daemon.shell import exposure, problems, surface_figures
 from dea_daemon.shell.greeks import DELTA, by_underlying
 from dea_daemon.shell.plain import plain
 from dea_daemon.shell.runner import Runner
@@ -132,6 +132,12 @@ class Monitor:
         told: dict[str, Any] | None = None if view is None else _json(exposure.exposure(view))
         return told
 
+    def surface(self) -> dict[str, Any]:
+        """The volatility surfaces options are valued from, with the quotes of the last decision."""
+        state = self._runner.state
+        told: dict[str, Any] = _json(surface_figures.surfaces(state.market, state.view, self._utc_ns()))
+        return told
+
     def problem(self) -> dict[str, Any] | None:
         """The last allocation problem that had to be solved, a file's bytes in base64; None before one."""
         memory = self._runner.state.memory.allocator
@@ -187,6 +193,7 @@ class Monitor:
             "greeks": by_underlying((line.factor, line.actual_usd) for line in last.factors) if last else {},
             "options": exposure.held_options(view) if view else (),
             "option_counts": _option_counts(view),
+            "surfaces": surface_figures.lines(state.market, self._utc_ns()),
             "limits": last.uses if last else (),
             "clips": last.clips if last else (),
             "instruments": list(_instruments(state, now_ns)),

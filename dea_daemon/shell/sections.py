@@ -140,6 +140,24 @@ def _countdown(days: Any) -> str:
     return f"{days:.1f} d" if days >= 2 else duration(max(days, 0) * 86_400)
 
 
+def show_surfaces(status: Status, width: int) -> Section:
+    """What options are valued from, by underlying, in points at 30 days; nothing where none are followed."""
+    titles = (("atm 30 d", 8), ("rr", 6), ("bf", 6), ("inside", 8), ("age", 7))
+    columns = [Column("", 9), *(Column(title, cells, True) for title, cells in titles), Column("   relied upon", 0)]
+    rows: list[list[Cell]] = []
+    for line in listed(status, "surfaces"):
+        style = "" if line["relied"] else YELLOW
+        terms = [_points(line["atm"], ".1f"), *(_points(line[key], "+.1f") for key in ("risk_reversal", "butterfly"))]
+        figures: list[Cell] = [(text, style) for text in (*terms, percent(line["inside"], 1), age(line["age_s"]))]
+        trust = "yes" if line["relied"] else f"no: {line['why']}"
+        rows.append([(str(line["underlying"]), BOLD), *figures, (f"   {trust}", style or DIM)])
+    return _section("volatility", columns, rows, width, 2 if rows else 0)
+
+
+def _points(value: Any, how: str) -> str:
+    return format(100 * value, how) if finite(value) else "-"
+
+
 def show_limits(status: Status, width: int) -> Section:
     columns = [Column("", 12), Column("of", 19), Column("", 0), Column("", 6, True), Column("used / allowed", 21, True)]
     uses = sorted(listed(status, "limits"), key=lambda use: -round(100 * share(use)))  # in steps, so that rows stay put
@@ -256,6 +274,8 @@ def show_pools(status: Status, width: int) -> Section:
 
 
 _Show = Callable[[Status, int], Section]
-LEFT: tuple[_Show, ...] = (show_exposure, show_greeks, show_options, show_limits, show_prices, show_feeds, show_pools)
+LEFT: tuple[_Show, ...] = (
+    show_exposure, show_greeks, show_options, show_surfaces, show_limits, show_prices, show_feeds, show_pools,
+)  # fmt: skip
 RIGHT: tuple[_Show, ...] = (show_cuts, show_orders, show_activity, show_notes)
-NARROW: tuple[_Show, ...] = (*LEFT[:4], show_cuts, *LEFT[4:6], *RIGHT[1:], show_pools)
+NARROW: tuple[_Show, ...] = (*LEFT[:5], show_cuts, *LEFT[5:7], *RIGHT[1:], show_pools)

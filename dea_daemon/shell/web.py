@@ -29,6 +29,7 @@ STREAMS_MAX = 16
 CONNECTIONS_MAX = 64
 EVERY_S = 1.0  # between two pulls of one stream
 STATUS_KEPT_S = 0.5  # one status serves all who ask within this time
+SURFACE_KEPT_S = 1.0  # likewise; it takes a few milliseconds to tell
 SEND_S = 5.0  # a stream that takes longer to accept a piece is dropped
 REPLY_S = 30.0  # likewise for any other reply
 PIECE = 32 * 1024  # bytes written before the socket may push back
@@ -49,6 +50,7 @@ HEADERS = {
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/surface.js": ("surface.js", "text/javascript; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
 }
 JSON = "application/json"
@@ -65,6 +67,7 @@ class Source(Protocol):
     """What the page needs of a Monitor."""
 
     def status(self) -> dict[str, Any]: ...
+    def surface(self) -> dict[str, Any]: ...
     def points(self, after: int) -> list[dict[str, Any]]: ...
     def decisions(self, after: int) -> list[dict[str, Any]]: ...
     def decision(self, seq: int | None) -> dict[str, Any] | None: ...
@@ -118,12 +121,14 @@ class WebServer:
         self._assets = {path: _own(*file) for path, file in PAGE.items()}
         self._plotly_lock = asyncio.Lock()
         self._status: tuple[float, str, bytes] = (float("-inf"), "", b"")
+        self._surface: tuple[float, bytes] = (float("-inf"), b"")
         self._stopping = asyncio.Event()
         app = web.Application(middlewares=[self._guard])
         for path in (*PAGE, "/plotly.js"):
             app.router.add_get(path, self._file)
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/status", self._get_status)
+        app.router.add_get("/surface", self._get_surface)
         app.router.add_get("/decision", self._get_decision)
         app.router.add_get("/events", self._get_events)
         app.on_response_prepare.append(_protect)
@@ -226,6 +231,12 @@ class WebServer:
 
     async def _get_status(self, request: web.Request) -> web.Response:
         return web.Response(body=self._fresh_status()[1], content_type=JSON)
+
+    async def _get_surface(self, request: web.Request) -> web.Response:
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._surface[0] >= SURFACE_KEPT_S:
+            self._surface = (now_s, msgspec.json.encode(self._monitor.surface()))
+        return web.Response(body=self._surface[1], content_type=JSON)
 
     async def _get_decision(self, request: web.Request) -> web.Response:
         """One record in full; without `seq` the last one."""

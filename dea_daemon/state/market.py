@@ -20,6 +20,7 @@ from dea_daemon.domain.events import (
     OptionUpdated,
     PricesRecalled,
     QuoteUpdated,
+    SurfaceFitted,
     TradePrinted,
     VenueStateChanged,
 )
@@ -30,6 +31,7 @@ from dea_daemon.state.books import Book, Change
 from dea_daemon.state.effects import Effects
 from dea_daemon.state.options import OptionMarket
 from dea_daemon.state.returns import Returns
+from dea_daemon.state.surfaces import Surfaces
 from dea_daemon.state.windows import NEVER, lengthened
 
 NAN = float("nan")
@@ -53,6 +55,7 @@ class Market:
         self.asked_ns: IntArray = np.zeros(0, dtype=np.int64)  # last resubscription
         self.regridded: BoolArray = np.zeros(0, dtype=np.bool_)  # traded in other lots or ticks than at the start
         self.options = OptionMarket()
+        self.surfaces = Surfaces(universe.underlyings)
         self._lengthen()
         self.currency_price: dict[str, float] = {}
         self.currency_ns: dict[str, int] = {}
@@ -68,6 +71,7 @@ class Market:
             QuoteUpdated: self._quote,
             MarkUpdated: self._mark,
             OptionUpdated: self._option,
+            SurfaceFitted: self._fitted,
             IndexUpdated: self._index,
             InstrumentsListed: self._listed,
             VenueStateChanged: self._venue_state,
@@ -148,6 +152,9 @@ class Market:
 
     def _option(self, event: OptionUpdated, effects: Effects) -> None:
         self.options.fold(event)
+
+    def _fitted(self, event: SurfaceFitted, effects: Effects) -> None:
+        self.surfaces.fold(event, self.params.pricing.surface)
 
     def _listed(self, event: InstrumentsListed, effects: Effects) -> None:
         if event.instruments:

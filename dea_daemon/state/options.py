@@ -1,10 +1,10 @@
 """What the venues say of options, and what follows: forwards, implied volatilities, Greeks.
 
-Every live option asked for has a volatility: from its own quotes, else from the venue's mark, else the last one
+Every live option has a volatility: from the surface fitted to all quotes where that is relied upon and they say
+something, else from its own quotes, else from the venue's mark, else from the surface extrapolated, else the last one
 known, else its neighbours', else the one assumed before data. Nothing a venue says makes it NaN; how much a figure
-rests on is told beside it (IvSource). A chain has hundreds that are neither held nor worked in: those need not be
-asked for, and their figures are NaN, from no source. The settlement averages the index over a window: inside it a
-contract's forward holds the part already fixed, and its Greeks only count by the weight still to come.
+rests on is told beside it (IvSource). The settlement averages the index over a window: inside it a contract's forward
+holds the part already fixed, and its Greeks only count by the weight still to come.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +19,7 @@ from dea_daemon.domain.parameters import PricingParameters
 from dea_daemon.pricing import black
 from dea_daemon.pricing.forwards import Layout, forwards, layout
 from dea_daemon.pricing.implied import implied_volatility, prepare
+from dea_daemon.pricing.surface.surface import Looked
 from dea_daemon.state.effects import Effects
 from dea_daemon.state.windows import NEVER, lengthened
 
@@ -100,9 +101,9 @@ class OptionMarket:
         valued = _unvalued(forward, tau, weight)
         rows = np.flatnonzero(universe.option & alive)
         if len(rows):
-            values = self._volatilities(market, valued, rows, now_ns, fresh, told)
+            values, slope = self._volatilities(market, valued, rows, now_ns, fresh, told)
             valued.modelled[rows] |= doubtful[rows]
-            _greeks(universe, valued, rows, values, params.pricing)
+            _greeks(universe, valued, rows, values, slope, params.pricing)
             near = left_ns[rows] <= params.pricing.pin_hours * 3_600 * NS_PER_S
             distance = np.abs(forward[rows] / universe.strike[rows] - 1.0)
             valued.pinned[rows] = near & (distance <= params.pricing.pin_band)
@@ -161,19 +162,25 @@ class OptionMarket:
 
     def _volatilities(
         self, market: "Market", valued: Valued, rows: IntArray, now_ns: int, fresh: BoolArray, told: BoolArray
-    ) -> black.Greeks:
-        """The ladder: each rung fills what the one before left empty. Returns the Greeks of `rows` there."""
+    ) -> tuple[black.Greeks, FloatArray | None]:
+        """The ladder: each rung fills what the one before left empty. Returns the Greeks of `rows` [M] there, and the
+        surface's slope dσ/dk where it is the source, NaN elsewhere (None: nowhere)."""
         universe, params = market.universe, market.params
-        iv, values = self._from_quotes(market, valued, rows, fresh)
-        source = np.where(np.isfinite(iv), int(IvSource.QUOTES), 0)
-        kept = now_ns - self.last_iv_ns[rows] <= params.pricing.keep_iv_s * NS_PER_S
-        for rung, candidate, known in (
-            (IvSource.MARK, self.mark_iv[rows], told[rows]),
-            (IvSource.LAST, self.last_iv[rows], kept),
-        ):
-            take = (source == 0) & known & (candidate > 0.0) & (candidate < IV_MAX)
-            iv[take], source[take] = candidate[take], int(rung)
-        sound = (source == IvSource.QUOTES) | (source == IvSource.MARK)
+        looked = market.surfaces.look_up(universe, valued.forward, rows, now_ns, params.pricing)
+        iv, values, source = self._from_surface_or_quotes(market, valued, rows, fresh, looked)
+        if not source.all():
+            kept = now_ns - self.last_iv_ns[rows] <= params.pricing.keep_iv_s * NS_PER_S
+            beyond = np.zeros(0) if looked is None else looked.iv
+            for rung, candidate, known in (
+                (IvSource.MARK, self.mark_iv[rows], told[rows]),
+                (IvSource.EXTRAPOLATED, beyond, True),
+                (IvSource.LAST, self.last_iv[rows], kept),
+            ):
+                if len(candidate):
+                    take = (source == 0) & known & (candidate > 0.0) & (candidate < IV_MAX)
+                    iv[take], source[take] = candidate[take], int(rung)
+        sound = source <= IvSource.MARK
+        sound &= source > 0
         self.last_iv[rows[sound]], self.last_iv_ns[rows[sound]] = iv[sound], now_ns
         if not source.all():
             _from_neighbours(universe, rows, iv, source)
@@ -185,9 +192,24 @@ class OptionMarket:
             at = rows[other]
             forward, tau = valued.forward[at], valued.tau_years[at]
             again = black.greeks(forward, universe.strike[at], tau, iv[other], universe.call[at])
-            for column, new in zip(values, again, strict=True):
-                column[other] = new
-        return values
+            values = again if len(other) == len(rows) else _placed(values, other, again)
+        return values, None if looked is None else np.where(source == IvSource.SURFACE, looked.slope, np.nan)
+
+    def _from_surface_or_quotes(
+        self, market: "Market", valued: Valued, rows: IntArray, fresh: BoolArray, looked: Looked | None
+    ) -> tuple[FloatArray, black.Greeks, IntArray]:
+        """The first two rungs: (volatility, Greeks where it is the quotes', source) [M]. The quotes of what the surface
+        knows are not turned into volatilities: it was fitted to them."""
+        if looked is None:
+            iv, values = self._from_quotes(market, valued, rows, fresh)
+            return iv, values, np.where(np.isfinite(iv), int(IvSource.QUOTES), 0)
+        iv, source = looked.iv.copy(), np.where(looked.known, int(IvSource.SURFACE), 0)
+        values = black.Greeks(*(np.full(len(rows), np.nan) for _ in black.Greeks._fields))
+        if len(rest := np.flatnonzero(~looked.known)):
+            iv[rest], found = self._from_quotes(market, valued, rows[rest], fresh)
+            source[rest] = np.where(np.isfinite(iv[rest]), int(IvSource.QUOTES), 0)
+            values = _placed(values, rest, found)
+        return iv, values, source
 
     def _from_quotes(
         self, market: "Market", valued: Valued, rows: IntArray, fresh: BoolArray
@@ -245,13 +267,28 @@ def _unvalued(forward: FloatArray, tau: FloatArray, weight: FloatArray) -> Value
     return Valued(forward, tau, weight, iv, source, modelled, off, pinned, *greeks)
 
 
+def _placed(values: black.Greeks, at: IntArray, of_these: black.Greeks) -> black.Greeks:
+    """`values` with those of some rows written over."""
+    for column, new in zip(values, of_these, strict=True):
+        column[at] = new
+    return values
+
+
 def _greeks(
-    universe: Universe, valued: Valued, rows: IntArray, values: black.Greeks, params: PricingParameters
+    universe: Universe,
+    valued: Valued,
+    rows: IntArray,
+    values: black.Greeks,
+    slope: FloatArray | None,
+    params: PricingParameters,
 ) -> None:
-    """Write the Greeks [M] of `rows`, delta as configured."""
+    """Write the Greeks [M] of `rows`, delta as configured; `slope` of the smile where the surface says it."""
     forward, delta = valued.forward[rows], values.delta
     if params.smile_delta == "sticky_moneyness":
-        delta = black.sticky_moneyness_delta(delta, values.vega, _smile_slope(universe, valued, rows), forward)
+        if slope is None or np.isnan(slope).any():
+            between = _smile_slope(universe, valued, rows)
+            slope = between if slope is None else np.where(np.isnan(slope), between, slope)
+        delta = black.sticky_moneyness_delta(delta, values.vega, slope, forward)
     valued.delta[rows], valued.gamma[rows], valued.vega[rows] = delta, values.gamma, values.vega
     valued.theta[rows] = values.theta
     valued.coin_value[rows] = np.where(universe.coin_quoted[rows], values.price / forward, 0.0)

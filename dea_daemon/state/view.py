@@ -103,6 +103,7 @@ def build_view(
     market.touch()
     prices = market.underlying_prices(now_ns)
     spot, fresh = prices[universe.underlying], market.fresh(now_ns)
+    market.surfaces.judge(universe, now_ns, due.utc_ns, market.params.pricing, effects)
     valued = market.options.value(market, now_ns, due.utc_ns, spot, fresh)
     marks = _marks(market, valued, spot, now_ns)
     matrix, base, exposure = _exposure(account, market, factors, marks, prices, now_ns)
@@ -136,6 +137,8 @@ def build_view(
         greeks_off=valued.off,
         pinned=valued.pinned,
         settling=valued.weight,
+        surface_doubt=market.surfaces.doubt,
+        smile=market.surfaces.smile,
         peg=market.peg(),
         shut=market.shut(),
         position_lots=account.position_lots.copy(),

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 import uvloop
 
+from dea_daemon.domain.commands import FitSurface, Outgoing
 from dea_daemon.domain.errors import LedgerError, check
 from dea_daemon.domain.events import Operator, RunStarted, WatchdogChanged
 from dea_daemon.shell import logs
@@ -22,6 +23,7 @@ from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.ledger import Ledger
 from dea_daemon.shell.runner import Runner
 from dea_daemon.shell.settings import DeribitSection, Settings
+from dea_daemon.shell.surfaces import Surfaces
 from dea_daemon.shell.tape import TapeError, TapeHeader, TapeWriter
 from dea_daemon.wiring.summary import summary
 from dea_daemon.wiring.venues import Venues
@@ -134,7 +136,8 @@ async def trade(
             tape = _tape(settings, tape_file, run_id)
             if tape is not None:
                 records.callback(tape.close)
-            runner = Runner(started, venues.send, clock=clock, ledger=ledger, tape=tape)
+            surfaces = Surfaces(clock.now_ns)
+            runner = Runner(started, sink(venues, surfaces), clock=clock, ledger=ledger, tape=tape)
             if recalled is not None:
                 runner.emit([msgspec.structs.replace(recalled, ts_recv_ns=clock.now_ns())])
             venues.on_sent = runner.stats.sent
@@ -149,7 +152,7 @@ async def trade(
                 contracts=len(venues.universe),
             )
             try:
-                drained = await _watched(runner, venues, ledger, settings, run_id, config, until, clock, view)
+                drained = await _watched(runner, venues, surfaces, ledger, settings, run_id, config, until, clock, view)
             except Exception:
                 await venues.cancel_all()
                 raise
@@ -157,6 +160,18 @@ async def trade(
             finished = summary(runner.state, runner.stats, venues.universe, drained)
     log.info("run.ended", drained=drained, armed=finished["armed"], orders_sent=finished["orders_sent"])
     return finished
+
+
+def sink(venues: Venues, surfaces: Surfaces) -> Callable[[Outgoing], None]:
+    """Where commands go."""
+
+    def send(command: Outgoing) -> None:
+        if isinstance(command, FitSurface):
+            surfaces.ask(command)
+        else:
+            venues.send(command)
+
+    return send
 
 
 def _started(settings: Settings, venues: Venues, ledger: Ledger, clock: Clock, run_id: str, epoch: int) -> RunStarted:
@@ -214,6 +229,7 @@ def _tape(settings: Settings, file: Path | None, run_id: str) -> TapeWriter | No
 async def _watched(
     runner: Runner,
     venues: Venues,
+    surfaces: Surfaces,
     ledger: Ledger,
     settings: Settings,
     run_id: str,
@@ -230,7 +246,7 @@ async def _watched(
 
             await shown.enter_async_context(viewed(monitor.status, settings))
         async with _guarded(runner, settings, run_id, clock) as watchdog:
-            drained = await _run(runner, venues, ledger, until, clock)
+            drained = await _run(runner, venues, surfaces, ledger, until, clock)
             if drained and watchdog is not None:
                 watchdog.release()
         return drained
@@ -250,7 +266,7 @@ def _guarded(
     return Watchdog(brief_for(settings, run_id), lambda: runner.stats.decisions, changed)
 
 
-async def _run(runner: Runner, venues: Venues, ledger: Ledger, until: Stop, clock: Clock) -> bool:
+async def _run(runner: Runner, venues: Venues, surfaces: Surfaces, ledger: Ledger, until: Stop, clock: Clock) -> bool:
     """Everything that runs, until `until` returns and the drain is done. Whether it drained."""
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -264,6 +280,7 @@ async def _run(runner: Runner, venues: Venues, ledger: Ledger, until: Stop, cloc
             for work in venues.connect(runner.emit, background):
                 group.create_task(work())
             group.create_task(runner.tick_forever())
+            group.create_task(surfaces.run(runner.emit, lambda: runner.params.pricing.surface.answer_s))
             group.create_task(_tidy(ledger))
 
     running = asyncio.create_task(forever())

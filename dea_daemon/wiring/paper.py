@@ -14,6 +14,7 @@ from dea_daemon.domain.commands import (
     Approved,
     CancelOrder,
     CreateOrder,
+    FitSurface,
     Outgoing,
     QueryAccount,
     QueryInstruments,
@@ -34,10 +35,12 @@ from dea_daemon.domain.events import (
     PoolUpdated,
     PositionReport,
     Settlement,
+    SurfaceFitted,
     VenueOrderState,
 )
 from dea_daemon.domain.instruments import Universe
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
+from dea_daemon.pricing.surface import fit as surface_fit
 from dea_daemon.simvenue.exchange import Exchange
 from dea_daemon.simvenue.words import (
     Filled,
@@ -55,6 +58,7 @@ from dea_daemon.simvenue.words import (
 ACCOUNT = "main"
 FEED = "paper.private"
 HEARTBEAT_NS = 5 * NS_PER_S
+FIT_NS = 100 * NS_PER_MS  # what a fit aside takes, in virtual time
 
 Answer = Callable[[int], list[AnyEvent]]
 
@@ -83,8 +87,15 @@ class PaperVenue:
         self._tell(now_ns, lambda at: [FeedAlive(at, FEED, self._account, True)])
 
     def send(self, command: Outgoing, now_ns: int) -> None:
-        """Put a command on the wire at `now_ns`."""
-        self._at(now_ns + self._latency_ns, lambda at: self._perform(command, at))
+        """Put a command on the wire at `now_ns`. A surface is no venue's: it is fitted here."""
+        if isinstance(command, FitSurface):
+            self._fitted(surface_fit.fit(command.chain, command.max_iv_spread), now_ns)
+        else:
+            self._at(now_ns + self._latency_ns, lambda at: self._perform(command, at))
+
+    def _fitted(self, fitted: SurfaceFitted, now_ns: int) -> None:
+        """Fitted at once, and told when a fit would be done."""
+        self._tell(now_ns + FIT_NS, lambda at: [msgspec.structs.replace(fitted, ts_recv_ns=at)])
 
     def be_away(self, latency_ns: int) -> None:
         """From now on it is this far away, each way."""

@@ -26,6 +26,7 @@ MODULES = (
     "order_path",
     "exposure",
     "options",
+    "surface",
     "guards",
     "solver",
     "simulate",

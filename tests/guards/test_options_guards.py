@@ -242,6 +242,55 @@ def test_guessed_greeks_of_a_held_option_let_its_underlying_only_shrink_and_no_o
     assert admitted(view(base=(2e5, 0.0), **{doubt: flags}), [buys])[0]  # nobody holds it
 
 
+IN_DOUBT = np.array([True, False])  # [U] BTC, which all options here are on
+
+
+@given(positions, positions, bases)
+@settings(max_examples=50, deadline=None)
+def test_while_its_surface_is_in_doubt_no_option_grows_nor_turns_and_each_may_be_closed(position, wanted, base):
+    v = view(position, base=base, surface_doubt=IN_DOUBT)
+    now, lots = v.position_lots, guard(v, np.array(wanted), GUARDS).position_lots
+    options = list(OPTIONS)
+    assert (np.abs(lots) <= np.abs(now))[options].all() and (lots * now >= 0)[options].all()
+    let, _ = admitted(v, each_row_both_ways())
+    for o in let:
+        assert o.row not in OPTIONS or shrinks(v, [o], o.row)
+    sure = view(position, base=base)
+    for row in np.flatnonzero(WITH_OPTIONS.option & (np.abs(now) >= UNIT)).tolist():
+        closing = [order(row, -int(np.sign(now[row]) * UNIT[row]))]
+        assert admitted(v, closing) == admitted(sure, closing)
+
+
+@given(positions, positions, bases)
+@settings(max_examples=50, deadline=None)
+def test_a_surface_in_doubt_is_no_matter_to_what_is_no_option_nor_to_other_underlyings(position, wanted, base):
+    wanted = np.where(WITH_OPTIONS.option, view(position).position_lots, np.array(wanted))
+    orders = [o for o in each_row_both_ways() if o.row not in OPTIONS]
+    sure = view(position, base=base)
+    for doubt in (IN_DOUBT, ~IN_DOUBT):
+        v = view(position, base=base, surface_doubt=doubt)
+        assert (guard(v, wanted, GUARDS).position_lots == guard(sure, wanted, GUARDS).position_lots).all()
+        assert admitted(v, orders) == admitted(sure, orders)
+    elsewhere = view(position, base=base, surface_doubt=~IN_DOUBT)
+    assert admitted(elsewhere, each_row_both_ways()) == admitted(sure, each_row_both_ways())
+
+
+def test_what_a_surface_in_doubt_takes_from_a_target_is_said_and_the_hedge_beside_it_stays():
+    v = view(held(coin_call=-10), base=(2e5, 0.0), surface_doubt=IN_DOUBT)
+    wanted = v.position_lots.copy()
+    wanted[[COIN_CALL, COIN_PUT, BTC_PERP]] = [-20, 5, -1_000]
+    permit = guard(v, wanted, GUARDS)
+    assert permit.position_lots[[COIN_CALL, COIN_PUT, BTC_PERP]].tolist() == [-10, 0, -1_000]
+    names = WITH_OPTIONS.instruments
+    assert [(clip.limit, clip.subject, clip.wanted, clip.allowed) for clip in permit.clips] == [
+        ("surface", names[COIN_CALL].name, -20.0, -10.0),
+        ("surface", names[COIN_PUT].name, 5.0, 0.0),
+    ]
+    wanted[[COIN_CALL, COIN_PUT]] = [-4, 0]  # less of it: nothing to say
+    permit = guard(v, wanted, GUARDS)
+    assert permit.position_lots[COIN_CALL] == -4 and permit.clips == ()
+
+
 @pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.parametrize("factor", [0.5, 1.5, math.nan])
 def test_a_held_options_forward_far_from_the_index_stops_all_hedging_of_its_underlying(factor, fresh):

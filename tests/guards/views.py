@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dea_daemon.domain.decisions import View
+from dea_daemon.domain.decisions import IvSource, View
 from dea_daemon.domain.factors import FactorIndex
 from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Payoff, Universe
 from dea_daemon.domain.modes import Mode
@@ -89,9 +89,10 @@ def view(
         working_buy_lots=bought, working_sell_lots=sold,
         quarantined=np.zeros(n, dtype=bool), notional_per_lot_usd=notional_per_lot(universe, mark, spot),
         forward_price=marks.forward_price, iv=np.where(universe.option, VOL, np.nan),
-        iv_source=universe.option.astype(np.int64),
+        iv_source=np.where(universe.option, IvSource.QUOTES, IvSource.NONE),
         modelled=np.zeros(n, dtype=bool), greeks_off=np.zeros(n, dtype=bool), pinned=np.zeros(n, dtype=bool),
-        settling=np.ones(n),
+        surface_doubt=np.zeros(len(universe.underlyings), dtype=bool), settling=np.ones(n),
+        smile=np.full((len(universe.underlyings), 3, 3), np.nan),
         delta_per_lot=x[universe.underlying, np.arange(n)], delivered_since_ms=(0,), relist=(),
         exposure_per_lot=x, exposure_base_usd=base_usd, exposure_usd=x[:, held] @ lots[held] + base_usd,
         equity_usd=equity_usd, peak_equity_usd=equity_usd, margin_use=0.0, day=1, day_equity_usd=equity_usd,

@@ -35,6 +35,23 @@ def option(name: str, **other: Any) -> dict[str, Any]:
     return row | other
 
 
+def surface(underlying: str, **other: Any) -> dict[str, Any]:
+    """What is told of a surface in one line, in good health."""
+    line = dict(
+        underlying=underlying, relied=True, why="", age_s=2.5, expiries=9, atm=0.462, risk_reversal=-0.031,
+        butterfly=0.008, jump_z=0.7, quotes=301, dropped=2, inside=0.997, rmse_vol_pts=0.21, spread_ratio=0.35,
+        min_g=0.12, calendar_violations=0, fallback_slices=1, fit_ms=48.0,
+    )  # fmt: skip
+    return line | other
+
+
+def doubted_surface(underlying: str, why: str = "none yet", **other: Any) -> dict[str, Any]:
+    """Before there was one."""
+    kept = ("underlying", "jump_z")
+    line = {name: value if name in kept else None for name, value in surface(underlying).items()}
+    return line | dict(relied=False, why=why, expiries=0) | other
+
+
 def status(**other: Any) -> dict[str, Any]:
     """Schema 1, in good health."""
     sample: dict[str, Any] = dict(
@@ -58,6 +75,7 @@ def status(**other: Any) -> dict[str, Any]:
             BTC=greeks(), ETH=greeks(gamma_usd_1pct=0.0, vega_usd_1pt=0.0, theta_usd_day=0.0, vega_by_expiry={})
         ),
         options=[option("BTC-27MAR26-70000-C")], option_counts=dict(listed=370, modelled=4, greeks_off=1),
+        surfaces=[surface("BTC"), surface("ETH", atm=0.655, risk_reversal=-0.044, fit_ms=41.0)],
         limits=[
             dict(limit="net", subject="delta:BTC", used=95_000.0, allowed=400_000.0),
             dict(limit="instrument", subject="BTC-PERPETUAL", used=120.0, allowed=300_000.0),

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from tests.shell.status_sample import doubted_surface, surface
+
 NOW_NS = 1_795_000_000_000_000_000
 
 
@@ -41,7 +43,9 @@ def with_options(**more: Any) -> dict[str, Any]:
         option("BTC_USDC-30JAN26-3400-P", position_lots=-200, days=25.0, iv=None, vega_usd_1pt=None, greeks_off=True),
     ]
     counts = dict(listed=370, modelled=12, greeks_off=1)
-    return status(greeks={"BTC": greeks(), "ETH": greeks(vega_by_expiry={})}, options=held, option_counts=counts) | more
+    surfaces = [surface("BTC"), doubted_surface("ETH")]
+    by_underlying = {"BTC": greeks(), "ETH": greeks(vega_by_expiry={})}
+    return status(greeks=by_underlying, options=held, option_counts=counts, surfaces=surfaces) | more
 
 
 def fill(n: int, **more: Any) -> dict[str, Any]:

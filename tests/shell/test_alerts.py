@@ -193,6 +193,17 @@ async def test_a_watchdog_or_venue_that_is_there_is_news_only_after_it_was_gone(
     ]  # fmt: skip
 
 
+async def test_a_surface_relied_upon_again_is_news_only_after_a_doubt_of_that_one(place):
+    doubted = Note("surface.doubted", {"underlying": "BTC", "why": "stale: 301 s"})
+    trusted = [Note("surface.trusted", {"underlying": name}) for name in ("BTC", "ETH")]
+    async with running(settings(place.url)) as alerts:
+        alerts.tell(noted(*trusted, doubted, *trusted))
+    assert [got["text"] for got in place.got] == [
+        "the volatility surface of BTC is not relied upon: stale: 301 s",
+        "the volatility surface of BTC is relied upon again",
+    ]
+
+
 async def test_a_hundred_contracts_of_another_grid_are_one_message(place):
     notes = [Note("instrument.regridded", {"instrument": f"BTC-{k}-C", "lot_size": "1"}) for k in range(100)]
     async with running(settings(place.url)) as alerts:

@@ -44,6 +44,9 @@ class Daemon:
     def exposure(self) -> dict[str, Any] | None:
         return {"greeks": {}, "equity_usd": float("nan")} if self.armed else None
 
+    def surface(self) -> dict[str, Any]:
+        return {"why": "no options are followed", "surfaces": []}
+
     def points(self, after: int) -> list[dict[str, Any]]:
         return [{"seq": seq} for seq in range(1, 4) if seq > after]
 
@@ -115,6 +118,10 @@ async def test_health_is_503_when_unhealthy_and_still_an_answer(place, daemon):
 )
 async def test_histories_start_after_what_was_seen(place, path, count):
     assert len(await ask(place, path)) == count
+
+
+async def test_the_surfaces_are_told_even_where_there_are_none(place):
+    assert (await ask(place, "/surface"))["why"] == "no options are followed"
 
 
 async def test_the_exposure_is_told_once_there_is_a_decision(place, daemon):

@@ -12,7 +12,7 @@ from dea_daemon.domain.decisions import Decision, DecisionRecord, Note
 from dea_daemon.domain.modes import Mode
 from dea_daemon.shell.logs import lines
 from dea_daemon.shell.metrics import CONTRACTS, NOTES, Metrics
-from tests.shell.status_sample import instrument, status, still_monitor
+from tests.shell.status_sample import doubted_surface, instrument, status, still_monitor, surface
 from tests.shell.test_monitor import Watched
 
 STATE = Path(__file__).parents[2] / "dea_daemon" / "state"
@@ -84,6 +84,18 @@ def test_greeks_are_told_by_underlying_and_beside_the_deltas():
     assert value(read, "dea_options_modelled") == 4
     assert value(read, "dea_greeks_off") == 1
     assert {dict(labels)["factor"] for name, labels in read if name == "dea_exposure_usd"} == {"delta:BTC", "delta:ETH"}
+
+
+def test_a_surface_is_told_by_underlying_and_one_there_never_was_is_doubted_and_not_a_number():
+    jumped = surface("BTC", relied=False, why="jumped: 11 deviations")
+    read = shown(surfaces=[jumped, surface("ETH"), doubted_surface("SOL")])
+    assert [value(read, "dea_surface_doubted", underlying=name) for name in ("BTC", "ETH", "SOL")] == [1, 0, 1]
+    assert value(read, "dea_surface_age_seconds", underlying="ETH") == 2.5
+    assert value(read, "dea_surface_inside_ratio", underlying="BTC") == 0.997
+    assert value(read, "dea_surface_rmse_vol_points", underlying="BTC") == 0.21
+    assert value(read, "dea_surface_fit_seconds", underlying="BTC") == pytest.approx(0.048)
+    never = value(read, "dea_surface_age_seconds", underlying="SOL")
+    assert never != never
 
 
 def test_notes_are_counted_by_event_and_strangers_together():

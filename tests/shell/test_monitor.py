@@ -13,6 +13,7 @@ from dea_daemon.domain.events import IndexUpdated, InstrumentsListed, Operator, 
 from dea_daemon.shell.monitor import SILENT_S, Monitor
 from dea_daemon.shell.runner import Runner
 from tests.house import MS, Run, creates
+from tests.shell.surface_samples import DAYS, SurfaceDesk
 from tests.shell.test_exposure import OPTIONS, book
 
 
@@ -140,6 +141,21 @@ def test_before_a_decision_there_is_no_exposure(watched):
     watched.runner.state.view = None
     assert watched.monitor.exposure() is None
     assert watched.monitor.status()["option_counts"] == {"listed": 0, "modelled": 0, "greeks_off": 0}
+
+
+async def test_a_status_has_the_surfaces_in_short_and_another_answer_the_whole(watched):
+    desk = SurfaceDesk()
+    desk.settle()
+    desk.decide()
+    assert desk.answer() == ["BTC", "ETH"]
+    desk.decide()
+    watched.runner.state, watched.now = desk.state, desk.now_ns
+    told = watched.monitor.surface()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert [len(line["smiles"]) for line in told["surfaces"]] == [len(DAYS), len(DAYS)]
+    short = watched.monitor.status()["surfaces"]
+    assert [line["underlying"] for line in short] == ["BTC", "ETH"] and all(line["relied"] for line in short)
+    assert all(whole.items() >= line.items() for whole, line in zip(told["surfaces"], short, strict=True))
 
 
 def test_exposure_and_held_options_are_plain_json(watched):

@@ -78,6 +78,13 @@ def test_options_show_their_greeks_by_underlying_and_contract():
     assert "BTC-27MAR26-100000-C -30 46.0 -99,286 -4,974 -508 81.0 d" in lines
 
 
+def test_a_surface_shows_its_terms_and_whether_it_is_relied_upon():
+    lines = [" ".join(line.split()) for line in drawn(with_options()).split("\n")]
+    assert [line for line in lines if line.startswith("BTC 46.2 -3.1 +0.8 99.7 % 2.5 s yes")]
+    assert [line for line in lines if line.startswith("ETH - - - - - no: none yet")]
+    assert "relied upon" not in drawn(status())
+
+
 def test_a_book_without_options_looks_as_before():
     flat = greeks(gamma_usd_1pct=0.0, vega_usd_1pt=0.0, theta_usd_day=0.0, vega_by_expiry={})
     assert drawn(status(greeks={"BTC": flat}, options=[])) == drawn(status())

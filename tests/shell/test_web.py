@@ -79,7 +79,7 @@ async def test_a_host_of_our_own_is_served(server, client, host):
         assert reply.status == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/status", "/events", "/metrics", "/nowhere"])
+@pytest.mark.parametrize("path", ["/", "/status", "/surface", "/events", "/metrics", "/nowhere"])
 @pytest.mark.parametrize("host", ["evil.example:{port}", "localhost.evil.example", "127.0.0.1.evil", "", "[", "a@b:c"])
 async def test_a_name_that_merely_leads_here_is_refused(server, client, host, path):
     async with client.get(server.url + path, headers={"Host": host.format(port=server.port)}) as reply:
@@ -120,7 +120,7 @@ async def test_every_reply_forbids_what_the_page_does_not_need(server, client, p
 async def test_the_page_has_no_script_of_its_own_inside(server, client):
     async with client.get(server.url + "/") as reply:
         page = await reply.text()
-    assert page.count("<script") == page.count('<script src="/') == 2
+    assert page.count("<script") == page.count('<script src="/') == 3
     assert "onclick" not in page
 
 
@@ -159,7 +159,7 @@ async def test_a_client_that_cannot_unzip_gets_the_plain_file(server, client):
 
 
 async def test_data_is_never_stored_by_the_browser(server, client):
-    for path in ("/status", "/decision", "/metrics", "/events"):
+    for path in ("/status", "/surface", "/decision", "/metrics", "/events"):
         async with client.get(server.url + path) as reply:
             assert reply.headers["Cache-Control"] == "no-store"
 
@@ -168,6 +168,15 @@ async def test_metrics_are_in_prometheus_form(server, client):
     async with client.get(server.url + "/metrics") as reply:
         assert reply.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         assert await reply.read() == b"dea_up 1\n"
+
+
+async def test_one_telling_of_the_surfaces_serves_all_who_ask_within_a_second(server, client, monitor, monkeypatch):
+    for kept_s, counted in ((60.0, 1), (0.0, 3)):
+        monkeypatch.setattr(web, "SURFACE_KEPT_S", kept_s)
+        for _ in range(2):
+            async with client.get(server.url + "/surface") as reply:
+                assert (await reply.json())["why"] == "no options are followed"
+        assert monitor.surfaces_told == counted
 
 
 async def test_one_decision_can_be_read_in_full(server, client, monitor):

@@ -14,6 +14,8 @@ class Watched:
     def __init__(self, run_id: str = "run1", points: int = 0, **now: Any) -> None:
         """`now` goes into the status."""
         self.run_id, self.now = run_id, now
+        self.surfaces: dict[str, Any] = dict(utc_ns=START_NS, why="no options are followed", refused=0, surfaces=[])
+        self.surfaces_told = 0
         self.padding = ""  # makes each new point larger
         self._points: list[dict[str, Any]] = []
         self._decisions: list[dict[str, Any]] = []
@@ -43,6 +45,10 @@ class Watched:
     def status(self) -> dict[str, Any]:
         sent = {"seq": 4, "utc_ns": START_NS, **order()}
         return status(run_id=self.run_id, recent_orders=[sent], **self.now)
+
+    def surface(self) -> dict[str, Any]:
+        self.surfaces_told += 1
+        return self.surfaces
 
     def points(self, after: int) -> list[dict[str, Any]]:
         return [point for point in self._points if point["seq"] > after]

@@ -9,11 +9,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import websockets
 
+from dea_daemon.shell.plain import plain
+from dea_daemon.shell.surface_figures import surfaces
 from dea_daemon.shell.web import WebServer
 from tests.shell.status_sample import option
+from tests.shell.surface_samples import SurfaceDesk
 from tests.shell.watched import Watched
 
 FLAGS = (
@@ -200,9 +204,36 @@ async def marked(page, row):
     return [await page.value(f"{line}.classList.contains('{name}')") for name in ("stale", "off")]
 
 
+async def test_a_surface_is_drawn_through_its_quotes_and_a_click_shows_another_expiry(page):
+    desk = SurfaceDesk()
+    desk.settle()
+    desk.decide()
+    desk.answer()
+    desk.decide()
+    monitor = Watched(points=3)
+    told = surfaces(desk.state.market, desk.state.view, desk.now_ns)
+    monitor.surfaces = json.loads(msgspec.json.encode(told, enc_hook=plain))
+    far = monitor.surfaces["surfaces"][0]["smiles"][2]["quoted"]  # more than 20 days away: shown first
+    far["bid_iv"][3] += 0.05
+    far["ask_iv"][3] += 0.05
+    async with serving(monitor) as server:
+        await page.open(server.url)
+        await page.until(TEXT.format("#trust"), "relied upon")
+        await page.until("(document.querySelector('#smile').data || []).map((t) => t.x.length).join()", "49,12,1")
+        assert await page.value("document.querySelector('#expiry').value") == "31OCT26"
+        assert await page.value("document.querySelector('#term').data.length") == 3
+        await page.until(TOO_WIDE, 0)
+        await page.value("document.querySelector('#smiles tbody tr').click()")
+        await page.until("document.querySelector('#smile').data.map((t) => t.x.length).join()", "49,13")
+        assert await page.value("document.querySelector('#expiry').value") == "24SEP26"
+        monitor.surfaces["surfaces"][0].update(relied=False, why="stale: 412 s")
+        await page.until(TEXT.format("#trust"), "not relied upon: stale: 412 s; no new vega risk")
+
+
 async def test_who_follows_no_options_sees_nothing_of_them(page):
     none = dict(listed=0, modelled=0, greeks_off=0)
     async with serving(Watched(points=3, options=[], option_counts=none, greeks={})) as server:
         await page.open(server.url)
         await page.until("document.querySelectorAll('#instruments tbody tr').length", 2)
         assert await page.value("document.querySelector('#optional').checkVisibility()") is False
+        assert await page.value("document.querySelector('#surface').checkVisibility()") is False

@@ -30,6 +30,7 @@ LIFT = 1.0  # steps longer than this, in ln v, are cut
 TRIES_MAX = 6  # to find a step that helps
 SETTLED = 5e-3  # of the cost
 LEAST_APART = 0.05  # knots, in standard deviations
+LEAST_VEGA, MOST_LOG = 1e-100, 20.0
 
 
 class Points(NamedTuple):
@@ -151,7 +152,7 @@ class _Problem:
         return now
 
     def _try(self, p: FloatArray) -> Trial:
-        local = self._floor + np.exp(self._basis @ p)
+        local = self._floor + np.exp(np.minimum(self._basis @ p, MOST_LOG))
         value, matrix = step(self._grid, self._before, local)
         sd = total_sd(self._k, value[self._span])
         iv = np.sqrt(np.maximum(self._to_points @ (sd * sd), 1e-12) / self._tau)
@@ -191,6 +192,7 @@ class _Problem:
         half = 0.5 * (now.local - self._floor) * by_local(self._grid, now.value, now.matrix)
         moved = now.matrix.solve(self._basis * half[:, None])[self._span]
         d1 = 0.5 * now.sd - self._k / now.sd
-        vega = np.maximum(INV_SQRT_2PI * np.exp(-0.5 * d1 * d1), 1e-300)
+        # So deep that vega is no number any more, a node is far beyond the quotes: what it is taken for hardly counts.
+        vega = np.maximum(INV_SQRT_2PI * np.exp(-0.5 * d1 * d1), LEAST_VEGA)
         by_p = self._to_points @ (moved * (2.0 * now.sd / vega)[:, None])
         return np.asarray(by_p / (2.0 * now.iv * self._tau)[:, None])

@@ -237,7 +237,7 @@ function draw(into, traces, more = {}) {
     margin: { l: 62, r: 14, t: 6, b: 38 }, hovermode: "x unified", hoverlabel: { bgcolor: "#0e1116" },
     legend: { orientation: "h", y: 1.12, x: 1, xanchor: "right" }, ...more,
   };
-  layout.xaxis = { ...axis, type: "date" };
+  layout.xaxis = { ...axis, type: "date", ...more.xaxis };
   layout.yaxis = { ...axis, tickformat: "~s", ...more.yaxis };
   Plotly.react(into, traces, layout, { displayModeBar: false });
 }

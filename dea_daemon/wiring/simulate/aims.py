@@ -22,6 +22,8 @@ COMPANY_OF = {
 """An ended order is met while its fills are owed: they are late, and so is the answer that would bring them."""
 LONG_IN_DOUBT = ("answer-late@unknown", "answer-late@open", "question-lost@unknown", "cancel-lost@cancelling")
 """Much can be told before the answer comes."""
+RARE = {Each.REPORT, Each.FIT}
+"""Moments of these are few, and belong to all of their faults."""
 LEAVING = "operator@unknown"  # only who leaves cancels what is in doubt
 TOGETHER, STATES_TOGETHER = 10, 24  # faults, states aimed at in one history: more would be one storm
 ROUND = 16  # histories lived before it is looked what is still lacking, whatever the number of processes
@@ -57,8 +59,8 @@ def next_round(seed: int, lacks: Mapping[str, Sequence[str]]) -> list[tuple[str,
 
 
 def _company(together: Sequence[str], lacks: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    if any(BY_NAME[fault].each is Each.REPORT for fault in together):  # moments are few, and belong to all of these
-        together = [*together, *(f for f in lacks if BY_NAME[f].each is Each.REPORT)]
+    rare = {BY_NAME[fault].each for fault in together} & RARE
+    together = [*together, *(f for f in lacks if BY_NAME[f].each in rare)]
     aimed = {f"{fault}@{state}" for fault in together for state in lacks[fault]}
     leaving = any(BY_NAME[fault].each is Each.CANCEL and "unknown" in lacks[fault] for fault in together)
     owed = [name for state, names in COMPANY_OF.items() for name in names if any(state in lacks[f] for f in together)]

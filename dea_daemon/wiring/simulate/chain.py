@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from dea_daemon.domain.events import AnyEvent, MarkUpdated, OptionUpdated, QuoteUpdated, Settlement
+from dea_daemon.domain.events import AnyEvent, MarkUpdated, OptionUpdated, QuoteUpdated, Settlement, SurfaceFitted
 from dea_daemon.domain.instruments import Instrument, Kind, Side, Universe
 from dea_daemon.domain.orders import TimeInForce
+from dea_daemon.domain.surfaces import Smile
 from dea_daemon.simvenue import scenarios
 from dea_daemon.simvenue.exchange import Exchange
 from dea_daemon.simvenue.scenarios import Scenario
@@ -18,6 +19,7 @@ from dea_daemon.wiring.simulate.faults import Faults
 SCENES = ("options", "expiry")  # in both the nearest expiry ends while the history lasts
 EXPIRY_S = 12.0  # when it does
 NAN = float("nan")
+JUMPS = (0.5, 0.8, 1.25, 2.0)  # of volatility
 Told = tuple[int, list[AnyEvent]]  # after how many ns, what
 
 
@@ -143,6 +145,28 @@ class Tickers:
 
     def _series(self, row: int) -> str:
         return self.universe.instruments[row].name.rsplit("-", 2)[0]
+
+
+# --- surfaces ---------------------------------------------------------------------------------------
+
+
+def surfaces_told(fitted: SurfaceFitted, faults: Faults) -> list[tuple[int, SurfaceFitted]]:
+    """What reaches us of one fit, and after how many ns more: nothing, late, twice, or wrong."""
+    strikes = faults.strikes
+    if strikes("surface-lost"):
+        return []
+    if strikes("surface-refused"):
+        fitted = change(fitted, smiles=(), tenors=(), why="the worker died")
+    if strikes("surface-jumps"):
+        fitted = change(fitted, smiles=_scaled(fitted.smiles, faults.dice("surface-jumps").choice(JUMPS)))
+    late_ns = faults.ns("surface-late", 0.5, 8.0) if strikes("surface-late") else 0
+    again = [(faults.ns("surface-repeated", 0.0, 8.0), fitted)] if strikes("surface-repeated") else []
+    return [(late_ns, fitted), *again]
+
+
+def _scaled(smiles: tuple[Smile, ...], factor: float) -> tuple[Smile, ...]:
+    """With so many times their volatility."""
+    return tuple(change(s, variance=tuple(factor**2 * w for w in s.variance)) for s in smiles)
 
 
 # --- settlements --------------------------------------------------------------------------------------

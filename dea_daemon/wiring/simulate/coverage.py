@@ -26,7 +26,7 @@ IMPOSSIBLE: dict[Each, dict[str, str]] = {
         _S.ABSENT: "the proof of absence is that there is nothing to tell",
     },
     Each.ORDER: {NONE: _NAMED, _S.PENDING: "asked about is what is in doubt, and nothing is pending again"},
-    **dict.fromkeys((Each.QUESTION, Each.MESSAGE, Each.REPORT, Each.STEP, Each.FOLD), _REFUSED),
+    **dict.fromkeys((Each.QUESTION, Each.MESSAGE, Each.REPORT, Each.FIT, Each.STEP, Each.FOLD), _REFUSED),
 }
 """States that the faults of a kind cannot meet, and why."""
 

@@ -25,6 +25,7 @@ class Each(StrEnum):
     ORDER = "order"  # the answer to a question about one
     MESSAGE = "message"  # of the market
     REPORT = "report"  # of the account, or about contracts
+    FIT = "fit"  # the answer to a question for a surface
     STEP = "step"  # a tenth of a second
     FOLD = "fold"  # one event folded
 
@@ -83,6 +84,11 @@ FAULTS = (
     Fault(24, "option-lost", 0.05, _E.MESSAGE, "an option's ticker does not come", options=True),
     Fault(24, "option-late", 0.02, _E.MESSAGE, "it comes seconds late", options=True),
     Fault(24, "option-repeated", 0.02, _E.MESSAGE, "it comes once more", options=True),
+    Fault(22, "surface-jumps", 0.1, _E.FIT, "a surface with volatilities far from the last one's", options=True),
+    Fault(24, "surface-lost", 0.1, _E.FIT, "a surface is asked for and never comes", options=True),
+    Fault(24, "surface-late", 0.1, _E.FIT, "it comes seconds late, behind its successor", options=True),
+    Fault(24, "surface-repeated", 0.1, _E.FIT, "it comes once more", options=True),
+    Fault(24, "surface-refused", 0.1, _E.FIT, "none can be made of the quotes", options=True),
     Fault(26, "report-empty", 0.03, _E.REPORT, "a report without positions where there are some"),
     Fault(27, "private-cut", 0.004, _E.STEP, "the account's stream breaks and comes back"),
     Fault(28, "trade-unheard", 0.001, _E.STEP, "a trade in our account that no stream tells"),

@@ -7,6 +7,7 @@ from dea_daemon.domain.commands import (
     Approved,
     CancelOrder,
     CreateOrder,
+    FitSurface,
     Outgoing,
     QueryAccount,
     QueryInstruments,
@@ -25,6 +26,7 @@ from dea_daemon.domain.events import (
     OrderEvidence,
     PositionReport,
     Settlement,
+    SurfaceFitted,
 )
 from dea_daemon.domain.instruments import Side, Universe
 from dea_daemon.domain.orders import TimeInForce, is_own
@@ -41,7 +43,7 @@ from dea_daemon.simvenue.words import (
     VenueOrder,
 )
 from dea_daemon.wiring.paper import ACCOUNT, Answer
-from dea_daemon.wiring.simulate.chain import Deliveries, crossing, is_option
+from dea_daemon.wiring.simulate.chain import Deliveries, crossing, is_option, surfaces_told
 from dea_daemon.wiring.simulate.faults import Faults
 from dea_daemon.wiring.simulate.market import LATENCY_NS, FaultyMarket, replace_event
 from dea_daemon.wiring.simulate.promises import promise
@@ -82,6 +84,9 @@ class FaultyVenue(FaultyMarket):
     def send(self, command: Outgoing, now_ns: int) -> None:
         """Put a command on the wire; much can happen to it."""
         strikes = self.faults.strikes
+        if isinstance(command, FitSurface):
+            super().send(command, now_ns)
+            return
         if now_ns < self.away_until_ns:
             self._turned_away(command, now_ns)
             return
@@ -110,6 +115,10 @@ class FaultyVenue(FaultyMarket):
                 self._at(now_ns + LATENCY_NS + late_ns, lambda at: self._perform(command, at))
             case Resubscribe(row=row):
                 self._at(now_ns + LATENCY_NS, lambda at: self.snapshot(row, at))
+
+    def _fitted(self, fitted: SurfaceFitted, now_ns: int) -> None:
+        for late_ns, told in surfaces_told(fitted, self.faults):
+            super()._fitted(told, now_ns + late_ns)
 
     def _turned_away(self, command: Outgoing, now_ns: int) -> None:
         """The venue is in maintenance: an error page for orders, silence for questions."""

@@ -52,6 +52,7 @@ RESTLESS: dict[str, object] = {  # where faults are aimed, much is to be met
     "execution": {"order_type": "passive", "cross_after_ms": 500, "slice_usd": 10_000, "reconcile_every_ms": 1_000},
     "state": {"relist_every_s": 2.0},
 }
+SURFACE = {"answer_s": 3.0, "stale_s": 12.0}  # one that is lost is missed while the history lasts
 SCENARIOS = ("default", "default", "volatile", "volatile", "crash", "expiry", "funding")
 
 
@@ -118,7 +119,7 @@ class World:
         self.venue = FaultyVenue(self.exchange, self.universe, self.faults)
         self.venue.open_heartbeat(self.now_ns)
         self.mishaps = Mishaps(self)
-        self.sections = {"pricing": {"settlement_window_s": scene.settlement_window_s}} | sections
+        self.sections = {"pricing": {"settlement_window_s": scene.settlement_window_s, "surface": SURFACE}} | sections
         if options:
             wide = {"max_underlying_usd": 1_800_000, "max_venue_usd": 1_900_000, "max_gross_usd": 2_000_000}
             self.sections.setdefault("guards", wide)
