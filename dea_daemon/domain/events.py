@@ -98,6 +98,20 @@ class SurfaceFitted(Event, frozen=True, tag=True, array_like=True, gc=False):
     why: str = ""
 
 
+class FactorObserved(Event, frozen=True, tag=True, array_like=True, gc=False):
+    """A slow factor's value as its source told it: on-chain, sentiment, macro, or an operator's own.
+
+    `event_ns` is the time it is about, `publish_ns` when it was public: by the source, else by the lag it is given in
+    the configuration; both UTC. A later one about the same time restates it (`revision` 1, 2, …). NaN: there is none.
+    """
+
+    name: str
+    event_ns: int
+    publish_ns: int
+    value: float
+    revision: int = 0
+
+
 class Operator(StrEnum):
     ARM = "arm"
     DISARM = "disarm"
@@ -461,6 +475,7 @@ RunEvent = (
     RunStarted
     | PricesRecalled
     | SurfaceFitted
+    | FactorObserved
     | DecisionDue
     | OperatorSpoke
     | ParametersReloaded
