@@ -85,11 +85,11 @@ def _step(x: FloatArray, ratio: FloatArray, value: FloatArray, s: FloatArray) ->
     near *= INV_SQRT_2PI
     near /= model
     model /= value
-    step = _householder(np.log(model, out=model), near, h, t)
+    step = householder(np.log(model, out=model), near, h, t)
     return s + s * step, step
 
 
-def _householder(gap: FloatArray, slope: FloatArray, h: FloatArray, t: FloatArray) -> FloatArray:
+def householder(gap: FloatArray, slope: FloatArray, h: FloatArray, t: FloatArray) -> FloatArray:
     """ds/s that closes gap = ln(model/market), of third order; slope = s ∂ln c/∂s = `r`.
 
     With b″/b′ = (h² − t²)/s and b‴/b′ = ((h² − t²)² − 3h² − t²)/s²; f = ln b has f″/f′ = b″/b′ − r and
@@ -128,7 +128,7 @@ def _bracketed(x: FloatArray, value: FloatArray) -> FloatArray:
         gap = model - target
         h, t = x / s, 0.5 * s
         slope = s * INV_SQRT_2PI * np.exp(-0.5 * (h * h + t * t) - model)
-        step = _householder(gap, slope, h, t)
+        step = householder(gap, slope, h, t)
         below, above = np.where(gap < 0.0, s, below), np.where(gap > 0.0, s, above)
         step = np.where(np.isfinite(step), step, -np.sign(gap))
         moved = s * (1.0 + np.clip(step, -0.5, 1.0))

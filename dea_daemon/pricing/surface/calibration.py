@@ -9,12 +9,11 @@ renewed at every step.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from dea_daemon.domain.instruments import BoolArray, FloatArray
 from dea_daemon.pricing.black import INV_SQRT_2PI
 from dea_daemon.pricing.surface.lattice import NODES, Lattice
-from dea_daemon.pricing.surface.step import Bands, by_local, step, total_sd
+from dea_daemon.pricing.surface.step import Bands, by_local, refined_sd, step
 
 STEPS_MAX = 25
 FLOOR = 0.002  # of the expiry's variance at the money: the least local variance
@@ -26,9 +25,10 @@ KNOTS_MIN, KNOTS_MAX, QUOTES_PER_KNOT = 6, 16, 1.8
 BY_QUOTES = 0.6  # of the knots stand at quantiles of the quotes, the others evenly
 BESIDE = 1.0  # standard deviations: the knots outside the quotes
 MARGIN = 6  # nodes beyond the quotes that a spline through them still feels
-LIFT = 1.0  # steps longer than this, in ln v, are cut
+DAMPING = 1e-2  # to begin with
+LIFT = 3.0  # steps longer than this, in ln v, are cut
 TRIES_MAX = 6  # to find a step that helps
-SETTLED = 5e-3  # of the cost
+SETTLED = 1e-2  # of the cost
 LEAST_APART = 0.05  # knots, in standard deviations
 LEAST_VEGA, MOST_LOG = 1e-100, 20.0
 
@@ -65,6 +65,7 @@ class Trial(NamedTuple):
 def calibrate(
     grid: Lattice,
     before: FloatArray,
+    before_sd: FloatArray,
     points: Points,
     tau_years: float,
     atm: float,
@@ -72,14 +73,17 @@ def calibrate(
     count: int,
     smooth: float = 1.0,
 ) -> Trial:
-    """From time value `before` [NODES] through `points`. atm: total variance at the money, growth: by how much more
-    than the expiry before; count: points that are no ceiling, which decide how many knots there are; smooth: times
-    the usual penalty.
+    """From time value `before` [NODES], of `before_sd` = σ√τ [NODES], through `points`.
+
+    atm: total variance at the money, growth: by how much more than the expiry before; count: points that are no
+    ceiling, which decide how many knots there are; smooth: times the usual penalty.
     """
     root = float(np.sqrt(atm))
     knots = make_knots(grid, points.k[~points.ceiling], root, count)
     p0 = np.full(knots.basis.shape[1], np.log(max(growth, LEAST_GROWTH * atm)))
-    return _Problem(grid, before, FLOOR * atm, tau_years, points, knots, p0, smooth).solve()
+    return _Problem(grid, before, FLOOR * atm, tau_years, points, knots, p0, smooth).solve(
+        np.sqrt(before_sd**2 + max(growth, LEAST_GROWTH * atm))
+    )
 
 
 def make_knots(grid: Lattice, k: FloatArray, root: float, count: int) -> Knots:
@@ -88,15 +92,37 @@ def make_knots(grid: Lattice, k: FloatArray, root: float, count: int) -> Knots:
     quantiles = round(BY_QUOTES * n)
     low, high = min(float(k[0]), 0.0), max(float(k[-1]), 0.0)
     ends = (low - BESIDE * root, low, high, high + BESIDE * root)
+    at_quotes = np.interp(np.linspace(0.0, len(k) - 1.0, quantiles), np.arange(len(k)), k)
     even = np.linspace(low, high, n - quantiles + 2)[1:-1]
-    z = _apart(np.sort(np.concatenate((np.quantile(k, np.linspace(0.0, 1.0, quantiles)), even, ends))) / root)
-    spline = CubicSpline(z, np.eye(len(z)), bc_type="natural")
-    second, width = spline(z, 2), np.diff(z)[:, None, None]  # linear between knots: its square is integrated exactly
-    a, b = second[:-1], second[1:]
-    left, right = a[:, :, None] * a[:, None, :], b[:, :, None] * b[:, None, :]
-    cross = a[:, :, None] * b[:, None, :]
-    penalty = (width / 3.0 * (left + right + 0.5 * (cross + cross.transpose(0, 2, 1)))).sum(axis=0)
-    return Knots(spline(np.clip(grid.k / root, z[0], z[-1])), penalty)
+    z = _apart(np.sort(np.concatenate((at_quotes, even, ends))) / root)
+    return _natural(z, np.clip(grid.k / root, z[0], z[-1]))
+
+
+def _natural(z: FloatArray, at: FloatArray) -> Knots:
+    """Cardinal natural cubic splines with knots z [P], at points `at` [M] between them; the second derivatives are
+    linear between knots, so the integral of their squares is exact."""
+    width = np.diff(z)
+    inner, last = np.arange(len(z) - 2), len(z) - 1
+    slopes = np.zeros((last - 1, last + 1))  # what is to bend: differences of the slopes
+    slopes[inner, inner], slopes[inner, inner + 2] = 1.0 / width[:-1], 1.0 / width[1:]
+    slopes[inner, inner + 1] = -slopes[inner, inner] - slopes[inner, inner + 2]
+    bands = np.zeros((last - 1, last + 1))
+    bands[inner, inner], bands[inner, inner + 1], bands[inner, inner + 2] = (
+        width[:-1] / 6.0, (width[:-1] + width[1:]) / 3.0, width[1:] / 6.0,
+    )  # fmt: skip
+    second = np.zeros((last + 1, last + 1))
+    second[1:-1] = np.linalg.solve(bands[:, 1:-1], slopes)
+    place = np.minimum(np.searchsorted(z, at, side="right") - 1, last - 1)
+    h, right = width[place], at - z[place]
+    share = right / h
+    rest = 1.0 - share
+    basis = ((rest**3 - rest)[:, None] * second[place] + (share**3 - share)[:, None] * second[place + 1]) * (
+        h * h / 6.0
+    )[:, None]
+    row = np.arange(len(at))
+    basis[row, place] += rest
+    basis[row, place + 1] += share
+    return Knots(basis, second[1:-1].T @ slopes)
 
 
 def _apart(z: FloatArray) -> FloatArray:
@@ -131,15 +157,17 @@ class _Problem:
         self._basis = knots.basis
         self._penalty = SMOOTH * smooth * knots.penalty + PULL * np.eye(len(p0))
 
-    def solve(self) -> Trial:
-        """Levenberg–Marquardt from p0, its weights those of the loss where it stands."""
-        now, damping = self._try(self._p0), 1e-2
+    def solve(self, guess: FloatArray) -> Trial:
+        """Levenberg–Marquardt from p0, its weights those of the loss where it stands. `guess` [NODES] of σ√τ there."""
+        now, damping = self._try(self._p0, guess[self._span]), DAMPING
         for _ in range(STEPS_MAX):
-            slope, normal = self._normal(now)
+            by_p = self._variance_by_p(now)
+            slope, normal = self._normal(now, by_p)
             for _ in range(TRIES_MAX):
                 move = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -slope)
                 move *= min(1.0, LIFT / max(float(np.abs(move).max()), LIFT))
-                then = self._try(now.p + move)
+                w = now.sd * now.sd
+                then = self._try(now.p + move, np.sqrt(np.maximum(w + by_p @ move, 0.25 * w)))
                 if then.cost < now.cost:
                     break
                 damping *= 8.0
@@ -151,10 +179,11 @@ class _Problem:
                 break
         return now
 
-    def _try(self, p: FloatArray) -> Trial:
+    def _try(self, p: FloatArray, guess: FloatArray) -> Trial:
+        """`guess` [n] of σ√τ at the nodes about the quotes."""
         local = self._floor + np.exp(np.minimum(self._basis @ p, MOST_LOG))
         value, matrix = step(self._grid, self._before, local)
-        sd = total_sd(self._k, value[self._span])
+        sd = refined_sd(self._k, value[self._span], guess)
         iv = np.sqrt(np.maximum(self._to_points @ (sd * sd), 1e-12) / self._tau)
         return Trial(p, local, value, matrix, sd, iv, self._cost(iv, p))
 
@@ -174,7 +203,7 @@ class _Problem:
         beyond = np.copysign(np.maximum(np.abs(off) - BAND * points.half, 0.0), off)
         return off / points.error, beyond / points.error
 
-    def _normal(self, now: Trial) -> tuple[FloatArray, FloatArray]:
+    def _normal(self, now: Trial, by_p: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Gradient [P] and Gauss and Newton's Hessian [P, P]."""
         points = self._points
         off, beyond = self._residuals(now.iv)
@@ -182,17 +211,16 @@ class _Problem:
         mid = np.where(points.ceiling, off > 0.0, mid)
         out = np.where(points.ceiling, 0.0, 1.0 / np.sqrt(beyond * beyond + CORNER**2))
         weight = (mid + out * (beyond != 0.0)) / points.error**2
-        jacobian = self._jacobian(now)
+        jacobian = (self._to_points @ by_p) / (2.0 * now.iv * self._tau)[:, None]
         slope = jacobian.T @ ((mid * off + out * beyond) / points.error)
         away = now.p - self._p0
         return slope + 2.0 * self._penalty @ away, (jacobian.T * weight) @ jacobian + 2.0 * self._penalty
 
-    def _jacobian(self, now: Trial) -> FloatArray:
-        """∂σ/∂p [Q, P], through ∂w/∂o = 2 σ√τ / vega at the nodes."""
+    def _variance_by_p(self, now: Trial) -> FloatArray:
+        """∂w/∂p [n, P] at the nodes about the quotes: ∂o/∂p · 2 σ√τ / vega."""
         half = 0.5 * (now.local - self._floor) * by_local(self._grid, now.value, now.matrix)
         moved = now.matrix.solve(self._basis * half[:, None])[self._span]
         d1 = 0.5 * now.sd - self._k / now.sd
         # So deep that vega is no number any more, a node is far beyond the quotes: what it is taken for hardly counts.
         vega = np.maximum(INV_SQRT_2PI * np.exp(-0.5 * d1 * d1), LEAST_VEGA)
-        by_p = self._to_points @ (moved * (2.0 * now.sd / vega)[:, None])
-        return np.asarray(by_p / (2.0 * now.iv * self._tau)[:, None])
+        return np.asarray(moved * (2.0 * now.sd / vega)[:, None])

@@ -27,13 +27,15 @@ from dea_daemon.pricing.surface.tenors import tenors
 SMOOTHER = (1.0, 10.0, 100.0, 1_000.0)  # times the usual penalty, until the gate lets it pass
 FAR = 5.0  # errors: a quote further than this from its own fit is left out of a second
 HEAD = 0.5  # of the first variance at the money stands already before the first step
+NONE: BoolArray = np.zeros(0, dtype=np.bool_)
 LEAST_SHARE, FURTHEST = 1e-6, 1e3  # of a step, between two expiries and behind the last
 
 
 class _Stepped(NamedTuple):
-    """An expiry: its time value [NODES], and which of its quotes [Q] were used."""
+    """An expiry: its time value and σ√τ [NODES], and which of its quotes [Q] were used."""
 
     value: FloatArray
+    sd: FloatArray
     used: BoolArray
 
 
@@ -64,7 +66,7 @@ def _gated(told: SurfaceFitted, wanted: list[Quotes], along: list[Guide], smooth
     grid = lattice(scale_for(float(np.sqrt(along[0].atm))))
     fitted = _steps(grid, along, smooth)
     bare = [
-        Smile(g.quotes.expiry_ns, 1.0, _variance(grid, one), g.rung, *g.ends)
+        Smile(g.quotes.expiry_ns, 1.0, tuple((one.sd**2).tolist()), g.rung, *g.ends)
         for g, one in zip(along, fitted, strict=True)
     ]
     surface = Surface(told.chain_utc_ns, grid.scale, bare)
@@ -81,52 +83,49 @@ def _gated(told: SurfaceFitted, wanted: list[Quotes], along: list[Guide], smooth
 
 
 def _steps(grid: Lattice, along: list[Guide], smooth: float) -> list[_Stepped]:
-    """Time value of every expiry: those that are guided in order, the others between or behind them."""
-    before_atm = HEAD * along[0].atm
-    before = lognormal(grid, before_atm)
+    """Every expiry: those that are guided in order, the others between or behind them."""
+    atm = HEAD * along[0].atm
+    before = _stepped(grid, lognormal(grid, atm))
+    local = before.value
     out: list[_Stepped] = []
     waiting: list[Guide] = []
-    local = before
     for n, guide in enumerate(along):
         if guide.rung is Rung.BETWEEN:
             waiting.append(guide)
             continue
-        stepped, local = _guided(grid, before, before_atm, guide, along[n + 1 :], smooth)
-        out += [_between(grid, before, local, one.atm, 1.0) for one in waiting]
+        end, used = _guided(grid, before, atm, guide, along[n + 1 :], smooth)
+        out += [_between(grid, before.value, end.local, one.atm, 1.0) for one in waiting]
         waiting.clear()
-        out.append(stepped)
-        before, before_atm = stepped.value, guide.atm
-    out += [_between(grid, before, local, one.atm, FURTHEST) for one in waiting]
-    return out
+        before, atm, local = _stepped(grid, end.value, used), guide.atm, end.local
+        out.append(before)
+    return out + [_between(grid, before.value, local, one.atm, FURTHEST) for one in waiting]
+
+
+def _stepped(grid: Lattice, value: FloatArray, used: BoolArray = NONE) -> _Stepped:
+    return _Stepped(value, total_sd(grid.k, value), used)
 
 
 def _guided(
-    grid: Lattice, before: FloatArray, before_atm: float, guide: Guide, later: list[Guide], smooth: float
-) -> tuple[_Stepped, FloatArray]:
-    """One expiry that has something to follow, and the local variance [NODES] that led there. Quotes that are far
-    from the first answer are left out of a second."""
+    grid: Lattice, before: _Stepped, atm: float, guide: Guide, later: list[Guide], smooth: float
+) -> tuple[Trial, BoolArray]:
+    """One expiry that has something to follow, and which of its quotes were used: those far from the first answer are
+    left out of a second. `atm`: total variance at the money before."""
     used = np.ones(len(guide.quotes.k), dtype=np.bool_)
-    end, off = _calibrated(grid, before, before_atm, guide, used, later, smooth)
+    end, off = _calibrated(grid, before, atm, guide, used, later, smooth)
     near = off <= FAR
     if not near.all() and near.sum() >= ENOUGH:
         used = near
-        end, _ = _calibrated(grid, before, before_atm, guide, used, later, smooth)
-    return _Stepped(end.value, used), end.local
+        end, _ = _calibrated(grid, before, atm, guide, used, later, smooth)
+    return end, used
 
 
 def _calibrated(
-    grid: Lattice,
-    before: FloatArray,
-    before_atm: float,
-    guide: Guide,
-    used: BoolArray,
-    later: list[Guide],
-    smooth: float,
+    grid: Lattice, before: _Stepped, atm: float, guide: Guide, used: BoolArray, later: list[Guide], smooth: float
 ) -> tuple[Trial, FloatArray]:
     """The step through the quotes used, and how far it is from each of them, in errors."""
     points, quoted = points_of(guide, used, later)
-    q, growth = guide.quotes, guide.atm - before_atm
-    end = calibrate(grid, before, points, q.tau_years, guide.atm, growth, int((~points.ceiling).sum()), smooth)
+    q, count = guide.quotes, int((~points.ceiling).sum())
+    end = calibrate(grid, before.value, before.sd, points, q.tau_years, guide.atm, guide.atm - atm, count, smooth)
     return end, np.abs(end.iv[quoted] - q.iv[used]) / q.error[used]
 
 
@@ -144,14 +143,10 @@ def _between(grid: Lattice, before: FloatArray, local: FloatArray, atm: float, m
         share = high
     else:
         share = brentq(excess, low, high, xtol=1e-6)
-    return _Stepped(step(grid, before, np.exp(share) * local)[0], np.zeros(0, dtype=np.bool_))
+    return _stepped(grid, step(grid, before, np.exp(share) * local)[0])
 
 
 # --- what is told ------------------------------------------------------------------------------------
-
-
-def _variance(grid: Lattice, stepped: _Stepped) -> tuple[float, ...]:
-    return tuple((total_sd(grid.k, stepped.value) ** 2).tolist())
 
 
 def _judged(

@@ -16,8 +16,9 @@ def terms(surface: Surface, expiry_ns: IntArray) -> FloatArray:
     """[T, 3]: σ at k = 0; σ of the call less that of the put of 25 delta; their mean less σ at k = 0."""
     tau = (expiry_ns - surface.utc_ns) / YEAR_NS
     atm = surface.look_up(expiry_ns, np.zeros(len(tau))).iv
-    wings = [_at_delta(surface, expiry_ns, tau, atm, side) for side in (1.0, -1.0)]
-    return np.stack((atm, wings[0] - wings[1], 0.5 * (wings[0] + wings[1]) - atm), axis=-1)
+    twice, side = np.tile(expiry_ns, 2), np.repeat((1.0, -1.0), len(tau))
+    call, put = _at_delta(surface, twice, np.tile(tau, 2), np.tile(atm, 2), side).reshape(2, -1)
+    return np.stack((atm, call - put, 0.5 * (call + put) - atm), axis=-1)
 
 
 def smile_terms(surface: Surface, smile: int) -> tuple[float, float, float]:
@@ -34,10 +35,10 @@ def tenors(surface: Surface) -> tuple[Tenor, ...]:
     return tuple(Tenor(days, *row) for days, row in zip(TENOR_DAYS, values.tolist(), strict=True))
 
 
-def _at_delta(surface: Surface, expiry_ns: IntArray, tau: FloatArray, atm: FloatArray, side: float) -> FloatArray:
-    """σ [T] where N(d1) is 25 % (side 1: the call) or 75 % (-1: the put): k = s²/2 + side·z·s, z = 0.67."""
-    iv, z = atm, -ndtri(DELTA)
+def _at_delta(surface: Surface, expiry_ns: IntArray, tau: FloatArray, iv: FloatArray, side: FloatArray) -> FloatArray:
+    """σ [M] where N(d1) is 25 % (side 1: the call) or 75 % (-1: the put): k = s²/2 + side·z·s, z = 0.67."""
+    z = -side * ndtri(DELTA)
     for _ in range(ROUNDS):
         sd = iv * np.sqrt(tau)
-        iv = 0.5 * (iv + surface.look_up(expiry_ns, 0.5 * sd * sd + side * z * sd).iv)
-    return np.asarray(iv)
+        iv = 0.5 * (iv + surface.look_up(expiry_ns, sd * (0.5 * sd + z)).iv)
+    return iv
