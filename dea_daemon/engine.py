@@ -213,6 +213,7 @@ def _record(
         orders=tuple(line for command in outgoing if (line := _line(view, command)) is not None),
         notes=tuple(note.event for note in state.effects.notes),
         allocation=target.allocation,
+        forecasters=forecast.forecasters if forecast.told_ns == view.now_ns else (),
     )
 
 

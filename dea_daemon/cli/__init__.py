@@ -9,11 +9,12 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from dea_daemon.cli import allocate, data, operate, records, rescue, runs, simulate, surface
+from dea_daemon.cli import allocate, calibrate, data, operate, records, rescue, runs, simulate, stress, surface
 from dea_daemon.cli.base import cli, exit_code
 
 __all__ = [
-    "allocate", "cli", "data", "exit_code", "main", "operate", "records", "rescue", "runs", "simulate", "surface",
+    "allocate", "calibrate", "cli", "data", "exit_code", "main", "operate", "records", "rescue",
+    "runs", "simulate", "stress", "surface",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`dea-daemon data`: bring a history in, look at what is wrong with it, download more of it."""
+"""`dea-daemon data`: bring a history in, look at what is wrong with it, download more of it; what slow factors said."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ import click
 from dea_daemon.cli.base import FILE, cli, json_option
 
 if TYPE_CHECKING:
+    from dea_daemon.shell.factor_store import FactorStore
     from dea_daemon.shell.history import Checked, Series, Written
     from dea_daemon.shell.history_download import Source
 
@@ -285,3 +286,104 @@ async def _one(source: "Source", what: str, symbol: str, folder: Path, asked: An
         if what == "funding":
             return await downloads.download_funding(source, folder, times, advance)
         return await downloads.download_trades(source, folder, times, advance)
+
+
+# --- factors ------------------------------------------------------------------------------------------------
+
+_state = click.option("--state-dir", type=FILE, default=Path("var"), show_default=True, help="Of the run.")
+
+
+@data.group()
+def factors() -> None:
+    """What slow factors have said, and when it was known: the store in the state directory of a run."""
+
+
+@contextmanager
+def _store(state_dir: Path, new: bool = False) -> "Iterator[FactorStore]":
+    from dea_daemon.shell.factor_store import FILE_NAME, FactorStore
+
+    path = state_dir / FILE_NAME
+    if not (new or path.exists()):
+        raise FileNotFoundError(f"{path}: no factor was kept here")
+    with FactorStore(path) as store:
+        yield store
+
+
+def _day(ns: int) -> str:
+    return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+@factors.command()
+@_state
+@json_option
+def show(state_dir: Path, json_lines: bool) -> None:
+    """Each factor: how many values, of which time, how many restatements, the last receipt."""
+    from dea_daemon.shell.output import emit, say
+
+    with _store(state_dir) as store:
+        found = store.held()
+    if json_lines:
+        for held in found:
+            emit(held._asdict())
+        return
+    say(f"{'factor':<20} {'values':>7} {'restated':>8}  {'from':<16}  {'to':<16}  received")
+    for name, values, first_ns, last_ns, restated, receive_ns in found:
+        when = "  ".join(_day(ns) for ns in (first_ns, last_ns, receive_ns))
+        say(f"{name:<20} {values:>7,} {restated:>8,}  {when}")
+
+
+@factors.command("check")
+@_state
+@json_option
+def check_factors(state_dir: Path, json_lines: bool) -> int:
+    """Whether the records can be believed: nothing in them was known before it could be. Exit 1 if something was."""
+    from dea_daemon.shell.output import emit, say
+
+    with _store(state_dir) as store:
+        found = {held.name: store.flaws(held.name) for held in store.held()}
+    for name, flaws in found.items():
+        if json_lines:
+            emit({"factor": name, "flaws": flaws})
+        else:
+            say(f"{name}: {'; '.join(flaws) or 'clean'}")
+    return FATAL if any(found.values()) else 0
+
+
+@factors.command("import")
+@click.argument("name")
+@click.argument("file", type=FILE)
+@_state
+@click.option("--time-column", help="Of the time a value is about.  [default: the first]")
+@click.option("--value-column", help="Of the value.  [default: the second]")
+@click.option("--lag-h", type=click.FloatRange(min=0), default=48.0, show_default=True, help="Until it is published.")
+@click.option("--margin-h", type=click.FloatRange(min=0), default=24.0, show_default=True, help="Until it is known.")
+@json_option
+def import_factor(
+    name: str,
+    file: Path,
+    state_dir: Path,
+    time_column: str | None,
+    value_column: str | None,
+    lag_h: float,
+    margin_h: float,
+    json_lines: bool,
+) -> None:
+    """Add the past of factor NAME from a CSV: what is older than all that is kept of it. Nothing kept is changed."""
+    from dea_daemon.shell.clock import Clock
+    from dea_daemon.shell.factor_formats import read
+    from dea_daemon.shell.factor_settings import WatchedFile
+    from dea_daemon.shell.factors import policy_of
+    from dea_daemon.shell.output import emit, say
+
+    source = WatchedFile(
+        path=file, time_column=time_column, value_column=value_column, lag_h=lag_h, backfill_lag_h=margin_h
+    )
+    now_ns = Clock().utc_ns()
+    rows = [row for row in read(source, file.read_bytes(), now_ns).rows if row.event_ns <= now_ns]
+    state_dir.mkdir(parents=True, exist_ok=True)
+    with _store(state_dir, new=True) as store:
+        added = store.backfill(name, rows, now_ns, policy_of(source))
+    if json_lines:
+        emit({"factor": name, "added": len(added), "left_out": len(rows) - len(added)})
+    else:
+        say(f"{name}: {len(added):,} values added, {len(rows) - len(added):,} are not older than what is kept")

@@ -6,6 +6,7 @@ read-only. Units are in the names; every *_usd is signed unless it says otherwis
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,6 +29,52 @@ class IvSource(IntEnum):
     LAST = 5  # any of the first three, some time ago
     NEIGHBOUR = 6  # other strikes of the same expiry
     PRIOR = 7  # the volatility assumed before data
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """Slow factors at one tick, F of them in the order of their names; read-only arrays.
+
+    z [F]: standard deviations from its own past, decayed with age; 0 where nothing is known. age_days [F] since the
+    time it is about, infinite where nothing is. valid [F]: it is known, and not too old.
+    """
+
+    names: tuple[str, ...]
+    z: FloatArray
+    age_days: FloatArray
+    valid: BoolArray
+
+
+NO_FACTORS = Slow((), np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.bool_))  # nothing in it to write to
+
+
+class Micro(NamedTuple):
+    """What books, quotes and trades say of the next minutes, [N] each; NaN where it is unknown: what the venue does not
+    send, a book that is stale or has a gap. state/flow.py makes it, and says how.
+
+    `microprice` is the mid weighted by the other side's amount, the first-order form of Stoikov's (2018): his own
+    adjustment is learnt from data, and is not made here. Depths are of the best five levels, or the quote's one.
+    `ofi` and `ofi_deep` are decayed order-flow imbalance of the best level and of the best five (only where there is a
+    book), over mean depth: 1 is as much net buying as usually stands at the touch. `flow_age_s` is how long ago their
+    sums began: they are small while that is less than the half-life. `trade_imbalance` is signed traded amount over
+    traded amount, from -1 to 1, and fades as the last trade ages. `open_interest_change` is against its mean over a
+    past of one day's mean age; unknown until half of that was watched.
+    """
+
+    microprice: FloatArray
+    spread_bp: FloatArray
+    depth_bid_usd: FloatArray
+    depth_ask_usd: FloatArray
+    ofi: FloatArray
+    ofi_deep: FloatArray
+    flow_age_s: FloatArray
+    trade_imbalance: FloatArray
+    realised_variance: FloatArray  # 1/day, of the mid
+    basis_annual: FloatArray  # 1/year, of contracts that end
+    premium: FloatArray  # of perpetuals: mark over index, less one
+    funding_rate_8h: FloatArray
+    open_interest_usd: FloatArray
+    open_interest_change: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +114,11 @@ class View:
     pinned: BoolArray
     settling: FloatArray
     surface_doubt: BoolArray  # [U] options are followed and no surface may be relied upon
+    micro: Micro
     smile: FloatArray  # [U, len(TENOR_DAYS), 3] volatility at the money, risk reversal, butterfly; NaN where unknown
     peg: FloatArray  # [N] USD price of the stablecoin a row settles in; 1 where it is none, or unheard
     shut: BoolArray  # [N] the venue takes no orders there, or changed its lots or ticks since the start
+    slow: Slow  # on-chain, sentiment, macro, an operator's own
     # account [N], [K]
     position_lots: IntArray
     working_buy_lots: IntArray
@@ -134,6 +183,26 @@ class View:
         return np.asarray(self.exposure_per_lot[self.factors.first(kind) + self.universe.underlying, rows])
 
 
+class Forecaster(msgspec.Struct, frozen=True, gc=False):
+    """What one forecaster ("ridge_1d": over a day) says of one underlying, and how good it was so far.
+
+    `weight` is traded, `earned` what the combination would give. `scored` counts outcomes; NaN where too few.
+    expected_return and its deviation are over the horizon; r_squared and t (Diebold and Mariano's) are against a
+    forecast of zero.
+    """
+
+    name: str
+    underlying: str
+    weight: float
+    earned: float
+    scored: int
+    expected_return: float
+    deviation: float
+    r_squared: float
+    hit_rate: float
+    t: float
+
+
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """What is expected of the underlyings, by S signals, and how uncertain that is.
@@ -144,6 +213,7 @@ class Forecast:
     a constant volatility moves, in shares of itself.
     residual_variance [N] 1/day: of each contract's return beyond its underlying's; 0 of options and spot.
     carry [N] 1/day: what a dollar of notional held long is expected to earn in funding and basis; 0 where unknown.
+    forecasters: what each said at `told_ns` (receipt clock), traded or not.
     """
 
     signal_return: FloatArray
@@ -153,6 +223,8 @@ class Forecast:
     target_variance: FloatArray
     residual_variance: FloatArray
     carry: FloatArray
+    forecasters: tuple[Forecaster, ...] = ()
+    told_ns: int = 0
 
     @property
     def mean_return(self) -> FloatArray:
@@ -316,6 +388,7 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     orders: tuple[OrderLine, ...]
     notes: tuple[str, ...]
     allocation: Allocation = NO_ALLOCATION
+    forecasters: tuple[Forecaster, ...] = ()  # where they spoke anew
 
 
 class Decision(msgspec.Struct, frozen=True):

@@ -4,9 +4,10 @@ Parameters travel in RunStarted as JSON, so a tape carries its own configuration
 adds what only the outside needs (URLs, files, throttles).
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -29,6 +30,10 @@ class StateParameters(Section):
     stale_option_ms: int = Field(
         15_000, gt=0, description="an option's quote, mark or Greeks older than this are stale"
     )
+    flow_half_life_s: Positive = Field(
+        60.0, description="of order-flow and trade imbalance, and of the mid's realised variance"
+    )
+    variance_every_s: Positive = Field(1.0, description="sampling interval of that variance, no finer than the tick")
     relist_every_s: Positive = Field(600.0, description="how often a venue is asked for new contracts, unless it told")
     stale_private_ms: int = Field(20_000, gt=0, description="a private stream silent for this long is dead")
     stable_currencies: tuple[str, ...] = Field(("USD", "USDC", "USDT"), description="currencies taken at 1 USD")
@@ -85,6 +90,34 @@ class ReturnView(Section):
     half_life_days: Positive | None = Field(None, description="it fades by half in so long, and is weighed less for it")
 
 
+ForecasterName = Literal[
+    "prior_1d", "carry_1d", "momentum_1d", "ridge_1d", "prior_5d", "carry_5d", "momentum_5d", "ridge_5d"
+]
+Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class LearnerParameters(Section):
+    """Forecasters of returns over one day and five. They are always scored; they trade what weight they are given."""
+
+    every_s: Annotated[float, Field(ge=300, le=86_400)] = Field(3_600.0, description="how often they forecast")
+    weights: dict[ForecasterName, Weight] = Field(
+        default_factory=dict, description="what of each forecast is traded; together at most 1, the rest is zero's"
+    )
+    combine: Literal["weights", "hedge"] = Field(
+        "weights", description="what is traded: by `weights`, or by the weights the forecasters have earned"
+    )
+    max_sharpe: Positive = Field(1.0, description="all together expect no more than so many standard deviations a year")
+    prior_sharpe: Finite = Field(0.5, description="what the long prior expects of every underlying, a year")
+    half_life_days: Positive = Field(365.0, description="ridge forgets by half in so long")
+
+    @field_validator("weights")
+    @classmethod
+    def _at_most_all(cls, weights: dict[str, float]) -> dict[str, float]:
+        if sum(weights.values()) > 1.0 + 1e-9:
+            raise ValueError(f"they add up to {sum(weights.values()):g}: at most 1")
+        return weights
+
+
 class ForecastParameters(Section):
     """Volatility by exponentially weighted squared returns of the index, and by HAR over a day, a week and a month;
     correlations; what an operator expects."""
@@ -108,6 +141,7 @@ class ForecastParameters(Section):
     vol_cap: Positive = Field(3.00, description="nor above this")
     carry_half_life_h: Positive = Field(1.0, description="funding and basis to come are the mean of so long")
     views: dict[str, ReturnView] = Field(default_factory=dict, description="expected returns by underlying")
+    learners: LearnerParameters = LearnerParameters()
 
 
 Width = Fraction | Literal["cube_root"]
@@ -288,6 +322,20 @@ class ExecutionParameters(Section):
     resubscribe_every_ms: int = Field(2_000, gt=0, description="how often a broken book is asked for")
 
 
+class SlowFactor(Section):
+    """What the core minds of a slow factor: how fast its word fades, and which values it does not believe."""
+
+    half_life_days: Positive = Field(7.0, description="it counts for half when it is so old")
+    stale_days: Positive = Field(30.0, description="older than this it says nothing")
+    lowest: Finite | None = Field(None, description="a value below this is refused")
+    highest: Finite | None = Field(None, description="a value above this is refused")
+    jump_sd: Positive = Field(
+        10.0,
+        description="nor is a change of more than so many standard deviations of its usual ones believed, until the "
+        "next value agrees with it",
+    )
+
+
 class Parameters(Section):
     """The core's whole configuration."""
 
@@ -300,3 +348,7 @@ class Parameters(Section):
     allocator: AllocatorParameters = AllocatorParameters()
     guards: GuardParameters
     execution: ExecutionParameters = ExecutionParameters()
+    factors: Mapping[str, SlowFactor] = Field(
+        default_factory=dict,
+        description="slow factors and where they are told, by a name of yours; none are asked for by default",
+    )

@@ -15,7 +15,7 @@ from dea_daemon.domain.events import PricesRecalled
 from dea_daemon.domain.instruments import FloatArray, Universe
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_S
 from dea_daemon.domain.parameters import ForecastParameters
-from dea_daemon.forecast import carry, correlation, har, residual
+from dea_daemon.forecast import carry, correlation, features, har, learners, residual
 from dea_daemon.forecast.factors import MOST_FACTORS, factor_form
 from dea_daemon.forecast.signals import signals
 
@@ -53,6 +53,7 @@ class VolatilityMemory:
         self.fast: FloatArray = np.full(u, np.nan)
         self.correlation = correlation.CorrelationMemory(u)
         self.har = har.HarMemory(u)
+        self.learners = learners.LearnerMemory(u)
         self.log_risk: FloatArray = np.full(u, np.nan)
         self.target_sum, self.target_days = np.zeros(u), np.zeros(u)
 
@@ -62,12 +63,18 @@ def observe(memory: VolatilityMemory, view: View, params: ForecastParameters) ->
     learned = sample(memory, view.now_ns, view.underlying_price, params)
     learned |= residual.observe(memory.residual, view, memory.fast, params)
     learned |= carry.observe(memory.carry, view, params)
+    if learners.due(memory.learners, view.now_ns, params.learners):
+        earned = features.perpetual_carry(view, memory.carry.per_usd)
+        _sample_learners(memory, view.now_ns, view.underlying_price, view, earned, params)
+        learners.tell(memory.learners, view.universe, params.learners)
+        learned = True
     if learned or not _is_current(memory, view.universe, params):
         memory.forecast, memory.params = _forecast(memory, view.universe, params), params
 
 
 def predict(view: View, memory: VolatilityMemory, params: ForecastParameters) -> Forecast:
-    """Signals are the operator's views; covariance [U, U] 1/day², PSD. Arrays are read-only."""
+    """Signals are the operator's views and the forecasters with weight; covariance [U, U] 1/day², PSD. Arrays are
+    read-only."""
     if memory.forecast is not None and _is_current(memory, view.universe, params):
         return memory.forecast
     return _forecast(memory, view.universe, params)
@@ -87,13 +94,28 @@ def recall(memory: VolatilityMemory, event: PricesRecalled, params: ForecastPara
     half_life_s = max(params.half_life_s, RECALLED_BARS * bar_s)
     slower = params.model_copy(update={"half_life_s": half_life_s})
     memory.begin(len(memory.last_price))
+    unknown = np.full(len(memory.last_price), np.nan)
     for now_ns, usd in zip(event.at_ns, event.usd, strict=True):
-        price = np.array(usd)
-        sample(memory, now_ns, np.where(price > 0.0, price, np.nan), slower)
+        price = np.where(np.array(usd) > 0.0, usd, np.nan)
+        sample(memory, now_ns, price, slower)
+        if learners.due(memory.learners, now_ns, params.learners):
+            _sample_learners(memory, now_ns, price, None, unknown, slower)
     weight = params.half_life_s / params.sample_every_s / (half_life_s / max(bar_s, params.sample_every_s))
     memory.variance_sum *= weight
     memory.variance_weight *= weight
     memory.fast, memory.forecast = daily_variance(memory, params), None
+
+
+def _sample_learners(
+    memory: VolatilityMemory,
+    now_ns: int,
+    price: FloatArray,
+    view: View | None,
+    earned: FloatArray,
+    params: ForecastParameters,
+) -> None:
+    variance = expected_variance(memory, params)
+    learners.observe(memory.learners, now_ns, price, variance, view, earned, params.learners)
 
 
 def sample(memory: VolatilityMemory, now_ns: int, price: FloatArray, params: ForecastParameters) -> bool:
@@ -174,7 +196,7 @@ def _is_current(memory: VolatilityMemory, universe: Universe, params: ForecastPa
 
 def _forecast(memory: VolatilityMemory, universe: Universe, params: ForecastParameters) -> Forecast:
     """All anew, from the memory."""
-    signal_return, signal_decay = signals(universe.underlyings, params)
+    signal_return, signal_decay = signals(universe.underlyings, memory.learners, params)
     variance = expected_variance(memory, params)
     vol = np.sqrt(variance)
     covariance = correlation.correlation(memory.correlation, params) * vol[:, None] * vol
@@ -189,6 +211,8 @@ def _forecast(memory: VolatilityMemory, universe: Universe, params: ForecastPara
         target_variance=target_variance(memory),
         residual_variance=residual.residual_variance(memory.residual, universe, variance, params),
         carry=carry.expected(memory.carry, len(universe)),
+        forecasters=memory.learners.told,
+        told_ns=memory.learners.told_ns,
     )
     for name in ARRAYS:
         getattr(made, name).setflags(write=False)

@@ -311,18 +311,43 @@ def parts(record: Record) -> dict[str, FloatArray]:
 
 
 def attribution(run: Record) -> dict[str, Any]:
-    """The change of equity by part, in USD and as a share of the capital. In whole cents, and they add up to the
-    cent."""
-    cents = {name: round(100 * float(made[-1])) for name, made in parts(run).items()}
-    change = round(100 * (float(run.equity_usd[-1]) - run.capital_usd))
-    cents["rest"] = change - sum(amount for name, amount in cents.items() if name != "rest")
+    """The change of equity by part, and by `sources` of another cut; each in USD and as a share of the capital, in
+    whole cents, and they add up to the cent."""
+    made = sources(run)
     return {
-        "change_usd": change / 100,
-        "parts": [
-            {"name": name, "usd": amount / 100, "share": amount / 100 / run.capital_usd}
-            for name, amount in cents.items()
-        ],
+        "change_usd": _cents(float(run.equity_usd[-1]) - run.capital_usd) / 100,
+        "parts": _in_cents(run, {name: float(sums[-1]) for name, sums in parts(run).items()}),
+        "sources": None if made is None else _in_cents(run, made),
     }
+
+
+def sources(run: Record) -> dict[str, float] | None:
+    """USD of what was decided: the targets' own direction (as if each had been held to the cent), standing off them
+    (the band, and trading late), carry, costs; None where there never was a target."""
+    aimed = np.isfinite(run.target_usd[:-1])
+    if not aimed.any():
+        return None
+    moved = np.nan_to_num(np.diff(run.price, axis=0) / run.price[:-1])
+    by_target = float(np.sum(np.where(aimed, run.target_usd[:-1], 0.0) * moved))
+    market = float(np.sum(run.market_usd[-1]))
+    made = {"the targets' direction": by_target, "standing off the targets": market - by_target}
+    made |= {"carry (funding)": float(run.funding_usd[-1])}
+    made |= {"costs (fees, slippage)": -float(run.fees_usd[-1] + run.slippage_usd[-1])}
+    return made | {"rest": float(run.equity_usd[-1]) - run.capital_usd - sum(made.values())}
+
+
+def _in_cents(run: Record, made: dict[str, float]) -> list[dict[str, Any]]:
+    """`rest` takes what rounding leaves."""
+    cents = {name: _cents(amount) for name, amount in made.items()}
+    change = _cents(float(run.equity_usd[-1]) - run.capital_usd)
+    cents["rest"] = change - sum(amount for name, amount in cents.items() if name != "rest")
+    return [
+        {"name": name, "usd": amount / 100, "share": amount / 100 / run.capital_usd} for name, amount in cents.items()
+    ]
+
+
+def _cents(usd: float) -> int:
+    return round(100 * usd)
 
 
 def worst_days(run: Record, count: int = WORST_DAYS) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dea_daemon.domain.decisions import Forecaster
 from dea_daemon.domain.instruments import FloatArray, IntArray
 
 
@@ -28,6 +29,7 @@ class Record(NamedTuple):
     NaN where there is none). Sums since the start [T], USD: turnover_usd, fees_usd (paid), funding_usd (received),
     slippage_usd (paid beside the mid). market_usd [T, U]: what moves of the underlying made. used [T, L]: share of
     each of `limits`. capital_usd is what the account began with, target_vol the volatility it aimed at (0: none).
+    `forecasters` as they stood when they last spoke.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Record(NamedTuple):
     used: FloatArray
     trades: tuple[Trade, ...] = ()
     notes: tuple[str, ...] = ()
+    forecasters: tuple[Forecaster, ...] = ()
 
     @property
     def years(self) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 from dea_daemon.domain.errors import DataError
 from dea_daemon.research import bootstrap, report_words
 from dea_daemon.research.benchmarks import compared
+from dea_daemon.research.foresight import foresight
 from dea_daemon.research.performance import cut, daily_returns, figures, until_ruin
 from dea_daemon.research.record import Record
 from dea_daemon.research.report_charts import charts
@@ -50,6 +51,7 @@ def facts(
             "figures": told,
             "beside": compared(run, records[1:], seed=seed, paths=paths),
             "drawdowns": falls,
+            "foresight": foresight(until_ruin(run)[0]),
             "seed": seed,
             "command": command,
             "configuration": configuration,
@@ -127,6 +129,7 @@ def _sections(told: dict[str, Any], drawn: dict[str, Any]) -> Iterable[str]:
     yield _exposures(f)
     if "risk" in drawn:
         yield _article("Risk realised against risk aimed at", report_words.RISK, _chart("risk"))
+    yield from _foresight(told["foresight"])
     yield _article("What made it", report_words.MADE, _two(_chart("parts"), _chart("parts-time")), _parts(f))
     yield _article("Turnover and cost", report_words.COST, _two(_chart("turnover"), _chart("cost")))
     if "limits" in drawn:
@@ -225,8 +228,53 @@ def _exposures(f: dict[str, Any]) -> str:
     return _article("Exposure against target", report_words.exposure(f), whole, _two(*close))
 
 
+def _foresight(told: dict[str, Any]) -> Iterable[str]:
+    """Tables of what could be judged; nothing where nothing could."""
+    judged = ((_volatility, "volatility"), (_var, "var"), (_returns, "returns"))
+    if tables := [table(told[name]) for table, name in judged if told[name]]:
+        yield _article("How good the forecasts were", report_words.foresight(told), *tables)
+
+
+def _volatility(told: Sequence[dict[str, Any]]) -> str:
+    losses = ("qlike", "ewma_qlike")
+    rows = (
+        (row["name"], f"{row['days']:,}", *(number(row[loss], 3) for loss in losses), number(row["t"], 1))
+        for row in told
+    )
+    return _table(("next day's volatility", "days", "QLIKE", "EWMA 10 days", "t"), rows)
+
+
+def _var(told: Sequence[dict[str, Any]]) -> str:
+    chances = ("kupiec_p", "christoffersen_p")
+    counts = ((row, (f"{row['days']:,}", number(row["expected"], 1), f"{row['exceeded']}")) for row in told)
+    rows = ((row["name"], *count, *(number(row[chance]) for chance in chances)) for row, count in counts)
+    head = ("loss of 99 days in 100", "days", "beyond it, expected", "beyond it", "p (how many)", "p (in clusters)")
+    return _table(head, rows)
+
+
+def _returns(told: Sequence[dict[str, Any]]) -> str:
+    rows = (
+        (
+            f"{row['underlying']}, {row['name'].replace('_', ' ')}",
+            percent(row["weight"], 0),
+            f"{row['scored']:,}",
+            percent(row["hit_rate"]),
+            percent(row["r_squared"], 2, sign=True),
+            number(row["t"], 1, sign=True),
+        )
+        for row in told
+    )
+    return _table(("returns", "traded weight", "outcomes", "right in sign", "R² against zero", "t"), rows)
+
+
 def _parts(f: dict[str, Any]) -> str:
-    rows = [(row["name"], usd(row["usd"], 2), percent(row["share"], 2, sign=True)) for row in f["attribution"]["parts"]]
+    """By part, and by what was decided where there were targets."""
+    found = f["attribution"]
+    return "".join(_made_of(found[cut], f) for cut in ("parts", "sources") if found[cut])
+
+
+def _made_of(parts: Sequence[dict[str, Any]], f: dict[str, Any]) -> str:
+    rows = [(row["name"], usd(row["usd"], 2), percent(row["share"], 2, sign=True)) for row in parts]
     change = f["attribution"]["change_usd"]
     rows.append(("change of equity", usd(change, 2), percent(change / f["capital_usd"], 2, sign=True)))
     return _table(("part", "USD", "of the capital"), rows, own=len(rows) - 1)

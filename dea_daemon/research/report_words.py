@@ -21,7 +21,8 @@ RISK = (
 MADE = (
     "Market: what moves of an underlying made of the exposure held. Funding: received, or paid if below zero. "
     "Slippage: paid beside the mid price. Rest: what nothing else explains, such as the basis. They add up to the "
-    "change of equity."
+    "change of equity, as do the parts of the second table, which cuts by what was decided: what the targets would "
+    "have made had they been held at every moment, what standing off them added or took, carry, costs."
 )
 COST = (
     "Traded each month as a multiple of equity, and what that cost: fees and slippage, 1 bp = 0.01 %. Funding is told "
@@ -166,6 +167,31 @@ def exposure(f: dict[str, Any]) -> str:
     told = _and([f"{name} {percent(share)}" for name, share in shares]) if shares else ""
     tail = f" Share of decisions within the band: {told}." if told else ""
     return f"Held, after the decision's fills so far, against the target; within the band nothing is traded.{tail}"
+
+
+def foresight(told: dict[str, Any]) -> str:
+    """Above the tables of forecasts: how to read them, and only what the tests support."""
+    text = "Each day judged by what was recorded before it began. "
+    if rows := told["volatility"]:
+        text += (
+            "QLIKE: loss of the next day's variance, less is better; beside it that of exponential weights with a mean "
+            f"age of ten days. {_better(rows)} "
+        )
+    if rows := told["var"]:
+        failed = [row["name"] for row in rows if row["kupiec_p"] < 0.05]
+        refused = f"refused for {_and(failed)}" if failed else "not refused anywhere"
+        text += f"That losses go beyond their limit on one day in a hundred is {refused} (Kupiec, 5 %). "
+    if told["returns"]:
+        text += "Of returns: what each forecaster had scored by the end, t against a forecast of zero."
+    return text.strip()
+
+
+def _better(rows: list[dict[str, Any]]) -> str:
+    """By Diebold and Mariano's t, with the signs that are more than chance."""
+    better = [row["name"] for row in rows if row["t"] > 0.0 and row["p"] < 0.05]
+    worse = [row["name"] for row in rows if row["t"] < 0.0 and row["p"] < 0.05]
+    told = [f"{how} for {_and(names)}" for how, names in (("better", better), ("worse", worse)) if names]
+    return f"More than chance explains (Diebold–Mariano, 5 %): {'; '.join(told) or 'no difference'}."
 
 
 def falls(told: dict[str, Any]) -> str:

@@ -21,7 +21,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 CONTRACTS = 200  # this many are told one by one
 NOTES = (
     "account.adopted", "account.drift_confirmed", "account.outside_found", "account.reconciled",
-    "account.report_failed", "allocation.held", "feed.closed", "feed.gap_found", "feed.message_refused",
+    "account.report_failed", "allocation.held", "factor.refused", "factor.restated", "feed.closed", "feed.gap_found",
+    "feed.message_refused",
     "instrument.regridded", "instruments.joined", "instruments.unlisted", "ledger.failed",
     "ledger.restored", "mode.changed", "operator.spoke", "order.adopted", "order.circuit_opened",
     "order.filled", "order.forgotten", "order.outcome_unknown", "order.proved_absent", "order.rejected",

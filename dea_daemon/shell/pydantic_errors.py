@@ -61,6 +61,10 @@ class Schemas:
         about = {k: v for k, v in schema.items() if k == "description"}  # the option's, not its type's
         return path, self.resolved(schema) | about
 
+    def names(self, word: object) -> bool:
+        """Whether some option, in a section by name or not, is called that."""
+        return any(word in section.get("properties", {}) for section in self.root["$defs"].values())
+
     def options(self, path: Location = ()) -> Iterator[Location]:
         """Every option's path, those of sections by name (targets) excepted."""
         for name in self.walk(path)[1].get("properties", {}):
@@ -101,7 +105,9 @@ def _unknown(location: Location, schemas: Schemas) -> str:
     _, section = schemas.walk(location[:-1])
     here, wanted = list(section.get("properties", ())), location[-1]
     everywhere = {str(path[-1]): dotted(path) for path in schemas.options()}
-    guess = everywhere.get(str(wanted)) or closest(wanted, here) or everywhere.get(closest(wanted, everywhere) or "")
+    guess = everywhere.get(str(wanted)) or closest(wanted, here)
+    if not guess and not schemas.names(wanted):  # an option of another kind of the same thing is no slip of the pen
+        guess = everywhere.get(closest(wanted, everywhere) or "")
     if guess:
         hint = f" (did you mean '{guess}'?)"
     else:

@@ -31,14 +31,15 @@ class Change:
         return f"{self.option}: {_word(self.before)} to {_word(self.after)}{' (looser)' if self.loosens else ''}"
 
 
-_AT_START = {"allocator.fast"}  # compiling takes a minute, in which nothing could be cancelled
+# Compiling takes a minute, in which nothing could be cancelled; sources are polled by what the start read.
+_AT_START = ("allocator.fast", "factors")
 
 
 def changes(before: Settings, after: Settings) -> list[Change]:
     """What the core would be told anew. Raises ConfigError where something else differs: that takes a restart."""
     core = set(Parameters.model_fields)
     found = list(_differences("", before, after))
-    fixed = [c for c in found if c.option.partition(".")[0] not in core or c.option in _AT_START]
+    fixed = [c for c in found if c.option.partition(".")[0] not in core or c.option.startswith(_AT_START)]
     if fixed:
         told = "\n".join(f"  {change}" for change in fixed)
         raise ConfigError(f"these change only with a restart; nothing was applied:\n{told}")

@@ -9,20 +9,22 @@ A value may come from the environment as `${NAME}` where a URL is wanted. Keys a
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, ValidationError
 
 from dea_daemon.domain.errors import ConfigError
 from dea_daemon.domain.factors import FactorIndex
 from dea_daemon.domain.parameters import FixedTarget, Parameters, Positive, Section
+from dea_daemon.shell import calibration_file
 from dea_daemon.shell.backtest_settings import BacktestSettings
+from dea_daemon.shell.factor_settings import AnySource
 from dea_daemon.shell.pydantic_errors import problems, refuse
 from dea_daemon.shell.references import Environ, HttpUrl, Secret, WsUrl
 from dea_daemon.shell.watch_settings import AlertSettings, HttpSettings, RecordSettings
@@ -270,6 +272,9 @@ class RecallSettings(Section):
     within_s: float = Field(20.0, gt=0.0, le=120.0, description="what has not come by then is done without")
 
 
+FactorName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
 class Settings(Parameters):
     """One configuration file."""
 
@@ -284,11 +289,24 @@ class Settings(Parameters):
     watchdog: WatchdogSettings = WatchdogSettings()
     recall: RecallSettings = RecallSettings()
     backtest: BacktestSettings = BacktestSettings()
+    factors: Mapping[FactorName, AnySource] = Field(
+        default_factory=dict, description="slow factors and where they are told, by a name of yours"
+    )
+    calibration: Path | None = Field(
+        None, description="a file `dea-daemon calibrate` wrote, laid over this one; beside it if not absolute"
+    )
+    _calibrated: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def calibrated(self) -> tuple[str, ...]:
+        """What the calibration changed of the file, a line an option."""
+        return self._calibrated
 
     @property
     def parameters(self) -> Parameters:
         """The core's part."""
-        return Parameters(**{name: getattr(self, name) for name in Parameters.model_fields})
+        core = {name: getattr(self, name) for name in Parameters.model_fields}
+        return Parameters(**core | {"factors": {name: source.core for name, source in self.factors.items()}})
 
 
 def load(path: Path, environ: Environ = os.environ) -> Settings:
@@ -300,9 +318,8 @@ def load(path: Path, environ: Environ = os.environ) -> Settings:
     source = read(path)
     found = [Problem(location, _no_value(location), on_key=True) for location in source.empty]
     settings = None
-    try:  # strict, as JSON: a list may be a tuple, but "5" is no number and `yes` is not true
-        text, context = json.dumps(source.data), {"environ": environ}
-        settings = Settings.model_validate_json(text, strict=True, context=context)
+    try:
+        settings = _calibrated(_settings(source.data, environ), source.data, path, environ)
     except ValidationError as error:
         found += [p for p in problems(error, Settings) if p.location not in source.empty]
     found += contradictions(settings) if settings else []
@@ -310,6 +327,24 @@ def load(path: Path, environ: Environ = os.environ) -> Settings:
         raise source.refusal(found)
     state_dir = environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd may name several
     return settings.model_copy(update={"state_dir": Path(state_dir)}) if state_dir else settings
+
+
+def _settings(data: Any, environ: Environ) -> Settings:
+    """Strict, as JSON: a list may be a tuple, but "5" is no number and `yes` is not true. ValidationError."""
+    return Settings.model_validate_json(json.dumps(data), strict=True, context={"environ": environ})
+
+
+def _calibrated(settings: Settings, data: Any, path: Path, environ: Environ) -> Settings:
+    """With the calibration laid over it, checked as if it had stood in the file. ConfigError, ValidationError."""
+    if settings.calibration is None:
+        return settings
+    set_to = calibration_file.parameters(path.parent / settings.calibration)
+    unknown = set(set_to.get("allocator", {}).get("targets", {})) - set(settings.allocator.targets)
+    if unknown:
+        raise ConfigError(f"{settings.calibration}: sets bands of {', '.join(sorted(unknown))}, which is no target")
+    laid = _settings(calibration_file.laid_over(data, set_to), environ)
+    laid._calibrated = calibration_file.changes(set_to, settings.parameters.model_dump())
+    return laid
 
 
 def _no_value(location: Location) -> str:
@@ -399,6 +434,8 @@ def _view_contradictions(settings: Settings) -> Iterator[Problem]:
 
 def warnings(settings: Settings) -> Iterator[str]:
     """What is allowed, but should be meant."""
+    if settings.calibration is not None:
+        yield from (f"{settings.calibration}: {change}" for change in settings.calibrated or ("changes nothing",))
     for section in settings.venues.sections:
         if settings.armed and section.environment == "live" and isinstance(section, DeribitSection):
             yield f"armed on live {section.venue}: orders are sent as soon as it starts, with real money"

@@ -19,6 +19,7 @@ from aiohttp import WSMsgType, web
 
 from dea_daemon.domain.errors import ConfigError, check
 from dea_daemon.shell.clock import Clock
+from dea_daemon.shell.factor_server import FactorPages
 from dea_daemon.simvenue.deribit import Deribit, Reply, Session
 from dea_daemon.simvenue.faults import Fault, FaultPlan
 
@@ -122,6 +123,7 @@ class VenueServer:
         app.router.add_get(API + "/{method:.+}", self._http_get)
         app.router.add_post(API + "/{method:.*}", self._http_post)
         app.router.add_post(API, self._http_post)
+        FactorPages(self._now_ns).mount(app)
         # a handler that hangs by a fault ends when its client leaves
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()

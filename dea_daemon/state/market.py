@@ -10,6 +10,7 @@ from dea_daemon.domain.events import (
     AnyEvent,
     BookDelta,
     BookSnapshot,
+    FactorObserved,
     FeedAlive,
     FeedClosed,
     FeedOpened,
@@ -29,6 +30,8 @@ from dea_daemon.domain.numbers import NS_PER_MS
 from dea_daemon.domain.parameters import Parameters
 from dea_daemon.state.books import Book, Change
 from dea_daemon.state.effects import Effects
+from dea_daemon.state.factors import SlowFactors
+from dea_daemon.state.flow import Flows
 from dea_daemon.state.options import OptionMarket
 from dea_daemon.state.returns import Returns
 from dea_daemon.state.surfaces import Surfaces
@@ -56,6 +59,8 @@ class Market:
         self.regridded: BoolArray = np.zeros(0, dtype=np.bool_)  # traded in other lots or ticks than at the start
         self.options = OptionMarket()
         self.surfaces = Surfaces(universe.underlyings)
+        self.flow = Flows(universe, params.state)
+        self.slow = SlowFactors(params.factors)
         self._lengthen()
         self.currency_price: dict[str, float] = {}
         self.currency_ns: dict[str, int] = {}
@@ -81,6 +86,7 @@ class Market:
             FeedAlive: self._ignore,
             MessageRefused: self._refused,
             PricesRecalled: self._recalled,
+            FactorObserved: self.slow.fold,
         }
 
     def _lengthen(self) -> None:
@@ -94,6 +100,7 @@ class Market:
             setattr(self, name, lengthened(getattr(self, name), n, NEVER))
         self.regridded = lengthened(self.regridded, n, False)
         self.options.lengthen(n)
+        self.flow.lengthen(self.universe)
 
     def fold(self, event: AnyEvent, effects: Effects) -> None:
         """Apply one market event; events of other kinds are not this room's business."""
@@ -111,6 +118,7 @@ class Market:
         self.has_book[row] = True  # from its first message on, whole or not: nothing else prices it
         if change is Change.APPLIED:
             self.quote_ns[row] = event.ts_recv_ns
+            self.flow.book(book, event, was_usable)
         elif change is Change.GAP:
             if was_usable:
                 self.gaps += 1
@@ -136,6 +144,7 @@ class Market:
         else:
             self.bid[row], self.ask[row] = event.bid, event.ask
             self.quote_ns[row] = event.ts_recv_ns
+            self.flow.quote(event)
 
     def _mark(self, event: MarkUpdated, effects: Effects) -> None:
         row = event.row
@@ -192,10 +201,12 @@ class Market:
 
     def _trade(self, event: TradePrinted, effects: Effects) -> None:
         self.trades += 1
+        self.flow.trade(event)
 
     def _closed(self, event: FeedClosed, effects: Effects) -> None:
         for row in event.rows:
             self.books[row].close()
+            self.flow.closed(row)
             self.quote_ns[row] = NEVER  # of rows without a book, too: unheard is unknown
         effects.note("feed.closed", feed=event.feed, why=event.why)
 
@@ -238,14 +249,20 @@ class Market:
         return np.asarray(sound, dtype=np.bool_)
 
     def recent(self, now_ns: int) -> BoolArray:
-        """[N] whether quote and mark are young enough. A quiet option speaks less often than a perpetual."""
+        """[N] whether quote and mark are young enough."""
+        quoted, marked = self.heard(now_ns)
+        return quoted & marked
+
+    def heard(self, now_ns: int) -> tuple[BoolArray, BoolArray]:
+        """[N] whether the quote, and whether the mark, is young enough. A quiet option speaks less often than a
+        perpetual."""
         state, option = self.params.state, self.universe.option
-        if not self.universe.any_option:
-            quoted = now_ns - self.quote_ns <= state.stale_book_ms * NS_PER_MS
-            return np.asarray(quoted & (now_ns - self.mark_ns <= state.stale_mark_ms * NS_PER_MS), dtype=np.bool_)
-        quote_ns = np.where(option, state.stale_option_ms, state.stale_book_ms) * NS_PER_MS
-        mark_ns = np.where(option, state.stale_option_ms, state.stale_mark_ms) * NS_PER_MS
-        return np.asarray((now_ns - self.quote_ns <= quote_ns) & (now_ns - self.mark_ns <= mark_ns), dtype=np.bool_)
+        quote_ms: int | IntArray = state.stale_book_ms
+        mark_ms: int | IntArray = state.stale_mark_ms
+        if self.universe.any_option:
+            quote_ms = np.where(option, state.stale_option_ms, quote_ms)
+            mark_ms = np.where(option, state.stale_option_ms, mark_ms)
+        return now_ns - self.quote_ns <= quote_ms * NS_PER_MS, now_ns - self.mark_ns <= mark_ms * NS_PER_MS
 
     def shut(self) -> BoolArray:
         """[N] rows in which the venue takes no orders by its own announcement, or of another grid than we know."""

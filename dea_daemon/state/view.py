@@ -117,6 +117,7 @@ def build_view(
     pool_price = [market.price_of(currency, now_ns) for _, currency in universe.pools]
     asked = valued if account.params.guards.min_liquidation_distance is not None else None
     margins = margin(universe, account.pools, pool_price, account.position_lots, per_lot, asked)
+    per_lot_usd = notional_per_lot(universe, market.mark, spot)
     view = View(
         seq=seq,
         now_ns=now_ns,
@@ -139,13 +140,15 @@ def build_view(
         settling=valued.weight,
         surface_doubt=market.surfaces.doubt,
         smile=market.surfaces.smile,
+        micro=market.flow.tell(market, now_ns, due.utc_ns, spot, valued.forward, per_lot_usd),
         peg=market.peg(),
         shut=market.shut(),
+        slow=market.slow.at(due.utc_ns, effects),
         position_lots=account.position_lots.copy(),
         working_buy_lots=buys,
         working_sell_lots=sells,
         quarantined=account.quarantined.copy(),
-        notional_per_lot_usd=notional_per_lot(universe, market.mark, spot),
+        notional_per_lot_usd=per_lot_usd,
         exposure_per_lot=matrix,
         # A trade pays its premium: whatever X is told in, a lot bought adds this.
         delta_per_lot=per_lot,

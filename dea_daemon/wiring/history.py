@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from dea_daemon.domain.decisions import DecisionRecord
+from dea_daemon.domain.decisions import DecisionRecord, Forecaster
 from dea_daemon.domain.errors import ConfigError, DataError
 from dea_daemon.domain.instruments import FloatArray
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
@@ -59,6 +59,7 @@ class Recorder:
         self._before: Bar | None = None
         self._funding = 0.0
         self._limits: dict[str, int] = {}
+        self._forecasters: tuple[Forecaster, ...] = ()
         self._liquidations = 0
 
     def take(self, t: int) -> None:
@@ -121,6 +122,7 @@ class Recorder:
             *[line.actual_usd for line in lines], *[line.target_usd for line in lines],
             *[line.band_usd for line in lines], *[line.annual_vol for line in lines],
         )  # fmt: skip
+        self._forecasters = record.forecasters or self._forecasters
         used: dict[str, float] = {}
         for use in record.uses:
             share = use.used / use.allowed if use.allowed > 0.0 else math.nan
@@ -157,6 +159,7 @@ class Recorder:
             used=self._used[: self._told, : len(self._limits)].copy(),
             trades=tuple(self._trades),
             notes=tuple(self._notes(settings, to_ns)),
+            forecasters=self._forecasters,
             **columns,
         )
 

@@ -20,6 +20,8 @@ from dea_daemon.domain.errors import LedgerError, check
 from dea_daemon.domain.events import Operator, RunStarted, WatchdogChanged
 from dea_daemon.shell import logs
 from dea_daemon.shell.clock import Clock
+from dea_daemon.shell.factor_store import FILE_NAME
+from dea_daemon.shell.factors import Factors
 from dea_daemon.shell.ledger import Ledger
 from dea_daemon.shell.runner import Runner
 from dea_daemon.shell.settings import DeribitSection, Settings
@@ -137,13 +139,18 @@ async def trade(
             if tape is not None:
                 records.callback(tape.close)
             surfaces = Surfaces(clock.now_ns)
+            factors = Factors.open(settings.factors, settings.state_dir / FILE_NAME, clock.now_ns, clock.utc_ns)
+            records.callback(factors.close)
             runner = Runner(started, sink(venues, surfaces), clock=clock, ledger=ledger, tape=tape)
             if recalled is not None:
                 runner.emit([msgspec.structs.replace(recalled, ts_recv_ns=clock.now_ns())])
+            runner.emit(factors.recalled())
             venues.on_sent = runner.stats.sent
             gc.collect()
             gc.freeze()  # what is here now lives as long as the run: the collector need not walk it again
             gc.set_threshold(*COLLECT_AT)
+            if settings.calibrated:
+                log.info("calibration.applied", changed=list(settings.calibrated))
             log.info(
                 "run.started",
                 armed=settings.armed,
@@ -152,7 +159,8 @@ async def trade(
                 contracts=len(venues.universe),
             )
             try:
-                drained = await _watched(runner, venues, surfaces, ledger, settings, run_id, config, until, clock, view)
+                beside = (surfaces, factors)
+                drained = await _watched(runner, venues, beside, ledger, settings, run_id, config, until, clock, view)
             except Exception:
                 await venues.cancel_all()
                 raise
@@ -229,7 +237,7 @@ def _tape(settings: Settings, file: Path | None, run_id: str) -> TapeWriter | No
 async def _watched(
     runner: Runner,
     venues: Venues,
-    surfaces: Surfaces,
+    beside: tuple[Surfaces, Factors],
     ledger: Ledger,
     settings: Settings,
     run_id: str,
@@ -246,7 +254,7 @@ async def _watched(
 
             await shown.enter_async_context(viewed(monitor.status, settings))
         async with _guarded(runner, settings, run_id, clock) as watchdog:
-            drained = await _run(runner, venues, surfaces, ledger, until, clock)
+            drained = await _run(runner, venues, beside, ledger, until, clock)
             if drained and watchdog is not None:
                 watchdog.release()
         return drained
@@ -266,8 +274,11 @@ def _guarded(
     return Watchdog(brief_for(settings, run_id), lambda: runner.stats.decisions, changed)
 
 
-async def _run(runner: Runner, venues: Venues, surfaces: Surfaces, ledger: Ledger, until: Stop, clock: Clock) -> bool:
+async def _run(
+    runner: Runner, venues: Venues, beside: tuple[Surfaces, Factors], ledger: Ledger, until: Stop, clock: Clock
+) -> bool:
     """Everything that runs, until `until` returns and the drain is done. Whether it drained."""
+    surfaces, factors = beside
     tasks: set[asyncio.Task[Any]] = set()
 
     def background(work: Callable[[], Any]) -> None:
@@ -281,6 +292,7 @@ async def _run(runner: Runner, venues: Venues, surfaces: Surfaces, ledger: Ledge
                 group.create_task(work())
             group.create_task(runner.tick_forever())
             group.create_task(surfaces.run(runner.emit, lambda: runner.params.pricing.surface.answer_s))
+            group.create_task(factors.run(runner.emit))
             group.create_task(_tidy(ledger))
 
     running = asyncio.create_task(forever())

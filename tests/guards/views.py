@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dea_daemon.domain.decisions import IvSource, View
+from dea_daemon.domain.decisions import NO_FACTORS, IvSource, Micro, View
 from dea_daemon.domain.factors import FactorIndex
 from dea_daemon.domain.instruments import AccountKey, Instrument, Kind, Payoff, Universe
 from dea_daemon.domain.modes import Mode
@@ -93,10 +93,12 @@ def view(
         modelled=np.zeros(n, dtype=bool), greeks_off=np.zeros(n, dtype=bool), pinned=np.zeros(n, dtype=bool),
         surface_doubt=np.zeros(len(universe.underlyings), dtype=bool), settling=np.ones(n),
         smile=np.full((len(universe.underlyings), 3, 3), np.nan),
+        micro=Micro(*np.full((len(Micro._fields), n), np.nan)),
         delta_per_lot=x[universe.underlying, np.arange(n)], delivered_since_ms=(0,), relist=(),
         exposure_per_lot=x, exposure_base_usd=base_usd, exposure_usd=x[:, held] @ lots[held] + base_usd,
         equity_usd=equity_usd, peak_equity_usd=equity_usd, margin_use=0.0, day=1, day_equity_usd=equity_usd,
         row_margin_use=np.zeros(n), liquidation_distance=np.inf, peg=np.ones(n), shut=np.zeros(n, dtype=bool),
+        slow=NO_FACTORS,
         turnover_hour_usd=0.0, fees_hour_usd=0.0, turnover_day_usd=0.0, fees_day_usd=0.0,
         creates_last_hour=0, cancels_last_hour=0, day_returns=np.zeros((0, len(universe.underlyings))), watched=True,
         creates_last_minute=0, clock_step_ns=0, mode=Mode.NORMAL, armed=True, draining=False, ready=True,

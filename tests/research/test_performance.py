@@ -254,3 +254,33 @@ def test_all_figures_fit_into_json():
 
 def test_drawdown_is_nothing_at_a_high():
     assert drawdowns(np.array([1.0, 2.0, 1.0, 3.0])).tolist() == [0.0, 0.0, 0.5, 0.0]
+
+
+def test_the_same_change_is_cut_by_what_was_decided():
+    """Held at half its target while the price doubles: half is the target's, half was lost by standing off it."""
+    price = np.array([[100.0], [200.0]])
+    run = by_hand(
+        [1_000.0, 1_093.0],
+        price=price,
+        target_usd=np.array([[200.0], [400.0]]),
+        exposure_usd=np.array([[100.0], [200.0]]),
+        market_usd=np.array([[0.0], [100.0]]),
+        funding_usd=np.array([0.0, -5.0]),
+        fees_usd=np.array([0.0, 2.0]),
+    )
+    made = {row["name"]: row["usd"] for row in attribution(run)["sources"]}
+    assert made == {
+        "the targets' direction": 200.0,
+        "standing off the targets": -100.0,
+        "carry (funding)": -5.0,
+        "costs (fees, slippage)": -2.0,
+        "rest": 0.0,
+    }
+
+
+def test_both_cuts_add_up_to_the_change_and_without_a_target_there_is_one():
+    run = simulated(24 * 60)
+    told = attribution(run)
+    for cut in ("parts", "sources"):
+        assert round(100 * sum(row["usd"] for row in told[cut])) == round(100 * told["change_usd"])
+    assert attribution(by_hand(np.linspace(100.0, 90.0, 40)))["sources"] is None

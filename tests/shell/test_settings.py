@@ -88,7 +88,8 @@ def test_the_reference_shows_every_option(write):
                 missing += unset(part, f"{path}.{name}") if isinstance(part, BaseModel) else []
         return missing
 
-    assert unset(settings, "") == [".venues.binanceusdm", ".venues.okx"]  # market data only
+    # Those venues are market data only; a calibration is a file of its own.
+    assert unset(settings, "") == [".calibration", ".venues.binanceusdm", ".venues.okx"]
 
 
 def test_the_reference_shows_defaults_where_it_says_so(write):

@@ -1,0 +1,231 @@
+"""Forecasts of each underlying's return over a day and over five, sampled every `learners.every_s`; scored, combined.
+
+zero; prior: a constant from `prior_sharpe`; carry: what the perpetuals earn held long, as if the price did the same;
+momentum: returns of 1, 4 and 12 weeks in standard deviations, capped (Moskowitz, Ooi and Pedersen 2012); ridge: least
+squares on all features, recursively, with forgetting. A forecast made at t has its outcome at t + horizon, and is
+learned from and scored then, not before. All is in standard deviations of the horizon as forecast at t.
+"""
+
+import numpy as np
+
+from dea_daemon.domain.decisions import Forecaster, View
+from dea_daemon.domain.instruments import FloatArray, Universe
+from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_S
+from dea_daemon.domain.parameters import LearnerParameters
+from dea_daemon.forecast import features
+from dea_daemon.forecast.combine import capped, first_weights, shared
+from dea_daemon.forecast.scores import Scores
+
+LEARNERS = ("zero", "prior", "carry", "momentum", "ridge")
+HORIZON_DAYS = (1.0, 5.0)
+FORECASTERS = tuple(f"{learner}_{days:g}d" for days in HORIZON_DAYS for learner in LEARNERS)
+MOMENTUM_DAYS, MOMENTUM_MOST, MOMENTUM_SHARPE = (7.0, 28.0, 84.0), 2.0, 0.5  # a year, where all are at 1
+RIDGE = 400.0  # horizons: 1/.05², so that a feature at 1 is thought to move the mean by .05 standard deviations
+OUTCOME_MOST = 4.0  # standard deviations: an outcome further out teaches as much as this
+SAID_MOST = 0.5  # nobody foresees more of a horizon than this
+
+
+class Horizon:
+    """One horizon: what was asked and said in the last `steps` samples, row s % (steps + 1), and what was learned.
+
+    asked [rows, U, K], said [rows, M, U], vol [rows, U] 1/√day, NaN where nothing was. beta [U, K] are ridge's weights,
+    spread [U, K, K] the inverse of its normal equations; weights [M] the combination's.
+    """
+
+    def __init__(self, days: float, steps: int, underlyings: int) -> None:
+        u, k, m = underlyings, 1 + 2 * len(features.NAMES), len(LEARNERS)
+        self.days, self.steps = days, steps
+        self.asked, self.said = np.zeros((steps + 1, u, k)), np.zeros((steps + 1, m, u))
+        self.vol: FloatArray = np.full((steps + 1, u), np.nan)
+        self.beta, self.spread = np.zeros((u, k)), np.tile(np.eye(k) / RIDGE, (u, 1, 1))
+        self.weights = first_weights(m)
+        self.scores = Scores(steps, m, u)
+
+    def widen(self, more: int) -> None:
+        """So many regressors more, behind the others; in all that was asked before they were 0."""
+        u, k = self.beta.shape
+        self.asked = np.pad(self.asked, ((0, 0), (0, 0), (0, more)))
+        self.beta = np.pad(self.beta, ((0, 0), (0, more)))
+        spread = np.tile(np.eye(k + more) / RIDGE, (u, 1, 1))
+        spread[:, :k, :k] = self.spread
+        self.spread = spread
+
+
+class LearnerMemory:
+    """Everything learned of U underlyings; `told` are the forecasters' words at `told_ns`, the next is due at `due_ns`.
+    `slow` names the slow factors that have a weight in ridge, behind all others."""
+
+    def __init__(self, underlyings: int) -> None:
+        self.underlyings = underlyings
+        self.begin(LearnerParameters())
+
+    def begin(self, params: LearnerParameters) -> None:
+        """Know nothing, on the grid of these parameters."""
+        u, step_days = self.underlyings, params.every_s * NS_PER_S / NS_PER_DAY
+        self.every_s = params.every_s
+        self.past = features.Past(u, step_days)
+        self.ever = np.zeros((len(features.NAMES), u), dtype=np.bool_)
+        self.horizons = [Horizon(days, self.past.slots(days), u) for days in HORIZON_DAYS]
+        self.told: tuple[Forecaster, ...] = ()
+        self.told_ns, self.due_ns = 0, 0
+        self.slow: tuple[str, ...] = ()
+
+
+def due(memory: LearnerMemory, now_ns: int, params: LearnerParameters) -> bool:
+    """Whether the grid's next point has come."""
+    return now_ns >= memory.due_ns or params.every_s != memory.every_s
+
+
+def observe(
+    memory: LearnerMemory,
+    now_ns: int,
+    price: FloatArray,
+    variance: FloatArray,
+    view: View | None,
+    earned: FloatArray,
+    params: LearnerParameters,
+) -> None:
+    """One sample: outcomes that are known now are learned from and scored, then all forecast anew.
+
+    `price` [U] USD, NaN where unknown; `variance` [U] 1/day as known now; `earned` [U] 1/day, carry, NaN where unknown.
+    """
+    if params.every_s != memory.every_s:
+        memory.begin(params)
+    every_ns = round(params.every_s * NS_PER_S)
+    past, slot = memory.past, now_ns // every_ns
+    memory.due_ns = (slot + 1) * every_ns
+    skipped = slot - past.slot - 1 if past.slot >= 0 else 0
+    past.add(slot, np.where(price > 0.0, price, np.nan))
+    vol = np.sqrt(variance)
+    told = features.values(past, vol, view, earned)
+    x = np.hstack([features.regressors(told, memory.ever), _slow(memory, view)])
+    memory.ever |= np.isfinite(told)
+    trend = momentum(past, vol)
+    for horizon in memory.horizons:
+        _pass_over(horizon, skipped)
+        _mature(horizon, past, params)
+        row = slot % (horizon.steps + 1)
+        horizon.asked[row], horizon.vol[row] = x, np.where(np.isfinite(past.back(0)), vol, np.nan)
+        said = _said(horizon, vol, x, trend, earned, params)
+        horizon.said[row] = np.where(np.isfinite(horizon.vol[row]), said, 0.0)
+    memory.told_ns = now_ns
+
+
+def _slow(memory: LearnerMemory, view: View | None) -> FloatArray:
+    """[U, S] slow factors in standard deviations, 0 where one is not known. New ones are given a weight to learn; those
+    that are no longer told keep theirs."""
+    here = {} if view is None else dict(zip(view.slow.names, view.slow.z.tolist(), strict=True))
+    new = tuple(name for name in here if name not in memory.slow)
+    memory.slow += new
+    for horizon in memory.horizons if new else ():
+        horizon.widen(len(new))
+    z = np.array([here.get(name, 0.0) for name in memory.slow])
+    bounded = np.clip(np.where(np.isfinite(z), z, 0.0), -features.MOST, features.MOST)
+    return np.tile(bounded, (memory.underlyings, 1))
+
+
+def _pass_over(horizon: Horizon, skipped: int) -> None:
+    """Slots nobody sampled have no price, so what was said then, or for then, has no outcome."""
+    for _ in range(min(skipped, horizon.steps)):
+        horizon.scores.add(horizon.said[0], np.full(len(horizon.beta), np.nan))
+
+
+def _mature(horizon: Horizon, past: features.Past, params: LearnerParameters) -> None:
+    """What was said a horizon ago has its outcome now, where both prices are known."""
+    row = (past.slot - horizon.steps) % (horizon.steps + 1)
+    moved = past.back(0) - past.back(horizon.steps)
+    outcome = moved / (horizon.vol[row] * np.sqrt(horizon.days))
+    said, part = horizon.said[row], past.step_days / horizon.days
+    horizon.scores.add(said, outcome)
+    horizon.weights = shared(horizon.weights, said, outcome, part, past.step_days)
+    kept = 0.5 ** (past.step_days / params.half_life_days)
+    _learn(horizon, horizon.asked[row], np.clip(outcome, -OUTCOME_MOST, OUTCOME_MOST), kept, part)
+
+
+def _learn(horizon: Horizon, x: FloatArray, outcome: FloatArray, kept: float, part: float) -> None:
+    """Recursive least squares: an outcome [U] of x [U, K] counts as `part` of one, all before as `kept` of what it did.
+
+    No weight is ever less certain than at the start (so the trace is capped, too): a feature that slept for long would
+    else be believed at its first outcome. Where there is no outcome nothing changes. Source: Ljung (1999), ch. 11.
+    """
+    known = np.isfinite(outcome)
+    if not known.any():
+        return
+    x, y, spread = x[known], outcome[known], horizon.spread[known]
+    reached = np.einsum("ukl,ul->uk", spread, x)
+    gain = reached / (kept / part + np.einsum("uk,uk->u", x, reached))[:, None]
+    horizon.beta[known] += gain * (y - np.einsum("uk,uk->u", x, horizon.beta[known]))[:, None]
+    spread = (spread - gain[:, :, None] * reached[:, None, :]) / kept
+    spread = 0.5 * (spread + spread.transpose(0, 2, 1))
+    shrink = np.sqrt(np.minimum(1.0, 1.0 / RIDGE / np.diagonal(spread, axis1=1, axis2=2)))
+    horizon.spread[known] = spread * shrink[:, :, None] * shrink[:, None, :]
+
+
+def _said(
+    horizon: Horizon, vol: FloatArray, x: FloatArray, trend: FloatArray, earned: FloatArray, params: LearnerParameters
+) -> FloatArray:
+    """[M, U] in standard deviations of the horizon, each learner in the order of LEARNERS."""
+    a_sharpe = np.sqrt(horizon.days / DAYS_PER_YEAR)
+    carry = np.where(np.isfinite(earned), earned, 0.0) * np.sqrt(horizon.days) / vol
+    said = np.array(
+        [
+            np.zeros(len(vol)),
+            np.full(len(vol), params.prior_sharpe * a_sharpe),
+            carry,
+            trend * MOMENTUM_SHARPE * a_sharpe,
+            np.einsum("uk,uk->u", x, horizon.beta),
+        ]
+    )
+    return np.asarray(np.clip(said, -SAID_MOST, SAID_MOST))
+
+
+def momentum(past: features.Past, vol: FloatArray) -> FloatArray:
+    """[U] mean of the known returns of 1, 4 and 12 weeks in standard deviations, each capped; 0 where none is known."""
+    scaled = np.array([features.scaled_return(past, vol, days) for days in MOMENTUM_DAYS])
+    known = np.isfinite(scaled)
+    total = np.clip(np.where(known, scaled, 0.0), -MOMENTUM_MOST, MOMENTUM_MOST).sum(axis=0)
+    return np.asarray(total / np.maximum(known.sum(axis=0), 1))
+
+
+# --- what is traded, and what is told ----------------------------------------------------------------------------
+
+
+def weights(memory: LearnerMemory, params: LearnerParameters) -> FloatArray:
+    """[H, M] what each forecast counts in what is traded: the operator's weights, or the combination's own."""
+    if params.combine == "hedge":
+        return np.array([horizon.weights for horizon in memory.horizons]) / len(memory.horizons)
+    given = np.array([params.weights.get(name, 0.0) for name in FORECASTERS])  # type: ignore[call-overload]
+    return np.asarray(given.reshape(len(HORIZON_DAYS), len(LEARNERS)))
+
+
+def signals(memory: LearnerMemory, params: LearnerParameters) -> tuple[FloatArray, FloatArray]:
+    """(return [S, U] 1/day, decay [S] 1/day): a signal for each horizon that has weight, capped; else none."""
+    w = weights(memory, params)
+    used = np.flatnonzero(w.any(axis=1)) if memory.past.slot >= 0 else np.zeros(0, dtype=np.int64)
+    if not len(used):
+        return np.zeros((0, memory.underlyings)), np.zeros(0)
+    now = [_now(memory, memory.horizons[h]) for h in used]
+    rate = np.array([w[h] @ said * vol / np.sqrt(HORIZON_DAYS[h]) for h, (said, vol) in zip(used, now, strict=True)])
+    return capped(rate, now[0][1], params.max_sharpe), np.array([1.0 / HORIZON_DAYS[h] for h in used])
+
+
+def _now(memory: LearnerMemory, horizon: Horizon) -> tuple[FloatArray, FloatArray]:
+    """(said [M, U], vol [U] 1/√day) at the last sample; 0 where there was no price."""
+    row = memory.past.slot % (horizon.steps + 1)
+    return horizon.said[row], np.nan_to_num(horizon.vol[row])
+
+
+def tell(memory: LearnerMemory, universe: Universe, params: LearnerParameters) -> None:
+    """Put what the forecasters say, and how good they were, into words (`memory.told`)."""
+    w, lines = weights(memory, params), []
+    for h, horizon in enumerate(memory.horizons):
+        said, vol = _now(memory, horizon)
+        unit, scores = vol * np.sqrt(horizon.days), horizon.scores
+        columns = (said * unit, scores.deviation() * unit, scores.r_squared(), scores.hit_rate(), scores.t())
+        for m in range(len(LEARNERS)):
+            name = FORECASTERS[h * len(LEARNERS) + m]
+            for u, underlying in enumerate(universe.underlyings):
+                figures = (float(column[m, u]) for column in columns)
+                count = int(scores.count[u])
+                lines.append(Forecaster(name, underlying, float(w[h, m]), float(horizon.weights[m]), count, *figures))
+    memory.told = tuple(lines)

@@ -1,0 +1,383 @@
+"""The page of a stress: what each scenario costs, what the daemon did on each path, and which limits were hit.
+
+`lines` are the same facts as plain data, one a scenario or path; the page needs nothing beside it.
+"""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dea_daemon.domain.instruments import FloatArray
+from dea_daemon.research import svg
+from dea_daemon.research.report_style import STYLE
+from dea_daemon.research.report_words import percent, usd
+from dea_daemon.research.stress import Hit, Outcome
+
+_STYLE = """
+td.bad { color: var(--red); } td.name { white-space: nowrap; } p.key { margin: 2px 0 8px; }
+svg .loss { fill: var(--red); stroke: none; opacity: .78; }
+svg .gain { fill: var(--green); stroke: none; opacity: .78; }
+svg text.label { fill: var(--text); font-size: 12px; text-anchor: end; } svg text.told { fill: var(--text); }
+svg .still { stroke: var(--dim); stroke-dasharray: 4 3; } svg .many { stroke-width: 1; opacity: .55; }
+#tiles { grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); }
+"""
+_SCRIPT = """
+const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)");
+let chosen = null;
+const draw = () => { root.dataset.theme = chosen || (dark.matches ? "dark" : "light"); };
+document.getElementById("theme").onclick = () => {
+  chosen = root.dataset.theme === "dark" ? "light" : "dark"; draw();
+};
+dark.addEventListener("change", draw);
+draw();
+"""
+AT_ONCE = (
+    "Every contract valued again under the moves, all at once and nobody trading. In the grids each underlying stands "
+    "at its own worst point. Margin is the standard grid's worst loss of what is left over the equity that backs it, "
+    "all in one pool. Limits: those of the configuration beyond which the book would stand."
+)
+PATHS = (
+    "The engine itself, bar by bar at the simulated venue. Beside it the book as it stood when the path began, left "
+    "alone: no trade, no margin call. Funding is not modelled."
+)
+EPISODE_PICTURES = "Equity over what it was when the episode began: blue the daemon, dashed the book left alone."
+RANDOM_PICTURES = (
+    "Equity over what it was at the start, each path a line; dashed: the same path, left alone, at the median."
+)
+SOURCES = "What begins with “assumed” is a round figure of the right size that nobody here measured."
+
+
+class Driven(NamedTuple):
+    """The daemon on one path of T bars: hours [T] since it began; equity_usd, still_usd [T] of the daemon and of the
+    book left alone; counts of what it did. cuts: decisions in which a limit clipped something; modes, limits: hours
+    in each mode, and beyond each limit."""
+
+    name: str
+    title: str
+    kind: str
+    hours: FloatArray
+    equity_usd: FloatArray
+    still_usd: FloatArray
+    orders: int
+    fills: int
+    liquidations: int
+    deleveraged_usd: float
+    unheard_bars: int
+    cuts: dict[str, int]
+    modes: dict[str, float]
+    limits: dict[str, float]
+
+    @property
+    def loss_usd(self) -> float:
+        """At the end; positive is lost."""
+        return float(self.equity_usd[0] - self.equity_usd[-1])
+
+    @property
+    def still_loss_usd(self) -> float:
+        return float(self.still_usd[0] - self.still_usd[-1])
+
+    @property
+    def deepest(self) -> float:
+        """The deepest fall below a peak, as a share of it."""
+        return _deepest(self.equity_usd)
+
+
+def _deepest(equity: FloatArray) -> float:
+    peak = np.maximum.accumulate(equity)
+    return float(np.max(1.0 - equity / np.where(peak > 0.0, peak, np.nan)))
+
+
+class Told(NamedTuple):
+    """All there is to show. `book` in words, `notes` what a reader should know first."""
+
+    book: str
+    equity_usd: float
+    outcomes: Sequence[Outcome]
+    driven: Sequence[Driven]
+    notes: Sequence[str] = ()
+    command: str = ""
+
+
+# --- as data ----------------------------------------------------------------------------------------------------
+
+
+def lines(told: Told) -> list[dict[str, Any]]:
+    """One a scenario, then one a path; USD and shares, losses positive."""
+    return [_scenario(one) for one in told.outcomes] + [_path(one) for one in told.driven]
+
+
+def _scenario(one: Outcome) -> dict[str, Any]:
+    return {
+        "event": "stress.scenario",
+        "name": one.name,
+        "loss_usd": round(one.loss_usd, 2),
+        "loss_share": one.loss_share,
+        "worst": one.worst,
+        "parts_usd": {name: round(part, 2) for name, part in one.parts_usd.items()},
+        "moves": one.moves,
+        "equity_usd": round(one.equity_usd, 2),
+        "margin_use": one.margin_use if math.isfinite(one.margin_use) else None,
+        "hits": [hit._asdict() for hit in one.hits],
+        "source": one.source,
+    }
+
+
+def _path(one: Driven) -> dict[str, Any]:
+    return {
+        "event": "stress.path",
+        "name": one.name,
+        "kind": one.kind,
+        "loss_usd": round(one.loss_usd, 2),
+        "still_loss_usd": round(one.still_loss_usd, 2),
+        "deepest_fall": one.deepest,
+        "still_deepest_fall": _deepest(one.still_usd),
+        "orders": one.orders,
+        "fills": one.fills,
+        "liquidations": one.liquidations,
+        "deleveraged_usd": round(one.deleveraged_usd, 2),
+        "unheard_bars": one.unheard_bars,
+        "cuts": one.cuts,
+        "mode_hours": one.modes,
+        "limit_hours": one.limits,
+    }
+
+
+# --- as a page --------------------------------------------------------------------------------------------------
+
+
+def page(told: Told) -> str:
+    """One HTML file."""
+    body = [_header("Stress", f"{told.book} · equity {_usd(told.equity_usd)}")]
+    if told.notes:
+        items = "".join(f"<li>{escape(note)}</li>" for note in told.notes)
+        body.append(f'<article class="warn"><h2>Read this first</h2><ul>{items}</ul></article>')
+    body.append(_tiles(told))
+    body.append(_article("At once: what each scenario costs", AT_ONCE, _bars(told.outcomes), _outcomes(told.outcomes)))
+    episodes = [one for one in told.driven if one.kind == "episode"]
+    if episodes:
+        panels = "".join(f"<div><h3>{escape(one.title)}</h3>{_equity([one])}</div>" for one in episodes)
+        drawn = f'<div class="panels">{panels}</div>'
+        body.append(_article("Lived through: episodes", f"{PATHS} {EPISODE_PICTURES}", drawn, _driven(episodes)))
+    kinds = list(dict.fromkeys(one.kind for one in told.driven if one.kind != "episode"))
+    if kinds:
+        body.append(_random(told, kinds))
+    body.append(_article("Where the figures come from", SOURCES, _sources(told.outcomes)))
+    if told.command:
+        body.append(_article("How to make it again", "", f"<pre>{escape(told.command)}</pre>"))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Stress</title>
+<link rel="icon" href="data:,">
+<style>{STYLE}{svg.STYLE}{_STYLE}</style>
+</head>
+<body>
+<main>
+{chr(10).join(body)}
+<footer>dea_daemon. Losses are of a model of the book and of a venue; the next crisis has read neither.</footer>
+</main>
+<script>{_SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _header(title: str, about: str) -> str:
+    button = '<button id="theme" type="button">light / dark</button>'
+    return f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p>{button}</header>"
+
+
+def _article(title: str, about: str, *parts: str) -> str:
+    return f'<article><h2>{escape(title)}</h2><p class="about">{escape(about)}</p>{"".join(parts)}</article>'
+
+
+def _tiles(told: Told) -> str:
+    worst = max(told.outcomes, key=lambda one: one.loss_usd)
+    hit = [one for one in told.outcomes if one.hits]
+    rows = [
+        ("Worst at once", percent(worst.loss_share), f"{worst.title}: {_usd(worst.loss_usd)}"),
+        ("Scenarios beyond a limit", f"{len(hit)} of {len(told.outcomes)}", "of the configuration, if nobody trades"),
+        ("Wiped out", str(sum(one.equity_usd <= 0.0 for one in told.outcomes)), "scenarios that leave no equity"),
+    ]
+    if told.driven:
+        deepest = max(told.driven, key=lambda one: one.deepest)
+        saved = sum(one.still_loss_usd - one.loss_usd for one in told.driven) / len(told.driven)
+        beyond = sum(bool(one.limits) for one in told.driven)
+        rows += [
+            ("Deepest fall lived through", percent(deepest.deepest), deepest.title),
+            (
+                "Against doing nothing",
+                f"{'+' if saved >= 0 else '−'}{_usd(abs(saved))}",
+                "a path, in the mean; + is saved",
+            ),
+            ("Paths beyond a limit", f"{beyond} of {len(told.driven)}", "at some bar, orders at their worst"),
+        ]
+    tiles = "".join(
+        f"<div><span>{escape(a)}</span><b>{escape(b)}</b><small>{escape(c)}</small></div>" for a, b, c in rows
+    )
+    return f'<section id="tiles">{tiles}</section>'
+
+
+def _bars(outcomes: Sequence[Outcome]) -> str:
+    """Loss over equity of each scenario, one bar each; beyond a whole equity the bar is cut, its figure is not."""
+    shown = [one for one in outcomes if one.name != "as_it_is"]
+    shares = np.array([one.loss_share for one in shown])
+    if not (len(shown) and np.isfinite(shares).all()):
+        return "<p>there is no equity to compare with</p>"
+    most = float(np.clip(np.abs(shares).max(), 0.01, 1.2))
+    least = float(np.clip(shares.min() * 1.3, -most, 0.0))
+    row, left, wide = 21, 290, 960
+    scale = (wide - left - 230) / (most - least)  # beside the bars their figures
+    zero = left + 70 - scale * least
+    parts = [f'<path class="zero" d="M{zero:.1f} 4V{row * len(shown) + 6}"/>']
+    for n, (one, share) in enumerate(zip(shown, shares.tolist(), strict=True)):
+        y, length = 8 + row * n, scale * max(min(share, most), least)
+        x, kind = (zero, "loss") if share >= 0.0 else (zero + length, "gain")
+        parts.append(f'<text class="label" x="{left}" y="{y + 11}">{escape(one.title)}</text>')
+        parts.append(f'<rect class="{kind}" x="{x:.1f}" y="{y}" width="{abs(length):.1f}" height="14" rx="2"/>')
+        text, anchor = percent(-share, sign=True), "told" if share >= 0.0 else "told end"
+        edge = zero + length + (6 if share >= 0.0 else -6)
+        mark = f" · {len(one.hits)} limits" if len(one.hits) > 1 else " · 1 limit" if one.hits else ""
+        parts.append(f'<text class="{anchor}" x="{edge:.1f}" y="{y + 11}">{escape(text + mark)}</text>')
+    high = row * len(shown) + 14
+    return f'<svg class="plot" viewBox="0 0 {wide} {high}" role="img" aria-label="losses">{"".join(parts)}</svg>'
+
+
+def _outcomes(outcomes: Sequence[Outcome]) -> str:
+    head = ("scenario", "loss", "of equity", "worst", "moves", "margin used after", "limits beyond which the book is")
+    rows = [
+        [
+            (one.title, "name"),
+            (_usd(one.loss_usd), "num"),
+            (percent(one.loss_share), "num bad" if one.loss_share >= 1.0 else "num"),
+            (one.worst or "none", ""),
+            (", ".join(f"{name} {percent(move, 0, sign=True)}" for name, move in one.moves.items() if move), ""),
+            (percent(one.margin_use, 0) if math.isfinite(one.margin_use) else "nothing backs it", "num"),
+            (_hits(one.hits), "bad"),
+        ]
+        for one in outcomes
+    ]
+    return _table(head, rows)
+
+
+def _hits(hits: Sequence[Hit]) -> str:
+    """Each limit once, with its worst subject."""
+    worst: dict[str, Hit] = {}
+    for hit in hits:
+        if hit.limit not in worst or not hit.used <= worst[hit.limit].used:
+            worst[hit.limit] = hit
+    return ", ".join(f"{hit.limit}{'' if hit.subject == 'book' else ' ' + hit.subject}" for hit in worst.values())
+
+
+def _driven(driven: Sequence[Driven]) -> str:
+    head = (
+        "path", "loss", "left alone", "deepest fall", "left alone", "orders", "liquidated", "taken by the venue",
+        "bars unheard", "hours not in normal mode", "hours beyond a limit",
+    )  # fmt: skip
+    rows = [
+        [
+            (one.title, "name"),
+            (_usd(one.loss_usd), "num"),
+            (_usd(one.still_loss_usd), "num"),
+            (percent(one.deepest), "num"),
+            (percent(_deepest(one.still_usd)), "num"),
+            (f"{one.orders:,}", "num"),
+            (str(one.liquidations), "num bad" if one.liquidations else "num"),
+            (_usd(one.deleveraged_usd) if one.deleveraged_usd else "", "num"),
+            (str(one.unheard_bars or ""), "num"),
+            (_hours({mode: hours for mode, hours in one.modes.items() if mode != "normal"}), ""),
+            (_hours(one.limits), "bad"),
+        ]
+        for one in driven
+    ]
+    return _table(head, rows)
+
+
+def _hours(of: dict[str, float]) -> str:
+    return ", ".join(f"{name} {hours:.3g} h" for name, hours in of.items())
+
+
+def _random(told: Told, kinds: Sequence[str]) -> str:
+    """Paths drawn from a model or from history: a picture a kind, and quantiles."""
+    pictures, rows = [], []
+    for kind in kinds:
+        of = [one for one in told.driven if one.kind == kind]
+        pictures.append(f"<div><h3>{escape(of[0].title)}</h3>{_equity(of)}</div>")
+        loss = np.array([one.loss_usd / one.equity_usd[0] for one in of])
+        still = np.array([one.still_loss_usd / one.still_usd[0] for one in of])
+        falls = np.array([one.deepest for one in of])
+        beyond: dict[str, float] = {}
+        for one in of:
+            for name, hours in one.limits.items():
+                beyond[name] = beyond.get(name, 0.0) + hours / len(of)
+        rows.append(
+            [
+                (of[0].title, "name"),
+                (str(len(of)), "num"),
+                *((percent(float(np.quantile(x, q))), "num") for x in (loss, still) for q in (0.5, 0.95, 1.0)),
+                (percent(float(falls.max())), "num"),
+                (f"{np.mean([one.orders for one in of]):.0f}", "num"),
+                (_hours(beyond), "bad"),
+            ]
+        )
+    head = (
+        "paths", "number", "loss, median", "19 of 20 below", "worst", "left alone: median", "19 of 20 below", "worst",
+        "deepest fall", "orders a path", "hours beyond a limit, in the mean",
+    )  # fmt: skip
+    drawn = f'<div class="panels">{"".join(pictures)}</div>'
+    return _article("Lived through: paths drawn", f"{PATHS} {RANDOM_PICTURES}", drawn, _table(head, rows))
+
+
+def _equity(of: Sequence[Driven]) -> str:
+    """Equity over its start."""
+    shares = [one.equity_usd / one.equity_usd[0] for one in of]
+    still = np.median(np.stack([one.still_usd / one.still_usd[0] for one in of]), axis=0)
+    every = np.concatenate([*shares, still])
+    low, high = 100.0 * float(every.min()), 100.0 * float(every.max())
+    room = max(0.05 * (high - low), 0.1)
+    hours = of[0].hours
+    days = hours[-1] - hours[0] > 120.0
+    across, unit = (hours / 24.0, "days") if days else (hours, "hours")
+    plot = svg.Plot(float(across[0]), float(across[-1]), low - room, high + room, width=420, height=230)
+    kind = "c0" if len(of) == 1 else "c0 many"
+    drawn = [svg.curve(plot, *_thinned(across, 100.0 * share), kind) for share in shares]
+    left_alone = svg.curve(plot, *_thinned(across, 100.0 * still), "still")
+    return svg.picture(
+        plot, svg.axes(plot, unit, "% of its start"), svg.inner(plot, *drawn, left_alone), label="equity"
+    )
+
+
+def _thinned(x: FloatArray, y: FloatArray, most: int = 300) -> tuple[FloatArray, FloatArray]:
+    """About so many points; the lowest of each stretch, as that is what is looked for."""
+    if len(x) <= most:
+        return x, y
+    edges = np.linspace(0, len(x), most + 1).astype(np.int64)
+    kept = [first + int(np.argmin(y[first:last])) for first, last in pairwise(edges.tolist())]
+    kept = sorted({0, *kept, len(x) - 1})
+    return x[kept], y[kept]
+
+
+def _sources(outcomes: Sequence[Outcome]) -> str:
+    rows = [[(one.title, "name"), (one.source, "")] for one in outcomes if one.source]
+    return _table(("scenario", "source"), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> str:
+    """Cells with their class."""
+    first = rows[0] if rows else []
+    kinds = ["num" if "num" in kind else "" for _, kind in first] or [""] * len(head)
+    top = "".join(f'<th class="{kind}">{escape(cell)}</th>' for cell, kind in zip(head, kinds, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in row) + "</tr>" for row in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _usd(amount: float) -> str:
+    return usd(amount)
