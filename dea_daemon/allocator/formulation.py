@@ -144,15 +144,14 @@ def aversion(view: View, params: AllocatorParameters, limits: GuardParameters) -
 
 
 def options(view: View, ours: BoolArray, cost: FloatArray, params: AllocatorParameters) -> IntArray:
-    """The options that may move: those that both sides quote now, the cheapest for what they add to the wanted
-    factors, and those held. Where no surface is relied upon they stay: guards let them shrink alone, and what would
-    hedge the others' trades must not be left over."""
+    """The options that may move: those held, and of those that both sides quote now the cheapest for what they add to
+    the wanted factors; where no surface is relied upon only those held, to shrink (`_box`)."""
     universe = view.universe
     sure = universe.option & universe.tradable & ours & view.fresh & ~view.shut & ~view.quarantined & ~view.pinned
     sure &= ~view.modelled & ~view.greeks_off & (view.settling == 1.0) & np.isfinite(view.delta_per_lot)
-    sure &= np.isfinite(cost) & (view.bid_price > 0.0) & ~view.surface_doubt[universe.underlying]
+    sure &= np.isfinite(cost) & (view.bid_price > 0.0)
     held = sure & (view.position_lots != 0)
-    quoted = np.flatnonzero(sure & ~held)
+    quoted = np.flatnonzero(sure & ~held & ~view.surface_doubt[universe.underlying])
     brings = (
         np.abs(view.exposure_per_lot[[k for k, _, _ in kept(view, params)]][:, quoted])
         / view.notional_per_lot_usd[quoted]
@@ -218,6 +217,8 @@ def _box(
         wanted = (goal.reach - view.delta_usd + held)[u]  # of all hedges together
         lower = np.where(~option & (wanted >= 0.0), 0.0, lower)
         upper = np.where(~option & (wanted < 0.0), 0.0, upper)
+    doubted = option & view.surface_doubt[view.universe.underlying[rows]]
+    lower, upper = np.where(doubted, 0.0, lower), np.where(doubted, 0.0, upper)
     return np.minimum(lower, x0), np.maximum(upper, x0)
 
 

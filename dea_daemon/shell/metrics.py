@@ -188,7 +188,7 @@ def _surfaces(surfaces: list[dict[str, Any]]) -> Iterator[Family]:
     yield from _table(
         rows,
         (
-            ("dea_surface_age_seconds", "gauge", "age_s", "Since the quotes stood that it was fitted to", 1),
+            ("dea_surface_age_seconds", "gauge", "age_s", "Since it was asked for, with quotes fresh then", 1),
             ("dea_surface_inside_ratio", "gauge", "inside", "Part of its quotes with it between bid and ask", 1),
             ("dea_surface_rmse_vol_points", "gauge", "rmse_vol_pts", "How far it is from their mids", 1),
             ("dea_surface_fit_seconds", "gauge", "fit_ms", "How long the last fit took", 1e-3),

@@ -52,7 +52,7 @@ def _parts(told: Told, title: str) -> Iterator[RenderableType]:
 
 def trust(line: Told) -> Text:
     """Whether it is relied upon, or why not, and how old it is."""
-    aged = f", of quotes {age(line['age_s'])} ago" if finite(line["age_s"]) else ""
+    aged = f", asked for {age(line['age_s'])} ago" if finite(line["age_s"]) else ""
     if line["relied"]:
         return Text(f"relied upon{aged}", "green")
     return Text(f"NOT relied upon ({plain(line['why'])}){aged}: no new vega risk", "red")

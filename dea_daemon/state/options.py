@@ -21,6 +21,7 @@ from dea_daemon.pricing.forwards import Layout, forwards, layout
 from dea_daemon.pricing.implied import implied_volatility, prepare
 from dea_daemon.pricing.surface.surface import Looked
 from dea_daemon.state.effects import Effects
+from dea_daemon.state.surfaces import CONTRADICTING, SHARE
 from dea_daemon.state.windows import NEVER, lengthened
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ class OptionMarket:
             iv[take], source[take] = params.forecast.prior_annual_vol, int(IvSource.PRIOR)
         valued.iv[rows], valued.source[rows] = iv, source
         valued.modelled[rows] = source > IvSource.MARK
-        if len(other := np.flatnonzero(source != IvSource.QUOTES)):
+        if len(other := np.flatnonzero(source > IvSource.QUOTES)):
             at = rows[other]
             forward, tau = valued.forward[at], valued.tau_years[at]
             again = black.greeks(forward, universe.strike[at], tau, iv[other], universe.call[at])
@@ -198,14 +199,17 @@ class OptionMarket:
     def _from_surface_or_quotes(
         self, market: "Market", valued: Valued, rows: IntArray, fresh: BoolArray, looked: Looked | None
     ) -> tuple[FloatArray, black.Greeks, IntArray]:
-        """The first two rungs: (volatility, Greeks where it is the quotes', source) [M]. The quotes of what the surface
-        knows are not turned into volatilities: it was fitted to them."""
+        """The first two rungs: (volatility, Greeks there, source) [M]. The quotes of what the surface knows are not
+        turned into volatilities: it was fitted to them. But they are asked whether they still agree."""
         if looked is None:
             iv, values = self._from_quotes(market, valued, rows, fresh)
             return iv, values, np.where(np.isfinite(iv), int(IvSource.QUOTES), 0)
-        iv, source = looked.iv.copy(), np.where(looked.known, int(IvSource.SURFACE), 0)
-        values = black.Greeks(*(np.full(len(rows), np.nan) for _ in black.Greeks._fields))
-        if len(rest := np.flatnonzero(~looked.known)):
+        universe, iv = market.universe, looked.iv.copy()
+        forward, tau = valued.forward[rows], valued.tau_years[rows]
+        values = black.greeks(forward, universe.strike[rows], tau, iv, universe.call[rows])
+        known = looked.known & ~_contradicted(market, rows, forward, fresh, looked.known, values.price)
+        source = np.where(known, int(IvSource.SURFACE), 0)
+        if len(rest := np.flatnonzero(~known)):
             iv[rest], found = self._from_quotes(market, valued, rows[rest], fresh)
             source[rest] = np.where(np.isfinite(iv[rest]), int(IvSource.QUOTES), 0)
             values = _placed(values, rest, found)
@@ -265,6 +269,27 @@ def _unvalued(forward: FloatArray, tau: FloatArray, weight: FloatArray) -> Value
     greeks = [np.zeros(n) for _ in range(5)]
     iv, source = np.full(n, np.nan), np.zeros(n, dtype=np.int64)
     return Valued(forward, tau, weight, iv, source, modelled, off, pinned, *greeks)
+
+
+def _contradicted(
+    market: "Market", rows: IntArray, forward: FloatArray, fresh: BoolArray, known: BoolArray, price: FloatArray
+) -> BoolArray:
+    """[M] options on underlyings whose surface the quotes of the moment contradict: several of them, and a share of
+    all, have it further outside than their spread. One alone is an outlier, as it is in a fit. `price` is theirs at
+    the surface, USD."""
+    universe, u = market.universe, market.universe.underlying[rows]
+    bid, ask = market.bid[rows], market.ask[rows]
+    unit = np.where(universe.coin_quoted[rows], forward, 1.0)
+    with np.errstate(invalid="ignore"):
+        room = (ask - bid + universe.tick_size[rows]) * unit
+        quoted = known & fresh[rows] & (bid > 0.0)
+        off = quoted & ~((price >= bid * unit - room) & (price <= ask * unit + room))
+    count = len(universe.underlyings)
+    many, of = np.bincount(u[off], minlength=count), np.bincount(u[quoted], minlength=count)
+    against = (many >= CONTRADICTING) & (many > SHARE * of)
+    for k in np.flatnonzero(against).tolist():
+        market.surfaces.contradict(k)
+    return np.asarray(against[u])
 
 
 def _placed(values: black.Greeks, at: IntArray, of_these: black.Greeks) -> black.Greeks:

@@ -240,6 +240,27 @@ def test_options_bring_a_factor_into_its_band_and_the_delta_they_bring_is_hedged
     assert abs(after[0]) <= 5_000.0 + 30.0
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_while_the_surface_is_in_doubt_a_factor_target_shrinks_held_options_and_opens_none(sign):
+    held = (0,) * 4 + (int(-300 * sign),)
+    sure = view(position=held, universe=WITH_OPTIONS)
+    now = sure.factor_usd("vega")[0]
+    doubt = np.array([True, False])
+    in_doubt = view(position=held, universe=WITH_OPTIONS, surface_doubt=doubt)
+    less = wanted_with(in_doubt, wide_forecast(), with_factor("vega:BTC", band_usd=0.2 * abs(now)))
+    assert 0 < sign * -less.position_lots[COIN_CALL] < 300 and (less.position_lots[5:] == 0).all()
+    k = sure.factors.names.index("vega:BTC")
+    after = in_doubt.exposure_per_lot[k] @ less.position_lots
+    assert abs(after) <= 0.2 * abs(now) + np.abs(in_doubt.exposure_per_lot[k]).max()
+    # More of it, or the other way: nothing of what would be refused is wanted, nor a hedge of it.
+    for usd in (3.0 * now, -now):
+        params = with_factor("vega:BTC", usd=usd, band_usd=0.2 * abs(now))
+        grown = wanted_with(sure, wide_forecast(), params).position_lots
+        assert grown[COIN_CALL] * held[4] < 0 or abs(grown[COIN_CALL]) > 300 or (grown[5:] != 0).any()
+        kept = wanted_with(in_doubt, wide_forecast(), params).position_lots
+        assert 0 <= kept[COIN_CALL] * -sign <= 300 and (kept[5:] == 0).all()
+
+
 def test_inside_its_band_a_factor_calls_for_nothing():
     v = view(position=(0,) * 4 + (-300,), universe=WITH_OPTIONS)
     params = with_factor("vega:BTC", band_usd=2.0 * abs(v.factor_usd("vega")[0]))

@@ -9,6 +9,7 @@ GUARDS = "tests/guards/test_limits.py"
 OPTIONS = "tests/guards/test_options_guards.py"
 SOCKETS = "tests/shell/test_sockets.py"
 DEFENCES = "tests/state/test_defences.py"
+SURFACES = "tests/state/test_surfaces.py"
 
 MUTANTS = (
     Mutant(
@@ -144,6 +145,34 @@ MUTANTS = (
         "if not permit.doubted.any():  # a false price must not leave a peak nobody reached",
         "if True:",
         (f"{ACCOUNT}::test_a_false_index_trades_nothing_leaves_no_peak_and_no_mode_behind",),
+    ),
+    Mutant(
+        22,
+        "a surface far from the one before is relied upon at once",
+        "dea_daemon/state/surfaces.py",
+        "z * (z > params.jump_z)",
+        "0.0",
+        (
+            f"{SURFACES}::test_a_jump_is_not_relied_upon_until_the_next_agrees_with_it",
+            f"{SURFACES}::test_a_jump_is_found_at_whatever_expiry_there_is_and_a_near_one_may_move_more",
+        ),
+    ),
+    Mutant(
+        22,
+        "a surface is not held against the quotes of the moment",
+        "dea_daemon/state/options.py",
+        "against = (many >= CONTRADICTING) & (many > SHARE * of)",
+        "against = many > of",
+        ("tests/simulation/test_options.py::test_surfaces_that_are_wrong_are_found_out_and_nothing_is_valued_by_them",),
+        raises="dea_daemon.wiring.simulate.promises.PromiseBroken",
+    ),
+    Mutant(
+        24,
+        "a surface that is asked for and never comes is missed only when the last one is too old",
+        "dea_daemon/state/surfaces.py",
+        "if silent_s > params.answer_s:",
+        "if False:",
+        (f"{SURFACES}::test_a_question_that_waits_too_long_for_its_answer_is_doubt_and_its_answer_ends_it",),
     ),
     Mutant(
         23,

@@ -22,9 +22,9 @@ def ssvi(theta: float, k: np.ndarray, rho: float = -0.35) -> np.ndarray:
     return np.asarray(0.5 * theta * (1.0 + rho * phi * k + np.sqrt((phi * k + rho) ** 2 + 1.0 - rho**2)))
 
 
-def smile(days: int, rung: Rung = Rung.FITTED, forward: float = 80_000.0) -> Smile:
+def smile(days: int, rung: Rung = Rung.FITTED, forward: float = 80_000.0, quotes: int = 6) -> Smile:
     w = ssvi(0.36 * days / 365, lattice(SCALE).k)
-    return Smile(NOW_NS + days * NS_PER_DAY, forward, tuple(w.tolist()), rung, -0.3, 0.3)
+    return Smile(NOW_NS + days * NS_PER_DAY, forward, tuple(w.tolist()), rung, -0.3, 0.3, quotes)
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +96,21 @@ def test_beyond_the_lattice_variance_is_flat_and_finite(surface):
 
 
 def test_a_smile_is_known_about_its_quotes_and_not_where_nobody_quotes():
-    quoted, between = smile(30), smile(60, Rung.BETWEEN)
+    quoted, between = smile(30), smile(60, Rung.BETWEEN, quotes=0)
     surface = Surface(NOW_NS, SCALE, [quoted, between])
-    edge = 0.3 + 1.5 * np.sqrt(0.36 * 30 / 365)
-    said = surface.look_up(expiry(30, 4), np.array([0.0, 0.3, edge - 0.01, edge + 0.01]))
+    edge = 0.3 + 0.1 * np.sqrt(0.36 * 30 / 365)
+    said = surface.look_up(expiry(30, 4), np.array([0.0, -0.3, edge - 0.001, edge + 0.001]))
     assert said.known.tolist() == [True, True, True, False]
     assert not surface.look_up(expiry(60), np.array([0.0])).known.any()
     assert not surface.look_up(expiry(45), np.array([0.0])).known.any()
+
+
+def test_a_smile_that_two_quotes_tell_is_not_known_and_one_of_three_is():
+    known = [
+        bool(Surface(NOW_NS, SCALE, [smile(30, Rung.LEANING, quotes=n)]).look_up(expiry(30), np.zeros(1)).known[0])
+        for n in (0, 1, 2, 3, 4)
+    ]
+    assert known == [False, False, False, True, True]
 
 
 def test_one_smile_alone_is_a_surface():

@@ -175,7 +175,7 @@ def test_a_chain_of_200_options_is_told_of_in_a_few_milliseconds(desk):
 def test_a_person_reads_whether_it_is_relied_upon_and_every_expiry(desk):
     told = text(told_of(desk))
     assert told[0].startswith("here, 2026-09-21 ")
-    btc = told[told.index("BTC relied upon, of quotes 0.1 s ago") :]
+    btc = told[told.index("BTC relied upon, asked for 0.1 s ago") :]
     assert btc[1].startswith("4 expiries, 1 of sparse quotes, 52 quotes (1 dropped), 98.1 % inside bid and ask")
     assert any("30 d │ 46.9 % │ -6.8 │ +2.3" in line for line in btc)
     (near,) = (line for line in btc if "24SEP26" in line and "80,000.0" in line)
@@ -188,7 +188,7 @@ def test_a_doubted_surface_says_why_and_what_follows():
         doubted_surface("ETH") | dict(tenors=[], smiles=[]),
     ]}  # fmt: skip
     said = text(told)
-    assert "BTC NOT relied upon (stale: 412 s), of quotes 0:06:52 ago: no new vega risk" in said
+    assert "BTC NOT relied upon (stale: 412 s), asked for 0:06:52 ago: no new vega risk" in said
     assert "ETH NOT relied upon (none yet): no new vega risk" in said
     assert said[-1] == "2 fits were not published in this run"
 

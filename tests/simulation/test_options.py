@@ -129,6 +129,17 @@ def test_nonsense_does_happen():
         assert happened in told, happened
 
 
+def test_surfaces_that_are_wrong_are_found_out_and_nothing_is_valued_by_them():
+    """The oracle looks at every volatility that a surface gives; here every second one is far from the truth."""
+    found = set()
+    for seed in (1, 2):
+        world = World(seed, options=True, storm=8.0, faults=("surface-jumps",))
+        world.run(20.0)
+        assert world.struck["surface-jumps"] > 2
+        found |= {line.split("'why': '")[1].split(":")[0] for line in world.log if "surface.doubted" in line}
+    assert found >= {"jumped", "contradicted"}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("storm", [0.5, 1.0, 2.0, 4.0])

@@ -22,31 +22,45 @@ from dea_daemon.pricing import black
 from dea_daemon.pricing.revaluation import MOVES, VOLS, gain_per_lot
 from dea_daemon.pricing.surface.fit import fit
 from dea_daemon.pricing.surface.lattice import lattice
+from dea_daemon.state import surfaces
+from dea_daemon.state.surfaces import QUESTIONS
 from tests.house import BTC_PERP, START_NS, S, creates
 from tests.state.test_options import ATM_CALL, ATM_PUT, CHAIN, DAY, EXPIRY_NS, FIRST, SMILE, Desk, option
 
 DEEP_CALL = FIRST  # the call struck at 70,000
 YEAR_NS = 365 * DAY
+TICK = 0.0001
 OTM_CALL = FIRST + 8  # struck at 90,000
 
 
 def fitted(
-    command: FitSurface, vol=SMILE, slope=0.0, wide=1.0, why="", tenors: tuple[Tenor, ...] | None = None
+    command: FitSurface, vol=SMILE, slope=0.0, wide=1.0, why="", quotes=6, expiries: tuple[int, ...] | None = None
 ) -> SurfaceFitted:
-    """An answer: every smile vol + slope k (within |k| ≤ 0.5), quoted on |k| ≤ `wide`, the same at every maturity."""
-    chain = command.chain
+    """An answer: every smile vol + slope k (within |k| ≤ 0.5), by so many quotes on |k| ≤ `wide`, the same at every
+    maturity."""
+    chain, forward = command.chain, float(np.median(command.chain.forward))
     line = np.clip(vol + slope * np.clip(lattice().k, -0.5, 0.5), 0.05, None)
     smiles = tuple(
-        Smile(ns, 80_000.0, tuple((line**2 * (ns - chain.utc_ns) / YEAR_NS).tolist()), Rung.FITTED, -wide, wide)
-        for ns in chain.expiries
+        Smile(ns, forward, tuple((line**2 * (ns - chain.utc_ns) / YEAR_NS).tolist()), Rung.FITTED, -wide, wide, quotes)
+        for ns in (chain.expiries if expiries is None else expiries)
     )
-    if tenors is None:
-        tenors = tuple(Tenor(days, vol, slope, 0.0) for days in TENOR_DAYS)
+    tenors = tuple(Tenor(days, vol, slope, 0.0) for days in TENOR_DAYS)
     return SurfaceFitted(0, chain.underlying, chain.utc_ns, 0.1, () if why else smiles, tenors, why=why)
 
 
 class Fitting(Desk):
-    """A desk whose surfaces come back when told to. Its quotes are of SMILE: another volatility is the surface's."""
+    """A desk whose surfaces come back when told to. `smile` is what it is quoted at: volatility, slope in ln(K/F)."""
+
+    smile = (SMILE, 0.0)
+
+    def ticker(self, row: int, *, bid=None, ask=None, **how) -> None:
+        contract, (vol, slope) = self.rows[row], self.smile
+        sigma = vol + slope * math.log(contract.strike / self.forward)
+        tau = max(contract.expiry_ns - self.now_ns, 1_800 * S) / YEAR_NS
+        ticks = float(black.price(self.forward, contract.strike, tau, sigma, contract.is_call)) / self.forward / TICK
+        bid = math.floor(ticks) * TICK if bid is None else bid
+        ask = math.ceil(ticks + 1e-9) * TICK if ask is None else ask
+        super().ticker(row, bid=bid, ask=ask, **how)
 
     def ask(self, wait_s: float = 5.0) -> FitSurface:
         """The next question."""
@@ -60,7 +74,8 @@ class Fitting(Desk):
         return event
 
     def trusting(self, **how) -> "Fitting":
-        """Settled, with a surface."""
+        """Settled, with a surface of what is quoted."""
+        self.smile = (how.get("vol", SMILE), how.get("slope", 0.0))
         self.settle()
         (command,) = asked(self.decide())
         self.answer(command, **how)
@@ -137,6 +152,16 @@ def test_the_chain_holds_every_quote_in_dollars_with_its_age():
     assert chain.age_s[call] == pytest.approx(0.1) and chain.age_s[told[(70_000.0, True)]] == 0.0
 
 
+def test_a_quote_older_than_an_options_may_be_is_in_no_chain():
+    desk = Fitting(state={"stale_option_ms": 4_000}).trusting()
+    desk.skip = {ATM_CALL}
+    assert len(desk.ask(5.0).chain.strike) == len(CHAIN) - 1
+    desk = Fitting(state={"stale_option_ms": 6_000}).trusting()
+    desk.skip = {ATM_CALL}
+    chain = desk.ask(5.0).chain
+    assert len(chain.strike) == len(CHAIN) and max(chain.age_s) == pytest.approx(5.0)
+
+
 def test_without_an_index_or_with_a_few_quotes_only_none_is_asked_for():
     desk = Fitting()
     desk.settle()
@@ -157,6 +182,7 @@ def test_without_an_index_or_with_a_few_quotes_only_none_is_asked_for():
 
 def test_there_is_doubt_until_the_first_surface_and_then_its_smile_is_told():
     desk = Fitting()
+    desk.smile = (0.5, -0.1)
     desk.settle()
     v = desk.view
     assert (desk.why, v.surface_doubt.tolist()) == ("none yet", [True, False])  # nobody follows options on ETH
@@ -169,7 +195,7 @@ def test_there_is_doubt_until_the_first_surface_and_then_its_smile_is_told():
     assert np.isnan(v.smile[1]).all()
 
 
-def test_a_surface_of_quotes_too_old_is_doubted_by_the_age_of_the_quotes_not_of_the_answer():
+def test_a_surface_too_old_is_doubted_by_the_age_of_its_question_not_of_the_answer():
     desk = Fitting(pricing={"surface": {"stale_s": 60.0, "answer_s": 1e6}})
     desk.settle()
     (command,) = asked(desk.decide())
@@ -187,6 +213,7 @@ def test_a_surface_of_quotes_too_old_is_doubted_by_the_age_of_the_quotes_not_of_
 
 def test_an_answer_too_late_unasked_or_overtaken_is_none():
     desk = Fitting(pricing={"surface": {"stale_s": 60.0, "answer_s": 1.0}})
+    desk.smile = (0.5, 0.0)
     desk.settle()
     (first,) = asked(desk.decide())
     second = desk.ask(1.0)
@@ -229,6 +256,7 @@ def test_one_that_is_not_published_is_doubted_whoever_found_out_until_the_next(b
 def test_a_jump_is_not_relied_upon_until_the_next_agrees_with_it():
     desk = Fitting().trusting(vol=0.5)
     desk.decide()
+    desk.smile = (0.505, 0.0)
     desk.answer(desk.ask(4.9), vol=0.505)  # half a point in five seconds
     assert desk.why == ""
     desk.answer(desk.ask(), vol=0.6)
@@ -236,22 +264,23 @@ def test_a_jump_is_not_relied_upon_until_the_next_agrees_with_it():
     assert desk.why.startswith("jumped: ") and desk.notes(decision) == ["surface.doubted"]
     v = desk.view
     assert v.surface_doubt[0] and v.iv_source[ATM_CALL] == IvSource.QUOTES and np.isnan(v.smile).all()
-    desk.answer(desk.ask(4.9), vol=0.5)  # back: it does not agree with the jump
+    desk.answer(desk.ask(4.9), vol=0.505)  # back: it does not agree with the jump
     assert desk.why.startswith("jumped: ")
-    desk.answer(desk.ask(), vol=0.501)
+    desk.answer(desk.ask(), vol=0.506)
     assert desk.notes(desk.decide()) == ["surface.trusted"]
-    assert desk.why == "" and desk.view.iv[ATM_CALL] == pytest.approx(0.501)
+    assert desk.why == "" and desk.view.iv[ATM_CALL] == pytest.approx(0.506)
 
 
 def test_a_risk_reversal_jumps_too_and_what_the_index_did_excuses_much_of_it():
     desk = Fitting().trusting(slope=0.0)
     desk.decide()
-    desk.answer(desk.ask(4.9), slope=-0.06)
+    desk.answer(desk.ask(4.9), slope=-0.6)
     assert desk.why.startswith("jumped: ")
     desk = Fitting().trusting(slope=0.0)
     desk.decide()
     desk.prices["BTC"] = desk.forward = 76_000.0
-    desk.answer(desk.ask(4.9), slope=-0.06)
+    desk.smile = (SMILE, -0.6)
+    desk.answer(desk.ask(4.9), slope=-0.6)
     assert desk.why == ""
 
 
@@ -261,6 +290,7 @@ def test_what_is_usual_is_learnt_and_ordinary_changes_are_no_jump():
     seen = []
     for _ in range(300):  # 1.5 points a minute, half as much again as assumed before data
         vol *= math.exp(0.03 * math.sqrt(5.0 / 60.0) * rng.standard_normal())
+        desk.smile = (vol, 0.0)
         desk.answer(desk.ask(), vol=vol)
         seen.append(desk.state.market.surfaces.jump_z[0])
         assert desk.why == ""
@@ -270,16 +300,226 @@ def test_what_is_usual_is_learnt_and_ordinary_changes_are_no_jump():
     assert desk.why.startswith("jumped: ")
 
 
-def test_maturities_nobody_tells_are_no_jump():
-    nothing = tuple(Tenor(days, math.nan, math.nan, math.nan) for days in TENOR_DAYS)
-    desk = Fitting().trusting(vol=0.5, tenors=nothing)
+def test_expiries_that_two_surfaces_do_not_share_are_no_jump_and_clear_none():
+    later = EXPIRY_NS + 20 * DAY
+    desk = Fitting().trusting(vol=0.5, expiries=(EXPIRY_NS,))
     desk.decide()
-    desk.answer(desk.ask(4.9), vol=0.9, tenors=nothing)
+    desk.answer(desk.ask(4.9), vol=0.5, expiries=(later,))
     assert desk.why == "" and math.isnan(desk.state.market.surfaces.jump_z[0])
-    told = (Tenor(7.0, 0.5, 0.0, 0.0), *nothing[1:])
-    desk.answer(desk.ask(), vol=0.5, tenors=told)
-    desk.answer(desk.ask(), vol=0.9, tenors=(Tenor(7.0, 0.9, math.nan, 0.0), *nothing[1:]))
+    desk.answer(desk.ask(), vol=0.7, expiries=(EXPIRY_NS, later))
     assert desk.why.startswith("jumped: ")
+    told = desk.why
+    desk.answer(desk.ask(), vol=0.5, expiries=(EXPIRY_NS + DAY,))
+    assert math.isnan(desk.state.market.surfaces.jump_z[0]) and desk.why == told
+    desk.answer(desk.ask(), vol=0.5, expiries=(EXPIRY_NS + DAY,))
+    assert desk.why == ""
+
+
+def test_an_expiry_that_few_quotes_tell_of_may_change_as_it_likes():
+    desk = Fitting().trusting(vol=0.5)
+    desk.decide()
+    desk.answer(desk.ask(4.9), vol=0.9, quotes=2)
+    assert desk.why == "" and desk.view.iv_source[ATM_CALL] == IvSource.QUOTES
+
+
+def test_a_jump_is_found_at_whatever_expiry_there_is_and_a_near_one_may_move_more():
+    # Two days and five hundred: no tenor lies between expiries a surface has.
+    z = {}
+    for days in (2, 30, 500):
+        at = (START_NS + days * DAY,)
+        desk = Fitting().trusting(vol=0.6, expiries=at)
+        desk.decide()
+        desk.answer(desk.ask(4.9), vol=0.606, expiries=at)
+        z[days] = float(desk.state.market.surfaces.jump_z[0])
+        desk.answer(desk.ask(), vol=0.9, expiries=at)
+        assert desk.why.startswith("jumped: ")
+    assert z[2] < 0.5 * z[30] and z[500] == pytest.approx(z[30], rel=0.01)
+
+
+def test_a_change_that_is_no_number_is_a_jump_without_bound(monkeypatch):
+    desk = Fitting().trusting(vol=0.5)
+    desk.decide()
+    command = desk.ask(4.9)
+    monkeypatch.setattr(surfaces, "terms", lambda surface, at: np.full((len(at), 3), math.nan))
+    desk.answer(command, vol=0.5)
+    assert desk.state.market.surfaces.jump_z[0] == math.inf and desk.why.startswith("jumped: ")
+    monkeypatch.undo()
+    desk.answer(desk.ask(), vol=0.5)
+    assert desk.why == ""
+
+
+# --- silence -----------------------------------------------------------------------------------------
+
+
+def test_a_question_that_waits_too_long_for_its_answer_is_doubt_and_its_answer_ends_it():
+    desk = Fitting(pricing={"surface": {"answer_s": 20.0}}).trusting()
+    desk.decide()
+    first = desk.ask(4.9)
+    desk.pass_time(19_800)
+    assert desk.notes(desk.decide()) == [] and desk.why == ""
+    (second,) = asked(desk.decide())
+    assert desk.notes(desk.decide()) == ["surface.doubted"] and desk.why == "no answer: 20 s"
+    desk.answer(first)  # the younger one's still waits, for no time yet
+    assert desk.notes(desk.decide()) == ["surface.trusted"] and desk.why == ""
+    desk.pass_time(20_000)
+    desk.decide()
+    assert desk.why == "no answer: 20 s"
+    desk.answer(second)
+    desk.quote()
+    assert desk.why == ""
+
+
+def test_a_question_overtaken_by_a_younger_ones_answer_is_waited_for_no_longer():
+    desk = Fitting(pricing={"surface": {"answer_s": 2.0}}).trusting()
+    desk.ask()
+    desk.answer(desk.ask(2.0))
+    assert desk.why == ""
+    desk.pass_time(4_000)
+    desk.decide()
+    assert desk.why == ""
+
+
+def test_that_the_first_question_of_all_has_no_answer_is_said():
+    desk = Fitting(pricing={"surface": {"answer_s": 20.0}})
+    desk.settle()
+    assert asked(desk.decide()) and desk.why == "none yet"
+    desk.pass_time(20_000)
+    assert desk.notes(desk.decide()) == ["surface.doubted"] and desk.why == "no answer: 20 s"
+
+
+def test_so_many_unanswered_questions_are_remembered_and_an_older_ones_answer_is_none():
+    desk = Fitting(pricing={"surface": {"answer_s": 1.0, "at_most_every_s": 1.0}})
+    desk.settle()
+    questions = [*asked(desk.decide()), *(desk.ask(1.0) for _ in range(QUESTIONS))]
+    desk.answer(questions[0])
+    desk.quote()
+    assert desk.state.market.surfaces.fitted[0] is None
+    desk.answer(questions[1])
+    assert desk.state.market.surfaces.fitted[0] is not None
+
+
+def test_too_few_quotes_are_doubt_at_once_where_there_never_was_a_surface():
+    desk = Fitting()
+    desk.skip = set(range(FIRST, FIRST + 6))
+    desk.settle()
+    assert not asked(desk.decide()) and desk.notes(desk.decide()) == ["surface.doubted"]
+    assert desk.why.startswith("too few quotes: ")
+    desk.skip = set()
+    (command,) = asked(desk.decide())
+    desk.answer(command)
+    assert desk.notes(desk.decide()) == ["surface.trusted"] and desk.why == ""
+
+
+def test_too_few_quotes_are_doubt_after_a_while_where_there_was_one():
+    desk = Fitting(pricing={"surface": {"answer_s": 20.0}}).trusting()
+    desk.skip = set(range(FIRST, FIRST + 6))
+    desk.decide()
+    desk.pass_time(15_000)  # now those six are old
+    assert not asked(desk.decide()) and desk.why == ""
+    since_s = 0
+    while not desk.why:
+        desk.pass_time(900)
+        desk.decide()
+        since_s += 1
+    assert since_s == 21 and desk.why.startswith("too few quotes: ")
+
+
+# --- what the quotes of the moment say ----------------------------------------------------------------
+
+
+def test_where_volatility_moves_options_go_by_their_quotes_at_once_and_the_next_surface_is_asked_for():
+    desk = Fitting().trusting(vol=0.5)
+    desk.decide()
+    assert desk.view.iv_source[ATM_CALL] == IvSource.SURFACE
+    desk.pass_time(900)
+    desk.smile = (0.55, 0.0)
+    (command,) = asked(desk.decide())  # a second after the last, not five
+    v = desk.state.view
+    assert v is not None and v.surface_doubt[0] and np.isnan(v.smile[0]).all()
+    assert v.iv_source[ATM_CALL] == IvSource.QUOTES and v.iv[ATM_CALL] == pytest.approx(0.55, abs=0.003)
+    assert desk.notes(desk.decide()) == ["surface.doubted"] and desk.why == surfaces.CONTRADICTED
+    desk.smile = (0.5, 0.0)  # back again: the surface is not, before the next one
+    desk.decide()
+    assert desk.why == surfaces.CONTRADICTED
+    desk.answer(command, vol=0.5)
+    assert desk.notes(desk.decide()) == [] and desk.notes(desk.decide()) == ["surface.trusted"]
+    assert desk.view.iv_source[ATM_CALL] == IvSource.SURFACE
+
+
+def test_one_contradicted_again_and_again_is_doubted_all_along_and_that_is_said_once():
+    desk, said = Fitting().trusting(vol=0.5), []
+    desk.decide()
+    desk.smile = (0.6, 0.0)
+    for _ in range(100):
+        decision = desk.decide()
+        said += desk.notes(decision)
+        assert desk.state.view is not None and desk.state.view.surface_doubt[0]
+        for command in asked(decision):
+            desk.answer(command, vol=0.5)  # what it is not quoted at
+    assert said == ["surface.doubted"]
+
+
+def test_a_few_outliers_wide_quotes_and_those_without_a_side_contradict_nothing():
+    desk = Fitting().trusting(vol=0.5)
+    desk.decide()
+    rows = list(range(FIRST, FIRST + len(CHAIN)))
+    worth = {row: float(desk.state.market.bid[row]) for row in rows}
+
+    def told(**sides) -> str:
+        desk.skip = set(rows)
+        for row in rows:
+            desk.ticker(row, **{side: float(how(row)) for side, how in sides.items()})
+        return desk.why
+
+    few = set(rows[:2])
+    assert told(bid=lambda r: worth[r] * (1.2 if r in few else 1.0), ask=lambda r: worth[r] * 1.2 + TICK) == ""
+    assert told(bid=lambda r: 1.2 * worth[r], ask=lambda r: 1.6 * worth[r]) == ""  # wide
+    assert told(bid=lambda r: 1.6 * worth[r], ask=lambda r: 1.2 * worth[r]) == ""  # crossed
+    assert told(bid=lambda r: math.nan, ask=lambda r: 1.6 * worth[r]) == ""
+    assert told(bid=lambda r: 1.6 * worth[r], ask=lambda r: math.nan) == ""
+    many = set(rows[:4])
+    bids = {r: worth[r] * (1.2 if r in many else 1.0) for r in rows}
+    assert told(bid=bids.get, ask=lambda r: bids[r] + TICK) == surfaces.CONTRADICTED
+
+
+def test_a_tick_that_is_much_of_a_wings_price_is_room_not_contradiction():
+    # Ten days, half the volatility: wings of a tick or two.
+    desk = Fitting().trusting(vol=0.3)
+    desk.decide()
+    wings = [FIRST, FIRST + 1, FIRST + 8, FIRST + 9]
+    desk.skip = set(wings)
+    for row in wings:
+        bid = float(desk.state.market.bid[row])
+        desk.ticker(row, bid=bid + 2 * TICK, ask=bid + 3 * TICK)  # the surface's price is up to two ticks below
+    assert desk.why == ""
+    for row in wings:
+        bid = float(desk.state.market.bid[row])
+        desk.ticker(row, bid=bid + 4 * TICK, ask=bid + 5 * TICK)
+    assert desk.why == surfaces.CONTRADICTED
+
+
+@pytest.mark.parametrize("lag", ["none", "all", "half"])
+def test_an_index_that_leaves_half_its_options_fresh_quotes_behind_is_no_market_to_value_by(lag):
+    rows = range(FIRST, FIRST + len(CHAIN))
+    desk = Fitting().trusting(vol=0.5)
+    desk.decide()
+    desk.pass_time(900)
+    desk.prices["BTC"] = desk.forward = 80_600.0
+    desk.skip = {"none": set(), "all": set(rows), "half": set(rows[1::2])}[lag]  # the puts
+    (command,) = asked(desk.decide())
+    # Where all stayed, so did the forward that they imply: a consistent market of a moment ago.
+    assert desk.why == (surfaces.CONTRADICTED if lag == "half" else "")
+    desk.answer(command, vol=0.5)
+    desk.decide()
+    assert desk.why == (surfaces.CONTRADICTED if lag == "half" else "")  # they are still fresh
+
+
+def test_a_surface_in_doubt_for_another_reason_and_an_underlying_without_options_are_not_contradicted():
+    desk = Fitting(pricing={"surface": {"answer_s": 1e6, "stale_s": 20.0}}).trusting(vol=0.5)
+    desk.pass_time(21_000)
+    desk.smile = (0.9, 0.0)
+    desk.decide()
+    assert desk.why.startswith("stale: ") and desk.state.market.surfaces.why[1] == ""
 
 
 def test_switched_off_there_is_neither_question_nor_doubt_nor_surface():

@@ -7,11 +7,12 @@ import numpy as np
 
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY
-from dea_daemon.domain.surfaces import Rung, Smile
+from dea_daemon.domain.surfaces import Smile
 from dea_daemon.pricing.surface.lattice import Lattice, lattice
 
 YEAR_NS = DAYS_PER_YEAR * NS_PER_DAY
-BEYOND_SD = 1.5  # so far outside its quotes, in σ√τ, a smile is still taken for known
+BEYOND_SD = 0.1  # so far outside its quotes, in σ√τ, a smile is still known: further out the venue's mark is better
+TELLING = 3  # quotes: fewer do not tell a smile
 
 
 class Looked(NamedTuple):
@@ -26,7 +27,7 @@ class Looked(NamedTuple):
 class Surface:
     """Smiles of one underlying as they stood at `utc_ns`, in order of expiry, at least one. Immutable.
 
-    variance [S, NODES] total variance; tau_years, forward, rung, low, high [S]; expiry_ns [S].
+    variance [S, NODES] total variance; tau_years, forward, atm [S]; expiry_ns [S]; told [S]: by enough quotes.
     """
 
     def __init__(self, utc_ns: int, scale: float, smiles: Sequence[Smile]) -> None:
@@ -41,7 +42,7 @@ class Surface:
         room = BEYOND_SD * self.atm * np.sqrt(self.tau_years)
         self._low = np.array([smile.low for smile in smiles]) - room
         self._high = np.array([smile.high for smile in smiles]) + room
-        self._told = np.array([smile.rung < Rung.BETWEEN for smile in smiles])
+        self.told: BoolArray = np.array([smile.quotes >= TELLING for smile in smiles])
         # [4, NODES - 1, S]: highest power first, in u from each node's left.
         self._pieces: FloatArray = self.grid.cardinal @ self.variance.T
 
@@ -74,5 +75,5 @@ class Surface:
             share = np.where(inner, (self.tau_years[right] - tau) / gap, 0.0)
             w, dw = w + share * (w_left - w), dw + share * (dw_left - dw)
         iv = np.sqrt(w / tau)
-        known = exact & self._told[right] & (k >= self._low[right]) & (k <= self._high[right])
+        known = exact & self.told[right] & (k >= self._low[right]) & (k <= self._high[right])
         return Looked(iv, dw / (2.0 * iv * tau), known)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dea_daemon.domain.commands import Approved, CreateOrder
-from dea_daemon.domain.decisions import Decision, View
+from dea_daemon.domain.decisions import Decision, IvSource, View
 from dea_daemon.domain.events import (
     AccountReported,
     AnyEvent,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 LOOK_BACK_S = 16.0  # no figure older than an option's may be and still count as fresh
 STABLECOIN = "USDC"
 BINDING = ("net", "instrument", "underlying", "venue", "gross")
+APART = 1.5  # a volatility by the surface against the venue's own: a short option's is told by few ticks
 ROUNDING = 0.03  # of the options' notional: our volatilities come from quotes, the venue's from its smile
 
 
@@ -166,6 +167,7 @@ class Oracle:
         if isinstance(event, DecisionDue):
             self._arrays()
             self._known()
+            self._near()
             self._remember(decision)
             if account.ready:
                 self._contained()
@@ -230,6 +232,18 @@ class Oracle:
             for k, factor in enumerate(view.factors.names):
                 if factor.split(":")[1] == name and not factor.startswith("carry"):
                     promise(np.isfinite(view.exposure_usd[k]), f"{factor} is unknown")
+
+    def _near(self) -> None:
+        """Where no ticker told nonsense, what is valued from a surface is near the venue's own volatility."""
+        if self.world.venue.tickers.spells:
+            return
+        view, contracts = self._view(), self.world.exchange.contracts
+        for row in np.flatnonzero(view.iv_source == IvSource.SURFACE).tolist():
+            name, iv = view.universe.instruments[row].name, float(view.iv[row])
+            contract = contracts.get(name)
+            if contract is not None and contract.quote is not None:
+                true = contract.quote.mark_iv
+                promise(1.0 / APART < iv / true < APART, f"{name}: {iv:.3f} by its surface, in truth {true:.3f}")
 
     def _own_at_venue(self) -> tuple[IntArray, IntArray, IntArray]:
         """True position without hands not yet heard of, and own lots to buy and sell: open there or on the wire."""
