@@ -188,7 +188,7 @@ def test_a_run_against_the_simulated_venue_is_recorded_and_can_be_traded_again(t
     simulated, state = Venue(tmp_path), tmp_path / "state"
     try:
         daemon = Daemon(tmp_path / "config.yaml", simulated, state)
-        wait_for(lambda: sum(p.stat().st_size for p in (state / "captures").glob("*.ws.gz")) > 150_000, 20, "a capture")
+        wait_for(lambda: sum(p.stat().st_size for p in (state / "captures").glob("*.ws.gz")) > 150_000, 60, "a capture")
         assert daemon.stop() == 0
     finally:
         simulated.close()
