@@ -108,7 +108,9 @@ class LearnerParameters(Section):
     )
     max_sharpe: Positive = Field(1.0, description="all together expect no more than so many standard deviations a year")
     prior_sharpe: Finite = Field(0.5, description="what the long prior expects of every underlying, a year")
-    half_life_days: Positive = Field(365.0, description="ridge forgets by half in so long")
+    half_life_days: Annotated[float, Field(ge=10, allow_inf_nan=False)] = Field(
+        365.0, description="ridge forgets by half in so long"
+    )
 
     @field_validator("weights")
     @classmethod

@@ -9,7 +9,7 @@ learned from and scored then, not before. All is in standard deviations of the h
 import numpy as np
 
 from dea_daemon.domain.decisions import Forecaster, View
-from dea_daemon.domain.instruments import FloatArray, Universe
+from dea_daemon.domain.instruments import BoolArray, FloatArray, Universe
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_S
 from dea_daemon.domain.parameters import LearnerParameters
 from dea_daemon.forecast import features
@@ -21,7 +21,7 @@ HORIZON_DAYS = (1.0, 5.0)
 FORECASTERS = tuple(f"{learner}_{days:g}d" for days in HORIZON_DAYS for learner in LEARNERS)
 MOMENTUM_DAYS, MOMENTUM_MOST, MOMENTUM_SHARPE = (7.0, 28.0, 84.0), 2.0, 0.5  # a year, where all are at 1
 RIDGE = 400.0  # horizons: 1/.05², so that a feature at 1 is thought to move the mean by .05 standard deviations
-OUTCOME_MOST = 4.0  # standard deviations: an outcome further out teaches as much as this
+OUTCOME_MOST = 4.0  # standard deviations: an outcome further out teaches and scores as this
 SAID_MOST = 0.5  # nobody foresees more of a horizon than this
 
 
@@ -49,6 +49,11 @@ class Horizon:
         spread = np.tile(np.eye(k + more) / RIDGE, (u, 1, 1))
         spread[:, :k, :k] = self.spread
         self.spread = spread
+
+    def forget(self, whose: BoolArray) -> None:
+        """Ridge begins anew for these underlyings [U]: its numbers are none, and would never be one again."""
+        self.beta[whose] = 0.0
+        self.spread[whose] = np.eye(self.beta.shape[1]) / RIDGE
 
 
 class LearnerMemory:
@@ -95,19 +100,20 @@ def observe(
     past, slot = memory.past, now_ns // every_ns
     memory.due_ns = (slot + 1) * every_ns
     skipped = slot - past.slot - 1 if past.slot >= 0 else 0
-    past.add(slot, np.where(price > 0.0, price, np.nan))
+    past.add(slot, np.where((price > 0.0) & np.isfinite(price), price, np.nan))
     vol = np.sqrt(variance)
     told = features.values(past, vol, view, earned)
     x = np.hstack([features.regressors(told, memory.ever), _slow(memory, view)])
     memory.ever |= np.isfinite(told)
     trend = momentum(past, vol)
     for horizon in memory.horizons:
-        _pass_over(horizon, skipped)
+        horizon.scores.pass_over(skipped)  # unsampled slots have no price: what was said then, or for then, no outcome
         _mature(horizon, past, params)
         row = slot % (horizon.steps + 1)
         horizon.asked[row], horizon.vol[row] = x, np.where(np.isfinite(past.back(0)), vol, np.nan)
         said = _said(horizon, vol, x, trend, earned, params)
-        horizon.said[row] = np.where(np.isfinite(horizon.vol[row]), said, 0.0)
+        horizon.said[row] = np.where(np.isfinite(horizon.vol[row]) & np.isfinite(said), said, 0.0)
+        horizon.forget(~np.isfinite(said[LEARNERS.index("ridge")]))
     memory.told_ns = now_ns
 
 
@@ -124,22 +130,16 @@ def _slow(memory: LearnerMemory, view: View | None) -> FloatArray:
     return np.tile(bounded, (memory.underlyings, 1))
 
 
-def _pass_over(horizon: Horizon, skipped: int) -> None:
-    """Slots nobody sampled have no price, so what was said then, or for then, has no outcome."""
-    for _ in range(min(skipped, horizon.steps)):
-        horizon.scores.add(horizon.said[0], np.full(len(horizon.beta), np.nan))
-
-
 def _mature(horizon: Horizon, past: features.Past, params: LearnerParameters) -> None:
     """What was said a horizon ago has its outcome now, where both prices are known."""
     row = (past.slot - horizon.steps) % (horizon.steps + 1)
     moved = past.back(0) - past.back(horizon.steps)
-    outcome = moved / (horizon.vol[row] * np.sqrt(horizon.days))
+    outcome = np.clip(moved / (horizon.vol[row] * np.sqrt(horizon.days)), -OUTCOME_MOST, OUTCOME_MOST)
     said, part = horizon.said[row], past.step_days / horizon.days
     horizon.scores.add(said, outcome)
     horizon.weights = shared(horizon.weights, said, outcome, part, past.step_days)
     kept = 0.5 ** (past.step_days / params.half_life_days)
-    _learn(horizon, horizon.asked[row], np.clip(outcome, -OUTCOME_MOST, OUTCOME_MOST), kept, part)
+    _learn(horizon, horizon.asked[row], outcome, kept, part)
 
 
 def _learn(horizon: Horizon, x: FloatArray, outcome: FloatArray, kept: float, part: float) -> None:

@@ -45,6 +45,13 @@ class Scores:
         self.right += called & (np.sign(said) == np.sign(came))
         self._pair(gain, known.astype(np.float64))
 
+    def pass_over(self, steps: int) -> None:
+        """So many steps on, of none of which anything is known."""
+        steps = min(steps, self.steps)
+        rows = (self.at + 1 + np.arange(steps)) % self.steps
+        self.recent[rows], self.seen[rows] = 0.0, 0.0
+        self.at = (self.at + steps) % self.steps
+
     def _pair(self, gain: FloatArray, known: FloatArray) -> None:
         self.at = (self.at + 1) % self.steps
         self.recent[self.at], self.seen[self.at] = gain, known

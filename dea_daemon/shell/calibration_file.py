@@ -1,11 +1,13 @@
 """What `dea-daemon calibrate` found, as a YAML file that knows its own hash, and `calibration: FILE` that takes it.
 
 The hash is no signature: it tells a file that was changed by hand, or cut short, from one that a calibration wrote.
-Only parameters of forecasting and of bands may be in it, never a limit, a venue or whether orders are sent.
+Only what a calibration tries may be in it: five options of the risk model, and bands of targets.
 """
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from dea_daemon.shell.yaml_errors import read
 
 HASH, PARAMETERS = "content_sha256", "parameters"
 HEAD = "# Written by `dea-daemon calibrate`. Changed by hand it is refused: calibrate again.\n"
-_MAY_SET = ("forecast", "allocator.targets")  # and nothing else: see above
+_MAY_SET = re.compile(
+    r"forecast\.(model|half_life_s|jump_clip|vol_floor|prior_annual_vol)|allocator\.targets\.[^.]+\.band"
+)  # and nothing else: see above
 
 
 def digest(content: Mapping[str, Any]) -> str:
@@ -28,10 +32,18 @@ def digest(content: Mapping[str, Any]) -> str:
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """With its hash. Raises OSError."""
+    """With its hash, whole or not at all. Raises OSError."""
     plain = json.loads(json.dumps(content, allow_nan=False))
     text = yaml.safe_dump({**plain, HASH: digest(plain)}, sort_keys=False, allow_unicode=True, width=100)
-    path.write_text(HEAD + text, encoding="utf-8")
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(HEAD + text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def parameters(path: Path) -> dict[str, Any]:
@@ -47,8 +59,8 @@ def parameters(path: Path) -> dict[str, Any]:
     if not whole:
         raise ConfigError(f"{path}: not as `dea-daemon calibrate` wrote it ({HASH} differs): calibrate again")
     found: dict[str, Any] = content[PARAMETERS]
-    if wrong := [option for option, _ in leaves(found) if not option.startswith(tuple(f"{s}." for s in _MAY_SET))]:
-        raise ConfigError(f"{path}: a calibration may not set {', '.join(wrong)}: only {' and '.join(_MAY_SET)}")
+    if wrong := [option for option, _ in leaves(found) if not _MAY_SET.fullmatch(option)]:
+        raise ConfigError(f"{path}: a calibration may not set {', '.join(wrong)}: only the risk model, and bands")
     return found
 
 
@@ -58,7 +70,7 @@ def leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
         option = f"{prefix}{name}"
         if isinstance(value, Mapping) and value:
             yield from leaves(value, f"{option}.")
-        elif not isinstance(value, Mapping):
+        else:
             yield option, value
 
 

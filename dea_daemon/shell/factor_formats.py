@@ -8,6 +8,7 @@ import csv
 import io
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from heapq import nlargest
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,10 +19,11 @@ from dea_daemon.shell.factor_settings import CoinMetrics, CsvUrl, FearGreed, Fre
 
 PAGE = 1_000
 FRED_MOST = 100_000  # observations in one answer
+ROWS_MOST = 20_000  # of one answer, all its pages: the newest
 FRED_RELEASED_S = 30 * 3_600  # a vintage is told by its day at St. Louis: it is out by the end of that
 NONE = frozenset({"", ".", "nan", "null", "none", "na", "n/a", "#n/a"})
 _EPOCHS = ((10**11, NS_PER_S), (10**14, 10**6), (10**17, 10**3))  # seconds, ms, µs, else ns
-_NS_MOST = 2**62
+_NS_MOST = 2**62  # from 1970, both ways: the difference of two times is still 64 bits
 
 
 class Row(NamedTuple):
@@ -96,6 +98,11 @@ def read(source: Source, body: bytes, now_ns: int) -> Page:
     raise DataError(f"no format for {type(source).__name__}")
 
 
+def newest(rows: list[Row]) -> list[Row]:
+    """At most ROWS_MOST of them: those about the latest times."""
+    return rows if len(rows) <= ROWS_MOST else nlargest(ROWS_MOST, rows, key=lambda row: row.event_ns)
+
+
 def _json(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
@@ -163,14 +170,18 @@ def time_ns(told: Any) -> int:
     if isinstance(told, str) and not (told.strip().isdigit() and len(told.strip()) >= 9):
         when = datetime.fromisoformat(told.strip())
         when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        return int((when - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * NS_PER_S
+        return _bounded(int((when - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * NS_PER_S)
     if isinstance(told, bool):
         raise TypeError("a time is no truth")
     since = int(told)
     unit = next((unit for below, unit in _EPOCHS if abs(since) < below), 1)
-    if abs(since) * unit > _NS_MOST:
+    return _bounded(since * unit)
+
+
+def _bounded(at_ns: int) -> int:
+    if abs(at_ns) > _NS_MOST:
         raise ValueError("beyond all time")
-    return since * unit
+    return at_ns
 
 
 def number(told: Any) -> float | None:

@@ -8,6 +8,7 @@ It is no part of the ledger: its failure costs a factor, never an order.
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from heapq import nlargest
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -29,6 +30,7 @@ _LAST = "SELECT event_ns, max(revision), publish_ns, value FROM vintages WHERE n
 # Beside max() SQLite takes the other columns from the row of the maximum.
 _KNOWN = """SELECT event_ns, max(revision), publish_ns, receive_ns, known_ns, value FROM vintages
     WHERE name = ? AND known_ns <= ? GROUP BY event_ns ORDER BY event_ns DESC LIMIT ?"""
+_TIMES = "SELECT DISTINCT event_ns FROM vintages WHERE name = ? ORDER BY 1 DESC LIMIT ?"
 _TABLE = """SELECT name, count(DISTINCT event_ns), min(event_ns), max(event_ns), sum(revision > 0), max(receive_ns)
     FROM vintages GROUP BY name ORDER BY name"""
 _PRUNE = """DELETE FROM vintages WHERE name = ?1 AND event_ns <= (
@@ -103,7 +105,9 @@ class FactorStore:
             self._db.close()
 
     def record(self, name: str, rows: Sequence[Row], receive_ns: int, policy: Policy) -> list[Vintage]:
-        """Keep what is new in an answer, and return it in order of publication. The first answer is the past."""
+        """Keep what is new in an answer, and return it in order of publication. The first answer is the past.
+
+        What is older than the VALUES_MOST newest is neither kept nor returned."""
         return self._add(name, rows, receive_ns, policy, backfill=self.newest_ns(name) is None)
 
     def backfill(self, name: str, rows: Iterable[Row], receive_ns: int, policy: Policy) -> list[Vintage]:
@@ -162,8 +166,15 @@ class FactorStore:
             if vintage is not None:
                 last[row.event_ns] = (vintage.revision, vintage.publish_ns, vintage.value)
                 new.append(vintage)
+        new = self._lasting(name, new)
         self._write(name, new)
         return sorted(new, key=lambda vintage: (vintage.publish_ns, vintage.event_ns, vintage.revision))
+
+    def _lasting(self, name: str, new: list[Vintage]) -> list[Vintage]:
+        """Those that would not be pruned at once, and so told again with each answer."""
+        held = self._all(_TIMES, (name, VALUES_MOST)) if new else []
+        times = nlargest(VALUES_MOST, {at_ns for (at_ns,) in held} | {vintage.event_ns for vintage in new})
+        return [vintage for vintage in new if vintage.event_ns >= times[-1]]
 
     def _write(self, name: str, new: Sequence[Vintage]) -> None:
         """All of them, or none."""
@@ -172,20 +183,22 @@ class FactorStore:
         insert = f"INSERT INTO vintages (name, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 ours
         with self._lock:
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany(insert, [(name, *vintage) for vintage in new])
-                self._db.execute(_PRUNE, (name, VALUES_MOST))
-                self._db.execute("COMMIT")
-            except sqlite3.Error as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                try:
+                    self._db.execute("BEGIN IMMEDIATE")
+                    self._db.executemany(insert, [(name, *vintage) for vintage in new])
+                    self._db.execute(_PRUNE, (name, VALUES_MOST))
+                    self._db.execute("COMMIT")
+                finally:  # whatever went wrong: all sources share the connection
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+            except (sqlite3.Error, OverflowError) as error:
                 raise DataError(f"{self._where}: {error}") from error
 
     def _all(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         with self._lock:
             try:
                 return self._db.execute(query, values).fetchall()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OverflowError) as error:
                 raise DataError(f"{self._where}: {error}") from error
 
 

@@ -7,7 +7,10 @@ so a key, is repeated.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from stat import S_ISREG
+from threading import Thread
 from typing import Self
 
 import aiohttp
@@ -16,13 +19,13 @@ import structlog
 from dea_daemon.domain.errors import DataError
 from dea_daemon.domain.events import FactorObserved
 from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_S
-from dea_daemon.shell.factor_formats import Row, read, request
+from dea_daemon.shell.factor_formats import Row, newest, read, request
 from dea_daemon.shell.factor_settings import Fred, HttpJson, Source, WatchedFile
 from dea_daemon.shell.factor_store import FactorStore, Policy, Vintage
 from dea_daemon.shell.redaction import register_secret
 
 log = structlog.get_logger()
-REPLY_MOST = 16 << 20  # bytes of one answer
+REPLY_MOST = 2 << 20  # bytes of one answer
 PAGES_MOST = 60
 RECALLED = 1_500  # values of one factor: what the core keeps
 AT_ONCE = 100  # events folded before others have their turn
@@ -124,7 +127,7 @@ class Factors:
     async def _ask(self, name: str, source: Source, session: aiohttp.ClientSession, seen: "_Seen") -> Sequence[Vintage]:
         """All pages of one answer, read, and kept; what is new of it."""
         if isinstance(source, WatchedFile):
-            return await asyncio.to_thread(self._read_file, name, source, seen)
+            return await self._watch(name, source, seen)
         newest_ns = await asyncio.to_thread(self._store.newest_ns, name)
         days = source.history_days if newest_ns is None else source.restated_days
         since_ns = (self._utc_ns() if newest_ns is None else newest_ns) - int(days * NS_PER_DAY)
@@ -133,28 +136,37 @@ class Factors:
         async with asyncio.timeout(source.timeout_s):
             for _ in range(PAGES_MOST):
                 body = await _get(session, *request(source, since_ns, page))
-                told = await asyncio.to_thread(read, source, body, self._utc_ns())
-                rows += told.rows
-                if told.next_page in ("", page):
+                rows, following = await asyncio.to_thread(self._read_page, source, body, rows)
+                if following in ("", page):
                     return await asyncio.to_thread(self._keep, name, source, rows)
-                page = told.next_page
+                page = following
         raise DataError(f"more than {PAGES_MOST} pages")
 
-    def _read_file(self, name: str, source: WatchedFile, seen: "_Seen") -> Sequence[Vintage]:
-        """What is new in a file that changed."""
-        with source.path.open("rb") as file:
-            body = file.read(REPLY_MOST + 1)
+    def _read_page(self, source: Source, body: bytes, before: list[Row]) -> tuple[list[Row], str]:
+        """The rows of all pages so far, and the token of the next."""
+        told = read(source, body, self._utc_ns())
+        return newest([*before, *told.rows]), told.next_page
+
+    async def _watch(self, name: str, source: WatchedFile, seen: "_Seen") -> Sequence[Vintage]:
+        """What is new in a file that changed. While one reading hangs there is no second."""
+        seen.reading = seen.reading or _reading(source.path)
+        try:
+            async with asyncio.timeout(source.timeout_s):
+                body = await asyncio.wrap_future(seen.reading)
+        finally:
+            seen.reading = None if seen.reading.done() else seen.reading
         if body == seen.body:
             return ()
-        if len(body) > REPLY_MOST:
-            raise DataError(f"more than {REPLY_MOST >> 20} MB")
-        new = self._keep(name, source, read(source, body, self._utc_ns()).rows)
+        rows, _ = await asyncio.to_thread(self._read_page, source, body, [])
+        new = await asyncio.to_thread(self._keep, name, source, rows)
         seen.body = body
         return new
 
     def _keep(self, name: str, source: Source, rows: list[Row]) -> Sequence[Vintage]:
-        """Into the store, but for what is about a time still to come. Raises DataError."""
+        """Into the store, but for what is older than the history or about a time still to come. Raises DataError."""
         now_ns = self._utc_ns()
+        since_ns = now_ns - int(source.history_days * NS_PER_DAY)
+        rows = [row for row in rows if row.event_ns >= since_ns]
         told = [row for row in rows if row.event_ns <= now_ns]
         if len(told) < len(rows):
             log.warning("factor.refused", factor=name, values=len(rows) - len(told), why="about a time still to come")
@@ -162,9 +174,36 @@ class Factors:
 
 
 class _Seen:
-    """What a watched file said last."""
+    """What a watched file said last, and its reading that is not over."""
 
     body: bytes | None = None
+    reading: Future[bytes] | None = None
+
+
+def _reading(path: Path) -> Future[bytes]:
+    """A file's bytes, read in a thread of its own that no exit waits for: a mount that hangs lets nobody go."""
+    told: Future[bytes] = Future()
+    told.set_running_or_notify_cancel()  # nobody's cancelling reaches the thread
+
+    def run() -> None:
+        try:
+            told.set_result(_bytes_of(path))
+        except Exception as error:  # noqa: BLE001 whoever waits raises it
+            told.set_exception(error)
+
+    Thread(target=run, name="factor file", daemon=True).start()
+    return told
+
+
+def _bytes_of(path: Path) -> bytes:
+    """Raises DataError, OSError."""
+    if not S_ISREG(path.stat().st_mode):
+        raise DataError("no regular file")
+    with path.open("rb") as file:
+        body = file.read(REPLY_MOST + 1)
+    if len(body) > REPLY_MOST:
+        raise DataError(f"more than {REPLY_MOST >> 20} MB")
+    return body
 
 
 async def _get(session: aiohttp.ClientSession, url: str, query: Mapping[str, str]) -> bytes:

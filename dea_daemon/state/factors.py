@@ -2,10 +2,12 @@
 
 A value counts from the moment it has been received *and* published, never from the time it is about; a restatement
 changes nothing that came before it. One out of bounds is refused; so is one that jumped, until the next agrees with it.
+From the second refusal in a row on each doubles what is usual, so that no factor stays dark for good.
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping
+from math import sqrt
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from dea_daemon.state.effects import Effects
 
 KEPT = 1_500  # values of one factor: four years of days
 LEAST = 30  # values, or changes, before a deviation means something
+STILL = 1e-4  # of its level: a change that is usual even of a factor that never moved
 FADING = 250.0  # changes that the usual one is the mean of
 WAITING = 64  # values of one factor that were told before their publication
 Z_MOST = 5.0
@@ -41,7 +44,7 @@ class SlowFactors:
         if event.name not in self._of:
             return
         if event.publish_ns <= event.ts_recv_ns:
-            self._take(event, effects)
+            self._take(event, event.ts_recv_ns, effects)
             return
         waiting = self._waiting[event.name]
         if len(waiting) < WAITING:
@@ -57,7 +60,7 @@ class SlowFactors:
             return NO_FACTORS
         for waiting in self._waiting.values():
             while waiting and waiting[0].publish_ns <= utc_ns:
-                self._take(waiting.pop(0), effects)
+                self._take(waiting.pop(0), utc_ns, effects)
         if self._changed:
             self._refresh()
         age_days = np.where(self._known, (utc_ns - self._event_ns) / NS_PER_DAY, np.inf)
@@ -67,11 +70,12 @@ class SlowFactors:
             array.setflags(write=False)
         return Slow(self.names, z, age_days, valid)
 
-    def _take(self, event: FactorObserved, effects: Effects) -> None:
-        """Believe it, or say why not; of what is long past nothing is said."""
+    def _take(self, event: FactorObserved, now_ns: int, effects: Effects) -> None:
+        """Believe it, or say why not; of what is long past nothing is said. `now_ns`: of its receipt or, where it had
+        to wait, of the tick, whose wall clock may have been set forward since."""
         past = self._of[event.name]
         before = past.value.get(event.event_ns)
-        why = past.take(event)
+        why = past.take(event, now_ns)
         self._changed = True
         if event.ts_recv_ns - event.event_ns > past.spec.stale_days * NS_PER_DAY:
             return
@@ -102,10 +106,10 @@ class _Past:
         self._suspect: FactorObserved | None = None
         self._deviation: float | None = None  # until something changes
 
-    def take(self, event: FactorObserved) -> str:
+    def take(self, event: FactorObserved, now_ns: int) -> str:
         """Add or restate it. Returns why it was not believed, or ""."""
         self._deviation = None
-        if event.event_ns > event.ts_recv_ns:
+        if event.event_ns > now_ns:
             return "from the future"
         if event.event_ns in self.value:
             return self._restate(event)
@@ -116,14 +120,18 @@ class _Past:
         return self._add(event) if not self.at_ns or event.event_ns > self.at_ns[-1] else self._add_between(event)
 
     def _add(self, event: FactorObserved) -> str:
-        """The newest. After a jump the next decides: it agrees with what jumped, or with what was before."""
+        """The newest. After a jump the next decides: it agrees with what jumped, with what was before, or with neither;
+        then more is usual than was known."""
         suspect, self._suspect = self._suspect, None
         if self.at_ns:
             change = event.value - self.value[self.at_ns[-1]]
             if self._far(change):
                 if suspect is None or self._far(event.value - suspect.value):
+                    usual = self._usual()
+                    if suspect is not None:
+                        self._square = (2.0 * (usual or STILL * abs(change))) ** 2
                     self._suspect = event
-                    return f"jumped by {change:.6g}, usually {self._square**0.5:.3g}"
+                    return f"jumped by {change:.6g}, usually {usual:.3g}"
                 self._put(suspect)
             else:
                 self._changes += 1
@@ -170,7 +178,11 @@ class _Past:
 
     def _far(self, change: float) -> bool:
         """Whether a change is beyond what is usual, once it is known what is."""
-        return self._changes >= LEAST and not abs(change) <= self.spec.jump_sd * self._square**0.5
+        return self._changes >= LEAST and not abs(change) <= self.spec.jump_sd * self._usual()
+
+    def _usual(self) -> float:
+        """The usual change, or a little of the level, whichever is more."""
+        return max(sqrt(self._square), STILL * abs(self.value[self.at_ns[-1]]) if self.at_ns else 0.0)
 
     def deviation(self) -> float:
         """The newest value in standard deviations of those before it; NaN where they are too few, or all the same."""

@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from dea_daemon import __version__
-from dea_daemon.domain.errors import ConfigError
+from dea_daemon.domain.errors import ConfigError, DataError
 from dea_daemon.domain.instruments import FloatArray, IntArray
 from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_MS, NS_PER_S
 from dea_daemon.domain.parameters import FixedTarget, ForecastParameters
@@ -37,6 +37,7 @@ from dea_daemon.wiring.spread import spread
 BATCH = 20  # trials side by side: forty underlyings cost little more than two
 BANDS: tuple[float | str, ...] = ("cube_root", 0.05, 0.10, 0.20, 0.30)
 LOG = ".trials.jsonl"
+UNKNOWN = "unknown"
 EVER, NEVER = 0, 1 << 62
 
 
@@ -291,21 +292,31 @@ def _band_evidence(
         "adopted": taken != 0,
         "trials": count,
         "sharpe_year": round(float(ratios[taken] * np.sqrt(365.0)), 4),
-        "deflated_sharpe": round(deflated_sharpe(done[taken].returns, count, float(np.std(ratios, ddof=1))), 4),
+        "deflated_sharpe": _deflated(done[taken].returns, count, float(np.std(ratios, ddof=1))),
     }
+
+
+def _deflated(returns: FloatArray, trials: int, deviation: float) -> float | str:
+    """A figure that cannot be told is no reason to lose what the backtests found."""
+    try:
+        return round(deflated_sharpe(returns, trials, deviation), 4)
+    except DataError:
+        return UNKNOWN
 
 
 # --- what is written ---------------------------------------------------------------------------------------
 
 
 def _parameters(settings: Settings, forecast: ForecastParameters, band: float | str | None) -> dict[str, Any]:
-    """What differs from the configuration, nested as in it; nothing where nothing improved."""
+    """What differs from the configuration, nested as in it; nothing where nothing improved. What an earlier calibration
+    changed there is carried forward: this file takes that one's place."""
     found: dict[str, Any] = {}
-    if forecast is not settings.forecast:
+    earlier = {line.partition(".")[0] for line in settings.calibrated}
+    if forecast is not settings.forecast or "forecast" in earlier:
         found["forecast"] = _tried(forecast)
-    if band is not None:
-        targets = settings.allocator.targets.items()
-        banded = {name: {"band": band} for name, target in targets if not isinstance(target, FixedTarget)}
+    if band is not None or "allocator" in earlier:
+        targets = with_band(settings, forecast, band).allocator.targets.items()
+        banded = {name: {"band": target.band} for name, target in targets if not isinstance(target, FixedTarget)}
         found["allocator"] = {"targets": banded}
     return found
 
@@ -349,8 +360,9 @@ def _told(found: dict[str, Any], out: Path) -> list[str]:
     lines.append(_outcome("risk model", risk))
     lines.append(f"bands: {bands['skipped']}" if "skipped" in bands else _outcome("bands", bands))
     if "deflated_sharpe" in bands:
+        deflated = bands["deflated_sharpe"]
         lines.append(f"  Sharpe {bands['sharpe_year']:.2f} a year; deflated for {bands['trials']:,} trials: "
-                     f"{bands['deflated_sharpe']:.2f}")  # fmt: skip
+                     f"{deflated if deflated == UNKNOWN else format(deflated, '.2f')}")  # fmt: skip
     return [*lines, f"written: {out} (calibration: {out.name} in a configuration takes it)"]
 
 

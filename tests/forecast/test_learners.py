@@ -120,6 +120,35 @@ def test_days_nobody_decided_on_are_no_outcomes():
     assert memory.horizons[0].scores.count[0] == 19 + 19 and memory.horizons[1].scores.count[0] == 15 + 17
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e308])
+def test_a_forecaster_that_is_no_number_says_nothing_and_ridge_begins_anew_for_that_underlying(bad):
+    weighed = LearnerParameters(every_s=86_400, weights={"momentum_5d": 0.2})
+    returns = walk(120, 2, 12)
+    memory = learned(returns, weighed)
+    other = memory.horizons[1].beta[1].copy()
+    memory.horizons[1].spread[0] = bad
+    memory.horizons[1].beta[0] = bad
+    memory = learned(np.concatenate([np.zeros((1, 2)), walk(1, 2, 13)]), weighed, memory, first=20_120)
+    horizon = memory.horizons[1]
+    assert np.isfinite(horizon.said).all() and np.isfinite(horizon.beta).all() and np.isfinite(horizon.spread).all()
+    assert np.isfinite(learners.signals(memory, weighed)[0]).all() and np.isfinite(horizon.weights).all()
+    assert np.abs(horizon.beta[0]).max() < 0.1 and horizon.beta[1] == pytest.approx(other, abs=0.02)
+
+
+def test_an_absurd_price_scores_as_four_deviations():
+    returns = np.zeros((30, 1))
+    returns[20] = np.log(10.0)
+    scores = learned(returns).horizons[0].scores
+    assert scores.base[0] == pytest.approx(16.0) and (scores.error[:, 0] < 30.0).all()
+
+
+def test_ridge_forgets_no_faster_than_in_ten_days():
+    assert LearnerParameters(half_life_days=10.0).half_life_days == 10.0
+    for days in (9.9, 0.02, float("inf")):
+        with pytest.raises(ValidationError):
+            LearnerParameters(half_life_days=days)
+
+
 def test_carry_expects_the_price_to_do_what_holding_earns():
     earned = np.array([0.001, np.nan])
     memory = learned(walk(10, 2, 11), earned=earned)

@@ -8,7 +8,8 @@ import pytest
 
 from dea_daemon.domain.events import PricesRecalled
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_S
-from dea_daemon.domain.parameters import ForecastParameters, ReturnView
+from dea_daemon.domain.parameters import ForecastParameters, LearnerParameters, ReturnView
+from dea_daemon.forecast.scores import Scores
 from dea_daemon.forecast.volatility import VolatilityMemory, daily_variance, observe, predict, recall, sample
 from tests.guards.views import WITH_OPTIONS, view
 
@@ -62,6 +63,20 @@ def test_it_is_as_if_the_daemon_had_run_where_it_decides_by_the_same_bars():
     ours, theirs = predict(VIEW, memory, HOURLY), predict(VIEW, ran, HOURLY)
     assert ours.covariance == pytest.approx(theirs.covariance, rel=1e-12)
     assert ours.target_variance == pytest.approx(theirs.target_variance, rel=1e-12)
+
+
+def test_learners_on_a_finer_grid_take_one_step_a_bar_and_none_between(monkeypatch):
+    steps = []
+    add = Scores.add
+
+    def counted(self, *given):
+        steps.append(self)
+        return add(self, *given)
+
+    monkeypatch.setattr(Scores, "add", counted)
+    fine = PARAMS.model_copy(update={"learners": LearnerParameters(every_s=300)})
+    memory = recalled(bars(8), fine)
+    assert len(steps) == 2 * 8 * 24 and memory.learners.horizons[0].scores.count.tolist() == [7 * 24] * 2
 
 
 def test_the_fast_estimate_begins_at_the_last_days_volatility_and_forgets_it_within_hours():

@@ -53,6 +53,19 @@ def test_no_t_is_told_of_zero_itself_or_of_too_few():
     assert np.isnan([empty.t(), empty.r_squared(), empty.hit_rate()]).all() and empty.deviation()[0, 0] == 1.0
 
 
+@pytest.mark.parametrize("steps", [0, 2, 5, 17])
+def test_passing_over_steps_is_as_if_each_had_brought_nothing(steps):
+    whole, one_by_one = scored(5), scored(5)
+    whole.pass_over(steps)
+    for _ in range(steps):
+        one_by_one.add(np.array([[0.3]]), np.array([np.nan]))
+    for scores in (whole, one_by_one):
+        for k in range(7):
+            scores.add(np.array([[SAID[k]]]), np.array([OUTCOMES[k]]))
+    assert whole.t() == pytest.approx(one_by_one.t(), rel=1e-12) and (whole.both == one_by_one.both).all()
+    assert whole.products == pytest.approx(one_by_one.products, rel=1e-12)
+
+
 def test_scores_need_no_more_memory_after_years():
     scores = scored(5)
     size = sum(getattr(scores, name).nbytes for name in ("recent", "products", "newer", "older", "both", "seen"))

@@ -130,6 +130,17 @@ def test_a_time_is_the_same_in_every_spelling(when):
         assert {time_ns(seconds * 10**k) for k in (0, 3, 6, 9)} == {wanted} == {time_ns(str(seconds * 1_000))}
 
 
+@pytest.mark.parametrize("told", ["1690-02-01", "9999-12-31", "0001-01-01T00:00:00Z", -5 * 10**9, 2**63, str(2**63)])
+def test_a_time_beyond_what_64_bits_tell_apart_from_now_is_refused_in_every_spelling(told):
+    with pytest.raises(ValueError, match="beyond all time"):
+        time_ns(told)
+
+
+def test_a_vintage_that_is_out_at_the_end_of_time_is_refused():
+    with pytest.raises(DataError, match="beyond all time"):
+        read(fred(vintages=True), FRED.replace(b'"realtime_start":"2024-01-03"', b'"realtime_start":"9999-12-31"'), 0)
+
+
 def test_a_value_that_is_none_is_none():
     assert [number(told) for told in ("", ".", "NaN", None, " null ", float("nan"))] == [None] * 6
     assert number(" 1.5e3 ") == 1500.0
@@ -215,6 +226,24 @@ def test_it_is_bounded(store, monkeypatch):
         store.record("x", days(start, 100), NOW, POLICY)
     kept = store.vintages("x")
     assert len(kept) == 50 and kept[-1].event_ns == at("2020-06-01") + 99 * NS_PER_DAY
+
+
+def test_what_the_store_has_no_room_for_is_told_neither_at_first_nor_again(store, monkeypatch):
+    monkeypatch.setattr("dea_daemon.shell.factor_store.VALUES_MOST", 50)
+    told = days("2020-01-01", 70)
+    assert [vintage.event_ns for vintage in store.record("x", told, NOW, POLICY)] == [row.event_ns for row in told[20:]]
+    assert store.record("x", told, NOW + HOUR, POLICY) == []
+    longer = days("2020-01-01", 71)
+    assert [vintage.event_ns for vintage in store.record("x", longer, NOW + HOUR, POLICY)] == [longer[-1].event_ns]
+    assert [vintage.event_ns for vintage in store.vintages("x")] == [row.event_ns for row in longer[21:]]
+
+
+def test_what_one_source_cannot_have_written_leaves_the_store_to_the_others(store):
+    with pytest.raises(DataError):
+        store.record("x", [Row(at("2024-01-01"), 1.0), Row(at("2024-01-02"), 1.0, 2**70)], NOW, POLICY)
+    assert store.vintages("x") == [] and len(store.record("y", days("2024-01-01", 3), NOW, POLICY)) == 3
+    with pytest.raises(DataError):
+        store.record("y", [Row(2**70, 1.0)], NOW, POLICY)
 
 
 def test_a_backfill_adds_only_what_is_older_than_all_that_was_seen(store):

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import csv
 import json
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -180,6 +182,57 @@ async def test_a_watched_file_is_read_again_when_it_changed(tmp_path, store, wat
     assert len(named(lines, "factor.recovered")) == 1
 
 
+async def test_a_watched_file_that_is_none_is_refused_before_it_is_opened(tmp_path, store, watch, lines):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    async with asked({"mine": source(kind="file", path=str(pipe), every_s=0.05)}, store, watch):
+        await until(lambda: named(lines, "factor.failed"), "it is refused")
+    assert named(lines, "factor.failed")[0]["why"] == "no regular file"
+
+
+async def test_a_file_whose_reading_hangs_fails_in_time_in_one_thread_that_holds_up_no_exit(
+    tmp_path, store, watch, lines, monkeypatch
+):
+    mount = threading.Event()
+    good = tmp_path / "own.csv"
+    good.write_text("day,level\n2026-05-01,1.5\n")
+    monkeypatch.setattr(polling, "S_ISREG", lambda mode: mount.wait(20.0))  # as a stat on a mount that is gone
+    mine = source(kind="file", path=str(good), every_s=0.05, timeout_s=0.05)
+    async with asked({"mine": mine}, store, watch) as told:
+        await until(lambda: named(lines, "factor.failed"), "it is given up")
+        await asyncio.sleep(0.3)  # asked again and again
+        reading = [thread for thread in threading.enumerate() if thread.name == "factor file"]
+        assert len(reading) == 1 and reading[0].daemon
+        mount.set()
+        await until(lambda: told, "its value, once the mount is back")
+    assert [line["why"] for line in named(lines, "factor.failed")] == ["TimeoutError"]
+
+
+async def test_a_file_that_is_too_long_is_refused(tmp_path, store, watch, lines):
+    path = tmp_path / "own.csv"
+    path.write_bytes(b"day,level\n" + b"\n" * polling.REPLY_MOST)
+    async with asked({"mine": source(kind="file", path=str(path), every_s=0.05)}, store, watch):
+        await until(lambda: named(lines, "factor.failed"), "it is refused")
+    assert named(lines, "factor.failed")[0]["why"] == "more than 2 MB"
+
+
+async def test_what_is_older_than_the_history_is_not_kept(server, store, watch):
+    async with asked({"greed": fast(server, "fear_greed", history_days=100.0)}, store, watch) as told:
+        await until(lambda: told, "the past")
+        await asyncio.sleep(0.2)
+    first_midnight_ns = NOON + DAY // 2 - 100 * DAY
+    assert told[0].event_ns == first_midnight_ns and len(told) == 99  # up to yesterday
+    assert len(store.vintages("greed")) == 99
+
+
+async def test_of_too_long_an_answer_the_newest_are_taken(server, store, watch, monkeypatch):
+    monkeypatch.setattr("dea_daemon.shell.factor_formats.ROWS_MOST", 40)
+    async with asked({"mvrv": all_kinds(server)["mvrv"]}, store, watch) as told:
+        await until(lambda: told, "the past")
+    newest = [day * DAY for day, _ in server.told("CapMVRVCur")[-40:]]
+    assert [event.event_ns for event in told] == newest
+
+
 async def test_what_was_kept_is_recalled_after_a_restart_oldest_first_and_bounded(server, store, watch, monkeypatch):
     sources = {"own": fast(server), "vix": fast(server, "fred", series="VIXCLS")}
     async with asked(sources, store, watch) as told:
@@ -224,10 +277,7 @@ async def by_fault(fault, server, store, watch, lines, kind="fear_greed"):
 
 
 @pytest.mark.parametrize("fault", FAILING)
-async def test_a_source_that_fails_is_told_once_and_asked_again_until_it_recovers(
-    fault, server, store, watch, lines, monkeypatch
-):
-    monkeypatch.setattr(polling, "REPLY_MOST", 4 << 20)
+async def test_a_source_that_fails_is_told_once_and_asked_again_until_it_recovers(fault, server, store, watch, lines):
     told = await by_fault(fault, server, store, watch, lines)
     failed = named(lines, "factor.failed")
     assert failed and failed[0]["factor"] == "greed" and FAILING[fault] in failed[0]["why"]
@@ -336,11 +386,8 @@ async def test_a_store_that_cannot_be_used_is_done_without(server, tmp_path, wat
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, ""])
-async def test_whatever_a_source_does_the_core_sees_no_future_and_no_nonsense(
-    fault, server, store, watch, lines, monkeypatch
-):
+async def test_whatever_a_source_does_the_core_sees_no_future_and_no_nonsense(fault, server, store, watch, lines):
     """Every fault, seen from the core: after it z is finite and within its bound, and fades while nothing comes."""
-    monkeypatch.setattr(polling, "REPLY_MOST", 4 << 20)
     core = SlowFactors({"greed": FearGreed().core})
     told = await by_fault(fault, server, store, watch, lines)
     effects = Effects()

@@ -222,6 +222,54 @@ def test_a_value_from_the_future_is_refused():
     assert told.at(len(values) + 1).z[0] == before and told.notes == ["factor.refused"]
 
 
+def test_what_the_clock_of_its_receipt_has_not_reached_counts_once_the_wall_clock_has():
+    """The receipt clock does not follow a step of the wall clock; values about "now" are dated by the latter."""
+    told = Told()
+    values = walk()
+    told.past(values)
+    day = len(values)
+    told.tell(day, values[-1], lag=0, receive=day * DAY - 5 * 10**9)
+    assert told.at(day - 1e-5).age_days[0] == pytest.approx(1.0, abs=1e-4)
+    assert told.at(day).age_days[0] == 0.0 and told.notes == []
+
+
+@pytest.mark.parametrize("still", [5.25, 0.0, -3.0])
+@pytest.mark.parametrize("jump_sd", [0.5, 10.0])
+def test_a_factor_that_never_moved_is_believed_again_soon_after_it_moves(still, jump_sd):
+    told = Told(jump_sd=jump_sd)
+    told.past([still] * 200 + [still + 0.01 * k for k in range(1, 30)])
+    slow = told.at(229)
+    assert slow.valid[0] and slow.age_days[0] < 5.0 and slow.z[0] > 0.0
+    assert len(told.notes) < 20
+
+
+@pytest.mark.parametrize("jump_sd", [0.5, 10.0])
+def test_a_factor_whose_scale_grows_a_hundredfold_is_believed_again_within_ten_values(jump_sd):
+    told = Told(jump_sd=jump_sd)
+    random = np.random.default_rng(1)
+    told.past(np.cumsum(np.r_[random.normal(0, 0.01, 200), random.normal(0, 1.0, 100)]))
+    taken = [day for day in range(200, 300) if START + day * DAY in told.factors._of["vix"].value]
+    assert taken[0] <= 210 and told.at(300).valid[0]
+    assert jump_sd < 1.0 or len(taken) > 85
+
+
+def test_a_little_of_the_level_is_never_a_jump():
+    told = Told()
+    told.past([100.0] * 60 + [100.05])
+    assert told.notes == []
+
+
+def test_nonsense_that_differs_each_time_is_not_believed_soon():
+    told = Told()
+    values = walk()
+    told.past(values)
+    for k in range(10):
+        told.tell(len(values) + k, 1e9 * (-2.0) ** k)
+    assert told.notes == ["factor.refused"] * 10
+    told.tell(len(values) + 10, values[-1])
+    assert told.notes == ["factor.refused"] * 10 and told.at(len(values) + 11).age_days[0] == pytest.approx(1.0)
+
+
 def test_a_name_that_is_not_configured_is_nobodys_business():
     told = Told()
     told.tell(0, 1.0, name="other")

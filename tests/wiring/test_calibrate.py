@@ -1,14 +1,20 @@
 """`dea-daemon calibrate` as a whole, on made-up histories: what is adopted, what is not, the same whoever computes."""
 
 import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
-from dea_daemon.domain.errors import ConfigError
-from dea_daemon.research import calibration
+from dea_daemon.domain.errors import ConfigError, DataError
+from dea_daemon.domain.parameters import ForecastParameters
+from dea_daemon.research import calibration, overfitting
 from dea_daemon.research.candles import Candles, Market
+from dea_daemon.research.validation import Significance
 from dea_daemon.shell import calibration_file
 from dea_daemon.shell.history import write_candles
 from dea_daemon.shell.settings import load
@@ -170,6 +176,15 @@ def test_a_file_changed_by_hand_is_refused(tmp_path):
         {"forecast": {"half_life_s": -1.0}},
         {"forecast": {"half_live_s": 1.0}},
         {"allocator": {"targets": {"DOGE": {"band": 0.1}}}},
+        {"allocator": {"targets": {"BTC": {"weight": 50.0}}}},
+        {"allocator": {"targets": {"BTC": {"delta_usd": 5e6}}}},
+        {"allocator": {"targets": {"BTC": {}}}},
+        {"forecast": {"views": {"BTC": {"annual_return": 9.0}}}},
+        {"forecast": {"learners": {"combine": "hedge", "max_sharpe": 100.0}}},
+        {"forecast": {"vol_cap": 0.2}},
+        {"forecast": {}},
+        {"venues": {"deribit": {}}},
+        {"guards": {}},
     ],
 )
 def test_a_calibration_sets_no_limit_and_nothing_a_configuration_could_not(tmp_path, parameters):
@@ -178,6 +193,71 @@ def test_a_calibration_sets_no_limit_and_nothing_a_configuration_could_not(tmp_p
     path.write_text(path.read_text() + "calibration: c.yaml\n")
     with pytest.raises(ConfigError):
         load(path)
+
+
+@pytest.mark.parametrize("parameters", [{"venues": {"deribit": {}}}, {"forecast": {"vol_cap": 2.0}}, {"forecast": {}}])
+def test_what_a_configuration_could_set_a_calibration_may_not(tmp_path, parameters):
+    with pytest.raises(ConfigError, match="a calibration may not set"):
+        calibration_file.parameters(written(tmp_path, parameters))
+
+
+def test_a_calibration_may_set_all_that_is_tried_and_nothing_else_of_the_risk_model(tmp_path):
+    for name, default in ForecastParameters().model_dump(mode="json").items():
+        file = written(tmp_path, {"forecast": {name: default}})
+        if name in calibration.TRIED:
+            assert calibration_file.parameters(file) == {"forecast": {name: default}}
+        else:
+            with pytest.raises(ConfigError, match=f"may not set forecast.{name}"):
+                calibration_file.parameters(file)
+
+
+@pytest.mark.timeout(180)
+def test_what_an_earlier_calibration_changed_is_in_the_next_ones_file(folder, tmp_path):
+    earlier = {"forecast": {"model": "harq"}, "allocator": {"targets": {"BTC": {"band": 0.2}, "ETH": {"band": 0.3}}}}
+    written(tmp_path, earlier)
+    path, _ = configured(tmp_path)
+    path.write_text(path.read_text() + "calibration: c.yaml\n")
+    settings = load(path)
+    to_ns = START_NS + 140 * 24 * HOUR_NS
+    run_calibrate(asked(folder, tmp_path / "c.yaml", trials=1, to_ns=to_ns), settings)
+    taken = load(path)
+    assert not yaml.safe_load((tmp_path / "c.yaml").read_text())["evidence"]["risk"]["adopted"]
+    assert taken.forecast == settings.forecast and taken.forecast.model == "harq"
+    assert [target.band for target in taken.allocator.targets.values()] == [0.2, 0.3]  # type: ignore[union-attr]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    file = written(tmp_path, {"forecast": {"half_life_s": 7_200.0}})
+    whole = file.read_bytes()
+
+    def full(_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        written(tmp_path, {"forecast": {"half_life_s": 3_600.0}})
+    assert file.read_bytes() == whole and list(tmp_path.iterdir()) == [file]
+
+
+def refuse(*_):
+    raise DataError("moments no returns have")
+
+
+def test_a_sharpe_ratio_nobody_can_deflate_is_unknown_and_loses_nothing(monkeypatch):
+    returns = np.random.default_rng(1).normal(0.001, 0.01, (2, 100))
+    found = [calibrate.Traded(abs(one), one) for one in returns]
+    nobody: Any = None
+    told = calibration.Verdict(0, nobody, Significance(0.0, 1.0), nobody)
+    trials: Any = SimpleNamespace(earlier=0, count=5)
+    known = calibrate._band_evidence(found, (None, 0.1), told, 0, trials)
+    monkeypatch.setattr(overfitting, "probabilistic_sharpe", refuse)
+    unknown = calibrate._band_evidence(found, (None, 0.1), told, 0, trials)
+    assert 0.0 <= known["deflated_sharpe"] <= 1.0 and unknown == known | {"deflated_sharpe": "unknown"}
+    risk = {"unseen_days": 400, "by_underlying": {}, "adopted": False} | {
+        name: known[name] for name in ("chosen_over_incumbent", "overfitting")
+    }
+    lines = calibrate._told({"evidence": {"risk": risk, "bands": unknown}}, Path("c.yaml"))
+    assert any(line.endswith("deflated for 5 trials: unknown") for line in lines)
 
 
 def test_what_is_no_calibration_is_said_to_be_none(tmp_path):
