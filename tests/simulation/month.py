@@ -112,6 +112,8 @@ def parameters() -> Parameters:
             "state": dict.fromkeys(stale, patient_ms),
             "forecast": {"sample_every_s": STEP_NS / NS_PER_S},
             "allocator": {"targets": targets, "pinned": "hold"},
+            # Every decision is later than a surface would last: each would wait for a fit that nothing here needs.
+            "pricing": {"surface": {"enabled": False}},
             "execution": {"order_type": "taker", "slice_usd": 200_000},
             "guards": {
                 "max_gross_usd": 20e6,
