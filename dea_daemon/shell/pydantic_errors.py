@@ -57,7 +57,8 @@ class Schemas:
                 continue
             path = (*path, part)
             properties = schema.get("properties", {})
-            schema = properties.get(part, schema.get("additionalProperties", schema.get("items"))) or {}
+            by_name = next(iter(schema.get("patternProperties", {}).values()), schema.get("additionalProperties"))
+            schema = properties.get(part, by_name or schema.get("items")) or {}
         about = {k: v for k, v in schema.items() if k == "description"}  # the option's, not its type's
         return path, self.resolved(schema) | about
 

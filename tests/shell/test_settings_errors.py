@@ -65,6 +65,15 @@ WRONG = {
     "unknown venue": (SMALL.replace("deribit:", "derbit:"), "2:3: error: venues.derbit: unknown venue (did you mean 'deribit'?)"),
     "not a known venue": (SMALL.replace("deribit:", "nyse:"), "2:3: error: venues.nyse: unknown venue (here: deribit, binanceusdm, okx)"),
     "in a target": (targets("BTC: {kind: volatility, wieght: 1}"), "3:29: error: allocator.targets.BTC.wieght: unknown option (did you mean 'weight'?)"),
+    "a source of no kind": (
+        SMALL + "factors:\n  a: {kind: fredd, series: X}\n",
+        (f"{SMALL.count(chr(10)) + 2}:13: error: factors.a.kind: must be 'coinmetrics', 'csv', 'fear_greed', 'file', "
+        "'fred' or 'http_json', not 'fredd' (did you mean 'fred'?)"),
+    ),
+    "an option no source has": (
+        SMALL + "factors:\n  a: {kind: fred, series: X, evry_s: 5}\n",
+        f"{SMALL.count(chr(10)) + 2}:30: error: factors.a.evry_s: unknown option (did you mean 'every_s'?)",
+    ),
     "of the other target": (
         targets("BTC: {kind: fixed, delta_usd: 1, band_usd: 1, weight: 1}"),
         "3:51: error: allocator.targets.BTC.weight: unknown option (here: kind, delta_usd, band_usd, min_band_usd)",
