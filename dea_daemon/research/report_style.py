@@ -1,4 +1,7 @@
-"""The report's looks: style and script of the one page. Colours are named once, for light and for dark."""
+"""What reports share: looks, and the frame of a page. Colours are named once, for light and for dark."""
+
+from collections.abc import Sequence
+from html import escape
 
 STYLE = """
 :root {
@@ -112,3 +115,35 @@ addEventListener("beforeprint", () => { draw("light"); resize(); });
 addEventListener("afterprint", () => { draw(); resize(); });
 draw();
 """
+
+
+def document(title: str, style: str, body: Sequence[str], footer: str, script: str) -> str:
+    """A page that needs nothing beside it."""
+    parts = chr(10).join(body)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,">
+<style>{style}</style>
+</head>
+<body>
+<main>
+{parts}
+<footer>{escape(footer)}</footer>
+</main>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def header(title: str, about: str) -> str:
+    button = '<button id="theme" type="button">light / dark</button>'
+    return f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p>{button}</header>"
+
+
+def article(title: str, about: str, *parts: str) -> str:
+    return f'<article><h2>{escape(title)}</h2><p class="about">{escape(about)}</p>{"".join(parts)}</article>'

@@ -13,10 +13,11 @@ import numpy as np
 
 from dea_daemon.domain.instruments import FloatArray
 from dea_daemon.research import svg
-from dea_daemon.research.report_style import STYLE
+from dea_daemon.research.report_style import STYLE, article, document, header
 from dea_daemon.research.report_words import percent, usd
 from dea_daemon.research.stress import Hit, Outcome
 
+FOOTER = "dea_daemon. Losses are of a model of the book and of a venue; the next crisis has read neither."
 _STYLE = """
 td.bad { color: var(--red); } td.name { white-space: nowrap; } p.key { margin: 2px 0 8px; }
 svg .loss { fill: var(--red); stroke: none; opacity: .78; }
@@ -151,50 +152,24 @@ def _path(one: Driven) -> dict[str, Any]:
 
 def page(told: Told) -> str:
     """One HTML file."""
-    body = [_header("Stress", f"{told.book} · equity {_usd(told.equity_usd)}")]
+    body = [header("Stress", f"{told.book} · equity {_usd(told.equity_usd)}")]
     if told.notes:
         items = "".join(f"<li>{escape(note)}</li>" for note in told.notes)
         body.append(f'<article class="warn"><h2>Read this first</h2><ul>{items}</ul></article>')
     body.append(_tiles(told))
-    body.append(_article("At once: what each scenario costs", AT_ONCE, _bars(told.outcomes), _outcomes(told.outcomes)))
+    body.append(article("At once: what each scenario costs", AT_ONCE, _bars(told.outcomes), _outcomes(told.outcomes)))
     episodes = [one for one in told.driven if one.kind == "episode"]
     if episodes:
         panels = "".join(f"<div><h3>{escape(one.title)}</h3>{_equity([one])}</div>" for one in episodes)
         drawn = f'<div class="panels">{panels}</div>'
-        body.append(_article("Lived through: episodes", f"{PATHS} {EPISODE_PICTURES}", drawn, _driven(episodes)))
+        body.append(article("Lived through: episodes", f"{PATHS} {EPISODE_PICTURES}", drawn, _driven(episodes)))
     kinds = list(dict.fromkeys(one.kind for one in told.driven if one.kind != "episode"))
     if kinds:
         body.append(_random(told, kinds))
-    body.append(_article("Where the figures come from", SOURCES, _sources(told.outcomes)))
+    body.append(article("Where the figures come from", SOURCES, _sources(told.outcomes)))
     if told.command:
-        body.append(_article("How to make it again", "", f"<pre>{escape(told.command)}</pre>"))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Stress</title>
-<link rel="icon" href="data:,">
-<style>{STYLE}{svg.STYLE}{_STYLE}</style>
-</head>
-<body>
-<main>
-{chr(10).join(body)}
-<footer>dea_daemon. Losses are of a model of the book and of a venue; the next crisis has read neither.</footer>
-</main>
-<script>{_SCRIPT}</script>
-</body>
-</html>
-"""
-
-
-def _header(title: str, about: str) -> str:
-    button = '<button id="theme" type="button">light / dark</button>'
-    return f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p>{button}</header>"
-
-
-def _article(title: str, about: str, *parts: str) -> str:
-    return f'<article><h2>{escape(title)}</h2><p class="about">{escape(about)}</p>{"".join(parts)}</article>'
+        body.append(article("How to make it again", "", f"<pre>{escape(told.command)}</pre>"))
+    return document("Stress", STYLE + svg.STYLE + _STYLE, body, FOOTER, _SCRIPT)
 
 
 def _tiles(told: Told) -> str:
@@ -331,7 +306,7 @@ def _random(told: Told, kinds: Sequence[str]) -> str:
         "deepest fall", "orders a path", "hours beyond a limit, in the mean",
     )  # fmt: skip
     drawn = f'<div class="panels">{"".join(pictures)}</div>'
-    return _article("Lived through: paths drawn", f"{PATHS} {RANDOM_PICTURES}", drawn, _table(head, rows))
+    return article("Lived through: paths drawn", f"{PATHS} {RANDOM_PICTURES}", drawn, _table(head, rows))
 
 
 def _equity(of: Sequence[Driven]) -> str:

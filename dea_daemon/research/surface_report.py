@@ -14,7 +14,7 @@ from dea_daemon.research import surface_charts as charts
 from dea_daemon.research import svg
 from dea_daemon.research.chains import COLUMNS, Study, Told, cells, summary, tenor, volatilities, within
 from dea_daemon.research.chains import line as line_of
-from dea_daemon.research.report_style import STYLE
+from dea_daemon.research.report_style import STYLE, article, document, header
 from dea_daemon.research.report_words import number, percent
 
 SCRIPT = """
@@ -63,20 +63,20 @@ def index(surfaces: Sequence[Told], *, command: str = "", notes: Sequence[str] =
     first, last = (surfaces[n].line["timestamp"][:16].replace("T", " ") for n in (0, -1)) if surfaces else ("", "")
     names = ", ".join(sorted({each.line["underlying"] for each in surfaces}))
     about = f"{len(surfaces):,} surfaces of {names or 'nothing'} · {first} to {last} UTC"
-    body = [_header("Volatility surfaces", about)]
+    body = [header("Volatility surfaces", about)]
     if notes:
         body.append(f'<article class="warn"><ul>{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul></article>')
-    body.append(_article("How good they are", SUMMARY, _table(COLUMNS, [cells(row) for row in summary(surfaces)])))
+    body.append(article("How good they are", SUMMARY, _table(COLUMNS, [cells(row) for row in summary(surfaces)])))
     body += _over_time(surfaces)
     body.append(
-        _article(
+        article(
             "Every surface",
             "A row leads to its page. Mark and SVI: shares inside; arbitrages: smiles and pairs in which SVI has one.",
             _surfaces(surfaces),
         )
     )
     if command:
-        body.append(_article("How to make it again", "", f"<pre>{escape(command)}</pre>"))
+        body.append(article("How to make it again", "", f"<pre>{escape(command)}</pre>"))
     return _page("Volatility surfaces", body)
 
 
@@ -86,14 +86,14 @@ def page(study: Study, before: str = "", after: str = "") -> str:
     told = line_of(study)
     when = told["timestamp"].replace("T", " ").rstrip("Z").partition(".")[0]
     title = f"{fitted.underlying} {when} UTC"
-    body = [_header(title, f"{told['quotes']:,} quotes of {told['expiries']} expiries"), _ways(before, after)]
+    body = [header(title, f"{told['quotes']:,} quotes of {told['expiries']} expiries"), _ways(before, after)]
     if fitted.why:
         body.append(f'<article class="warn"><p>Not published: {escape(fitted.why)}</p></article>')
     body.append(_tiles(study, told))
-    body.append(_article("Smiles", SMILES, charts.smiles(study)))
+    body.append(article("Smiles", SMILES, charts.smiles(study)))
     if fitted.smiles:
         body += _drawings(study, told)
-    body.append(_article("Expiry by expiry", "", _expiries(study)))
+    body.append(article("Expiry by expiry", "", _expiries(study)))
     return _page(title, body)
 
 
@@ -101,33 +101,8 @@ def page(study: Study, before: str = "", after: str = "") -> str:
 
 
 def _page(title: str, body: Sequence[str]) -> str:
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<link rel="icon" href="data:,">
-<style>{STYLE}{svg.STYLE}{_STYLE}</style>
-</head>
-<body>
-<main>
-{chr(10).join(body)}
-<footer>dea_daemon. Times are UTC, volatilities a year of 365 days.</footer>
-</main>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
-
-
-def _header(title: str, about: str) -> str:
-    button = '<button id="theme" type="button">light / dark</button>'
-    return f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p>{button}</header>"
-
-
-def _article(title: str, about: str, *parts: str) -> str:
-    return f'<article><h2>{escape(title)}</h2><p class="about">{escape(about)}</p>{"".join(parts)}</article>'
+    footer = "dea_daemon. Times are UTC, volatilities a year of 365 days."
+    return document(title, STYLE + svg.STYLE + _STYLE, body, footer, SCRIPT)
 
 
 def _two(*parts: str) -> str:
@@ -175,11 +150,11 @@ def _over_time(surfaces: Sequence[Told]) -> list[str]:
     level = svg.over_time(lines("atm_30d"), "% a year")
     skew = svg.over_time(lines("risk_reversal_30d"), "points, call less put")
     about = "Beside it the venue's mark and SVI through the same quotes."
-    good = _article("Share of quotes inside bid and ask", about, _two(*inside))
-    far = _article("Error", "Root mean square of surface less mid, in volatility points, wide quotes too.", _two(*rmse))
+    good = article("Share of quotes inside bid and ask", about, _two(*inside))
+    far = article("Error", "Root mean square of surface less mid, in volatility points, wide quotes too.", _two(*rmse))
     by_month = _two(
-        _article("At the money, 30 days", "Every point leads to its surface.", level),
-        _article("Risk reversal of 25 delta, 30 days", "Below zero puts are dearer.", skew),
+        article("At the money, 30 days", "Every point leads to its surface.", level),
+        article("Risk reversal of 25 delta, 30 days", "Below zero puts are dearer.", skew),
     )
     return [_two(good, far), by_month] if len(names) == 1 else [good, far, by_month]
 
@@ -247,13 +222,13 @@ def _drawings(study: Study, told: dict[str, Any]) -> list[str]:
     key = charts.expiries_key(study)
     return [
         _two(
-            _article("Term structure", TERM, charts.term_structure(study)),
-            _article("Residuals", RESIDUALS, charts.residuals(study), key),
+            article("Term structure", TERM, charts.term_structure(study)),
+            article("Residuals", RESIDUALS, charts.residuals(study), key),
         ),
-        _article("Local volatility", HEAT, charts.heat(study)),
+        article("Local volatility", HEAT, charts.heat(study)),
         _two(
-            _article("Butterflies: g(k)", least, charts.butterfly(study), key),
-            _article("Calendars", f"{CALENDAR}{study.own.calendars}.", charts.calendar(study), key),
+            article("Butterflies: g(k)", least, charts.butterfly(study), key),
+            article("Calendars", f"{CALENDAR}{study.own.calendars}.", charts.calendar(study), key),
         ),
     ]
 

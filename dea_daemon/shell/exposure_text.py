@@ -2,18 +2,16 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from io import StringIO
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dea_daemon.shell.figures import age, amount, finite, number, percent, plain
+from dea_daemon.shell.figures import age, amount, as_text, finite, number, percent, plain
 from dea_daemon.shell.greeks import BUCKETS, BY_EXPIRY, UNITS, curved
 
 Told = dict[str, Any]
-WIDTH = 150  # cells, where it goes to no terminal
 _GREEKS = {"gamma 1 %": "gamma", "vega pt": "vega", "theta day": "theta", "carry day": "carry"}
 _BY_EXPIRY = {"vega": "vega per point", "basis": "basis per 1 % a year"}
 _RESTS_ON = {
@@ -24,13 +22,7 @@ _RESTS_ON = {
 
 def table(told: Told, title: str, *, on_terminal: bool) -> str:
     """All of it as text, in colours and as wide as the screen where it goes to a terminal."""
-    console = Console(
-        file=StringIO(), force_terminal=on_terminal, width=None if on_terminal else WIDTH, highlight=False
-    )
-    with console.capture() as capture:
-        for part in _parts(told, title):
-            console.print(part)
-    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
+    return as_text(_parts(told, title), on_terminal=on_terminal)
 
 
 def _parts(told: Told, title: str) -> Iterator[RenderableType]:

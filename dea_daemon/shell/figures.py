@@ -4,12 +4,17 @@
 
 import time
 from collections.abc import Iterable
+from io import StringIO
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 Status = dict[str, Any]
+WIDTH = 150  # cells, where text goes to no terminal
 Span = tuple[str, str]  # text, style
 Line = list[Span]
 
@@ -145,3 +150,15 @@ def limit_bar(used: float, width: int) -> Line:
     """Filled from the left; anything at all shows."""
     filled = min(max(round(used * width), 1 if used > 0 else 0), width)
     return [("█" * filled, limit_style(used)), ("░" * (width - filled), DIM)]
+
+
+def as_text(parts: Iterable["RenderableType"], *, on_terminal: bool) -> str:
+    """Tables and words as text, in colours and as wide as the screen where it goes to a terminal."""
+    from rich.console import Console  # slow to import, and most who want a figure print no table
+
+    width = None if on_terminal else WIDTH
+    console = Console(file=StringIO(), force_terminal=on_terminal, width=width, highlight=False)
+    with console.capture() as capture:
+        for part in parts:
+            console.print(part)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))

@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from io import StringIO
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dea_daemon.shell.figures import age, finite, number, percent, plain
+from dea_daemon.shell.figures import age, as_text, finite, number, percent, plain
 
 Told = dict[str, Any]
-WIDTH = 150  # cells, where it goes to no terminal
 RUNGS = {
     "fitted": "its quotes",
     "shaped": "five quotes",
@@ -25,13 +23,7 @@ RUNGS = {
 
 def table(told: Told, title: str, *, on_terminal: bool) -> str:
     """All of it as text, in colours and as wide as the screen where it goes to a terminal."""
-    console = Console(
-        file=StringIO(), force_terminal=on_terminal, width=None if on_terminal else WIDTH, highlight=False
-    )
-    with console.capture() as capture:
-        for part in _parts(told, title):
-            console.print(part)
-    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
+    return as_text(_parts(told, title), on_terminal=on_terminal)
 
 
 def _parts(told: Told, title: str) -> Iterator[RenderableType]:

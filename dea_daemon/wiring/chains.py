@@ -1,15 +1,11 @@
 """`dea-daemon surface --chain`: recorded chains through the fit the daemon uses, in processes; pages and lines."""
 
 import re
-import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -36,9 +32,9 @@ from dea_daemon.shell.chain_files import RecordedChain, RecordedChains, read_cha
 from dea_daemon.shell.output import emit, say
 from dea_daemon.shell.plain import plain
 from dea_daemon.shell.progress import progress
+from dea_daemon.wiring.spread import spread
 
 UNSOUND = 1  # exit code where a surface was not published, or has an arbitrage in it
-AHEAD = 3  # chains handed to each process before their turn
 WIDTH = 150  # cells, where the table goes to no terminal
 _Made = TypeVar("_Made")
 
@@ -82,7 +78,8 @@ def run_chains(asked: Asked) -> int:
     try:
         with (
             _lines(asked.out) as file,
-            _fitted(_tasks(asked, recorded), asked.workers) as fitted,
+            # What was begun is finished: no page is half written.
+            spread(study, _tasks(asked, recorded), workers=asked.workers, finish=True) as fitted,
             progress("surfaces", not asked.json_lines, len(recorded.chains)) as advance,
         ):
             for surface in fitted:
@@ -102,11 +99,11 @@ def run_chains(asked: Asked) -> int:
 
 def study(task: Task) -> Told:
     """Fit a chain, judge it, write its page."""
-    chain, spread = task.recorded.chain, task.max_iv_spread
-    quotes = prepare(chain, spread)
-    fitted, fit_ms = _timed(lambda: fit(chain, spread))
+    chain, most = task.recorded.chain, task.max_iv_spread
+    quotes = prepare(chain, most)
+    fitted, fit_ms = _timed(lambda: fit(chain, most))
     svi, svi_ms = _timed(lambda: svi_of(quotes))
-    again = fit(without(chain, left_out(quotes)), spread)
+    again = fit(without(chain, left_out(quotes)), most)
     found = studied(quotes, task.recorded.mark_iv, fitted, again, svi, fit_ms, svi_ms)
     if task.folder is not None:
         _write(task.folder / _file(task.recorded), surface_report.page(found, task.before, task.after))
@@ -137,33 +134,6 @@ def _tasks(asked: Asked, recorded: RecordedChains) -> list[Task]:
         after = next((_file(c) for c in recorded.chains[n + 1 :] if c.chain.underlying == of), "")
         tasks.append(Task(each, asked.max_iv_spread, folder, before, after))
     return tasks
-
-
-@contextmanager
-def _fitted(tasks: Sequence[Task], workers: int) -> Iterator[Iterator[Told]]:
-    """In the order of the tasks, whatever the number of processes."""
-    if workers <= 1 or len(tasks) == 1:
-        yield map(study, tasks)
-        return
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn"), _quiet)
-    try:
-        yield _in_order(pool, tasks, AHEAD * workers)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)  # those begun are finished: no page is half written
-
-
-def _in_order(pool: ProcessPoolExecutor, tasks: Sequence[Task], ahead: int) -> Iterator[Told]:
-    waiting = deque(pool.submit(study, task) for task in tasks[:ahead])
-    for task in [*tasks[ahead:], *[None] * len(waiting)]:
-        yield waiting.popleft().result()
-        if task is not None:
-            waiting.append(pool.submit(study, task))
-
-
-def _quiet() -> None:
-    """Ctrl-C reaches every process of a terminal: the parent alone answers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 # --- what is told -----------------------------------------------------------------------------------------------

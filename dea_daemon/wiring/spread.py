@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -12,13 +13,20 @@ from dea_daemon.domain.errors import ConfigError
 
 _Task = TypeVar("_Task")
 _Made = TypeVar("_Made")
+AHEAD = 2  # tasks a worker has before it
 
 
 @contextmanager
 def spread(
-    work: Callable[[_Task], _Made], tasks: Sequence[_Task], *, workers: int = 1, ray: bool = False
+    work: Callable[[_Task], _Made],
+    tasks: Sequence[_Task],
+    *,
+    workers: int = 1,
+    ray: bool = False,
+    finish: bool = False,
 ) -> Iterator[Iterator[_Made]]:
-    """`work` must be a module's function, tasks and answers picklable. Left early, what is not done is dropped.
+    """`work` must be a module's function, tasks and answers picklable. Left early, what is not done is dropped; what
+    was begun, too, unless it is to `finish`.
 
     With `ray` the cluster of $RAY_ADDRESS, which has the same dea-daemon installed; else one of `workers` processes on
     this machine. ConfigError where Ray is not installed.
@@ -29,23 +37,36 @@ def spread(
     elif workers <= 1 or len(tasks) <= 1:
         yield map(work, tasks)
     else:
-        with _in_processes(work, tasks, workers) as made:
+        with _in_processes(work, tasks, workers, finish) as made:
             yield made
 
 
 @contextmanager
-def _in_processes(work: Callable[[_Task], _Made], tasks: Sequence[_Task], workers: int) -> Iterator[Iterator[_Made]]:
+def _in_processes(
+    work: Callable[[_Task], _Made], tasks: Sequence[_Task], workers: int, finish: bool
+) -> Iterator[Iterator[_Made]]:
     others = set(active_children())
     pool = ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn"), _quiet)
     whole = False
     try:
-        yield pool.map(work, tasks)
+        yield _in_order(pool, work, tasks, AHEAD * workers)
         whole = True
     finally:
-        if not whole:  # a backtest under way would hold up Ctrl-C for minutes
+        if not whole and not finish:  # a backtest under way would hold up Ctrl-C for minutes
             for process in set(active_children()) - others:
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, work: Callable[[_Task], _Made], tasks: Sequence[_Task], ahead: int
+) -> Iterator[_Made]:
+    """Only so many are asked for at a time: what is left early has little to finish."""
+    waiting = deque(pool.submit(work, task) for task in tasks[:ahead])
+    for n in range(len(tasks)):
+        yield waiting.popleft().result()
+        if n + ahead < len(tasks):
+            waiting.append(pool.submit(work, tasks[n + ahead]))
 
 
 @contextmanager

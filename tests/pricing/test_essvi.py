@@ -1,7 +1,5 @@
 """eSSVI for sparse smiles: what it recovers, what it leans on, and that nothing it says can be arbitraged."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +10,6 @@ from dea_daemon.domain.surfaces import Chain
 from dea_daemon.pricing.surface.essvi import (
     Neighbour,
     Shape,
-    calendar_free,
     fit_shape,
     fit_shapes,
     lean,
@@ -171,33 +168,6 @@ def test_whatever_is_quoted_no_butterfly_is_negative(points, tau):
     for shape in (fit_shape(quotes), lean(quotes, [Neighbour(0.1, Shape(0.03, -0.2, 4.0))])):
         assert np.isfinite(shape).all()
         assert butterfly(shape).min() >= -1e-9
-
-
-@given(st.lists(shapes, min_size=1, max_size=6))
-def test_a_repaired_sequence_holds_no_arbitrage(wild):
-    k = np.linspace(-4.0, 4.0, 801)
-    mended = calendar_free(wild)
-    assert len(mended) == len(wild)
-    for shape in mended:
-        assert butterfly(shape, k).min() >= -1e-9
-    for before, after in pairwise(mended):
-        w_before, w_after = before.total_variance(k)[0], after.total_variance(k)[0]
-        assert (w_after >= w_before * (1.0 - 1e-9)).all()
-
-
-def test_a_sequence_without_arbitrage_stays_as_it_is():
-    fitted = fit_shapes(prepare(chain_of(Ssvi())))
-    for shape, mended in zip(fitted, calendar_free(fitted), strict=True):
-        assert np.allclose(volatility(shape, K, 1.0), volatility(mended, K, 1.0), rtol=0.01)
-    assert calendar_free([]) == []
-
-
-def test_of_two_that_contradict_the_one_of_little_weight_gives_way():
-    first, second = Shape(0.05, -0.2, 4.0), Shape(0.04, -0.2, 4.4)
-    heavy, light = calendar_free([first, second], [1000.0, 1.0])
-    assert heavy.theta == pytest.approx(0.05, rel=1e-3)
-    assert heavy.phi == pytest.approx(4.0, rel=1e-3)
-    assert (light.theta, light.phi) == (heavy.theta, heavy.phi)
 
 
 @pytest.mark.parametrize("days", [1, 8, 50, 267])

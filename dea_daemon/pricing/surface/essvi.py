@@ -4,7 +4,7 @@ w(k) = θ/2 (1 + ρφk + √((φk + ρ)² + 1 − ρ²)), k = ln(K/F). In z = k/
 and these vary slowly in time. A smile is three unbounded coordinates: ln θ, atanh ρ and the logit of c over the most
 that keeps butterflies free. Every rung below FITTED is one and the same fit: Huber's least squares through what quotes
 there are, and through what the neighbours make likely, as firmly as they are near in time. Sources: Gatheral & Jacquier
-2014, theorem 4.2; Hendriks & Martini 2019, proposition 3.5. How firmly was measured on recorded chains, by leaving
+2014, theorem 4.2. How firmly was measured on recorded chains, by leaving
 quotes out: one to five random quotes of an expiry, error on its others.
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from dea_daemon.domain.instruments import FloatArray
 from dea_daemon.pricing.surface.quotes import Quotes
@@ -87,40 +86,6 @@ def shape_between(tau_years: float, neighbours: Sequence[Neighbour]) -> Shape:
     every = np.array([_coordinates(neighbour.shape) for neighbour in neighbours])
     theta, *rest = (np.interp(tau_years, taus, column) for column in (np.exp(every[:, 0]), every[:, 1], every[:, 2]))
     return _shape(np.array([np.log(theta * tau_years / np.clip(tau_years, taus[0], taus[-1])), *rest]))
-
-
-def calendar_free(shapes: Sequence[Shape], weights: Sequence[float] | None = None) -> list[Shape]:
-    """Shapes in order of expiry, changed where one would be worth less than an earlier one at some strike, or has a
-    negative butterfly. Those of little weight (> 0) give way to those of much.
-
-    θ2 ≥ θ1, φ2 ≤ φ1 and ψ2 (1 ± ρ2) ≥ ψ1 (1 ± ρ1), ψ = θφ: levels are pooled; then each ρ comes as near to that before
-    as it must. Source: Hendriks & Martini 2019, proposition 3.5.
-    """
-    if not shapes:
-        return []
-    theta = np.exp(isotonic_regression(np.log([s.theta for s in shapes]), weights=weights).x)
-    phi = np.exp(isotonic_regression(np.log([s.phi for s in shapes]), weights=weights, increasing=False).x)
-    out: list[Shape] = []
-    for i, shape in enumerate(shapes):
-        wanted = Shape(float(theta[i]), shape.rho, float(phi[i]))
-        out.append(_following(out[-1], wanted) if out else _butterfly_free(wanted))
-    return out
-
-
-def _following(before: Shape, wanted: Shape) -> Shape:
-    """The shape nearest to `wanted`, its ρ first, that may follow `before`, whose θ is no greater. There always is
-    one: that of the same ρ and ψ."""
-    theta, rho = wanted.theta, np.linspace(wanted.rho, before.rho, 65)
-    psi = before.theta * before.phi
-    least = psi * np.maximum((1.0 + before.rho) / (1.0 + rho), (1.0 - before.rho) / (1.0 - rho))
-    most = np.minimum(theta * before.phi, np.sqrt(theta) * most_c(theta, rho))
-    first = np.argmax(np.append(least <= most, True)[: len(rho)]) if (least <= most).any() else len(rho) - 1
-    chosen = min(max(theta * wanted.phi, float(least[first])), float(most[first]))
-    return Shape(theta, float(rho[first]), chosen / theta)
-
-
-def _butterfly_free(shape: Shape) -> Shape:
-    return shape._replace(phi=min(shape.phi, float(most_c(shape.theta, shape.rho)) / np.sqrt(shape.theta)))
 
 
 def most_c(theta: FloatArray | float, rho: FloatArray | float) -> FloatArray:
