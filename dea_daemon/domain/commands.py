@@ -3,6 +3,7 @@
 import msgspec
 
 from dea_daemon.domain.instruments import Side
+from dea_daemon.domain.models import Lessons
 from dea_daemon.domain.orders import TimeInForce
 from dea_daemon.domain.surfaces import Chain
 
@@ -79,10 +80,22 @@ class FitSurface(Command, frozen=True, tag=True, array_like=True):
     max_iv_spread: float
 
 
+class FitModel(Command, frozen=True, tag=True, array_like=True):
+    """Grow a forecaster's trees from these lessons, aside; answer with ModelFitted. `asked_utc_ns` names the
+    question."""
+
+    name: str
+    asked_utc_ns: int
+    lessons: Lessons
+
+
 class Approved(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """A create that passed `guards.admit`, its only maker: the gateway sends nothing else."""
 
     order: CreateOrder
 
 
-Outgoing = Approved | CancelOrder | QueryOrder | QueryAccount | QueryInstruments | Resubscribe | FitSurface
+Aside = FitSurface | FitModel
+"""Slow work, which no venue answers."""
+
+Outgoing = Approved | CancelOrder | QueryOrder | QueryAccount | QueryInstruments | Resubscribe | Aside

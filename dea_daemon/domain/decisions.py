@@ -203,6 +203,29 @@ class Forecaster(msgspec.Struct, frozen=True, gc=False):
     t: float
 
 
+class Contender(msgspec.Struct, frozen=True, gc=False):
+    """A forecaster of returns ("ridge_1d"), or a model of variance ("har"), on trial against what trades.
+
+    `kind` is "return" or "variance"; `state` "shadow", "traded", "proposed" (the operator may promote it) or "demoted",
+    and `why` it is that. `weight` is traded (of a model: 1 or 0); `offered` what it would be with it promoted. Of
+    `rounds` outcomes that do not overlap: `p` is the evidence that what trades would lose less with it (valid however
+    often one looks), `against` that it would lose less without it, `drift` how near its alarm its loss has
+    risen (1: alarm), `net_gain` what trading it would have made after costs, in Kelly's growth (NaN of a model).
+    """
+
+    name: str
+    kind: str
+    state: str
+    weight: float
+    offered: float
+    rounds: int
+    p: float
+    against: float
+    drift: float
+    net_gain: float
+    why: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """What is expected of the underlyings, by S signals, and how uncertain that is.
@@ -213,7 +236,7 @@ class Forecast:
     a constant volatility moves, in shares of itself.
     residual_variance [N] 1/day: of each contract's return beyond its underlying's; 0 of options and spot.
     carry [N] 1/day: what a dollar of notional held long is expected to earn in funding and basis; 0 where unknown.
-    forecasters: what each said at `told_ns` (receipt clock), traded or not.
+    forecasters: what each said at `told_ns` (receipt clock), traded or not; contenders: how each is on trial then.
     """
 
     signal_return: FloatArray
@@ -224,6 +247,7 @@ class Forecast:
     residual_variance: FloatArray
     carry: FloatArray
     forecasters: tuple[Forecaster, ...] = ()
+    contenders: tuple[Contender, ...] = ()
     told_ns: int = 0
 
     @property
@@ -389,6 +413,7 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     notes: tuple[str, ...]
     allocation: Allocation = NO_ALLOCATION
     forecasters: tuple[Forecaster, ...] = ()  # where they spoke anew
+    contenders: tuple[Contender, ...] = ()  # likewise
 
 
 class Decision(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from dea_daemon.domain.instruments import AccountKey, Instrument, Side
+from dea_daemon.domain.models import Standing, Trees
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import Order
 from dea_daemon.domain.surfaces import Quality, Smile, Tenor
@@ -61,6 +62,7 @@ class RunStarted(Event, frozen=True, tag=True, array_like=True, gc=False):
     settled: tuple[tuple[int, str], ...] = ()  # account and contract of recent deliveries: each counts once
     day_turnover_usd: float = 0.0
     day_fees_usd: float = 0.0
+    standings: tuple[Standing, ...] = ()  # what was ruled of forecasters
 
 
 class DecisionDue(Event, frozen=True, tag=True, array_like=True, gc=False):
@@ -95,6 +97,31 @@ class SurfaceFitted(Event, frozen=True, tag=True, array_like=True, gc=False):
     smiles: tuple[Smile, ...] = ()
     tenors: tuple[Tenor, ...] = ()
     quality: Quality = Quality()
+    why: str = ""
+
+
+class ModelFitted(Event, frozen=True, tag=True, array_like=True, gc=False):
+    """Answer to FitModel: the forecaster's new trees. Of `lessons`, the last fifth was kept from them until they were
+    grown, and `gain` is what they explained of it (R², NaN where none). `why` is not empty where there is no model:
+    the last one stays.
+    """
+
+    name: str
+    asked_utc_ns: int
+    trees: Trees = Trees()
+    lessons: int = 0
+    gain: float = float("nan")
+    fit_ms: float = 0.0
+    why: str = ""
+
+
+class ForecasterRuled(Event, frozen=True, tag=True, array_like=True, gc=False):
+    """The operator's word on a forecaster or a model of variance: its weight from now on (1 of a model: it trades),
+    whatever the configuration says. None: as the configuration says."""
+
+    name: str
+    weight: float | None
+    who: str
     why: str = ""
 
 
@@ -476,6 +503,8 @@ RunEvent = (
     | PricesRecalled
     | SurfaceFitted
     | FactorObserved
+    | ModelFitted
+    | ForecasterRuled
     | DecisionDue
     | OperatorSpoke
     | ParametersReloaded

@@ -5,9 +5,9 @@ adds what only the outside needs (URLs, files, throttles).
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -91,9 +91,32 @@ class ReturnView(Section):
 
 
 ForecasterName = Literal[
-    "prior_1d", "carry_1d", "momentum_1d", "ridge_1d", "prior_5d", "carry_5d", "momentum_5d", "ridge_5d"
-]
+    "prior_1d", "carry_1d", "momentum_1d", "ridge_1d", "trees_1d",
+    "prior_5d", "carry_5d", "momentum_5d", "ridge_5d", "trees_5d",
+]  # fmt: skip
 Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class TreeParameters(Section):
+    """Boosted trees (LightGBM, extra `research`), grown aside from what the run has seen."""
+
+    enabled: bool = Field(False, description="trees forecast, too")
+    every_days: Annotated[float, Field(ge=1, le=365)] = Field(7.0, description="how often they are grown anew")
+    answer_s: Positive = Field(300.0, description="trees that have not come by then are not waited for")
+
+
+class TrialParameters(Section):
+    """Champion and challengers: what trades, and what would. Each is scored on outcomes that do not overlap."""
+
+    promotion: Literal["propose", "automatic"] = Field(
+        "propose", description="propose: a forecaster that won its trial waits for the operator's `promote`"
+    )
+    level: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        0.05, description="the chance that any of them is proposed though none is better"
+    )
+    promoted_weight: Fraction = Field(0.2, description="what a promoted forecaster is given, together at most 1")
+    cost_bp: NonNegative = Field(5.0, description="what a change of position is thought to cost")
+    drift: bool = Field(True, description="what drifts, or is shown to do harm, loses its weight at once")
 
 
 class LearnerParameters(Section):
@@ -111,6 +134,8 @@ class LearnerParameters(Section):
     half_life_days: Annotated[float, Field(ge=10, allow_inf_nan=False)] = Field(
         365.0, description="ridge forgets by half in so long"
     )
+    trees: TreeParameters = TreeParameters()
+    trial: TrialParameters = TrialParameters()
 
     @field_validator("weights")
     @classmethod
@@ -118,6 +143,12 @@ class LearnerParameters(Section):
         if sum(weights.values()) > 1.0 + 1e-9:
             raise ValueError(f"they add up to {sum(weights.values()):g}: at most 1")
         return weights
+
+    @model_validator(mode="after")
+    def _grown(self) -> Self:
+        if not self.trees.enabled and any(name.startswith("trees") for name in self.weights):
+            raise ValueError("trees have a weight, and are not enabled: trees: {enabled: true}")
+        return self
 
 
 class ForecastParameters(Section):

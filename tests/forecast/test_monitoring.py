@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dea_daemon.domain.errors import DataError
-from dea_daemon.research.monitoring import Drift, Evidence, bet, drift, evidence_of
+from dea_daemon.forecast.monitoring import Drift, Evidence, bet, drift, evidence_of
 
 
 def test_a_challenger_that_is_no_better_passes_one_in_twenty_hardly_ever_however_often_one_looks():
