@@ -25,7 +25,9 @@ from dea_daemon.domain.decisions import (
 from dea_daemon.domain.events import (
     AnyEvent,
     DecisionDue,
+    ForecasterRuled,
     InstrumentsListed,
+    ModelFitted,
     ParametersReloaded,
     PricesRecalled,
     RunStarted,
@@ -82,6 +84,7 @@ def begin(started: RunStarted) -> tuple[State, Parameters]:
         execution=execution.ExecutionMemory(len(universe.underlyings)),
         costs=costs.CostMemory(),
     )
+    memory.forecast.trial.restore(started.kept)
     return State(Market(universe, params), Account(universe, started, params), memory, factors), params
 
 
@@ -105,6 +108,11 @@ def step(state: State, event: AnyEvent, params: Parameters) -> Decision:
         state.view = None  # it has fewer rows than there are now
     elif isinstance(event, PricesRecalled):
         volatility.recall(state.memory.forecast, event, params.forecast)
+    elif isinstance(event, ModelFitted):
+        effects.notes += volatility.fitted(state.memory.forecast, event, params.forecast)
+    elif isinstance(event, ForecasterRuled):
+        utc_ns, universe = event.ts_recv_ns + (state.clock_offset_ns or 0), state.market.universe
+        effects.notes += volatility.ruled(state.memory.forecast, event, utc_ns, universe, params.forecast)
     if not isinstance(event, DecisionDue):
         if effects.commands or effects.notes or effects.wake:
             return Decision(tuple(effects.commands), None, effects.wake, tuple(effects.notes))
@@ -119,7 +127,9 @@ def _decide(state: State, due: DecisionDue, params: Parameters, effects: Effects
     view = build_view(state.account, state.market, state.factors, due, state.seq, clock_step_ns, effects)
     state.view = view
     state.market.surfaces.ask(state.market, view, effects)
-    volatility.observe(state.memory.forecast, view, params.forecast)
+    effects.notes += volatility.observe(state.memory.forecast, view, params.forecast)
+    if (question := volatility.asked(state.memory.forecast, view, params.forecast)) is not None:
+        effects.commands.append(question)
     forecast = volatility.predict(view, state.memory.forecast, params.forecast)
     target = _target(state, view, forecast, params)
     permit = guard(view, target.position_lots, params.guards)
@@ -214,6 +224,7 @@ def _record(
         notes=tuple(note.event for note in state.effects.notes),
         allocation=target.allocation,
         forecasters=forecast.forecasters if forecast.told_ns == view.now_ns else (),
+        contenders=forecast.contenders if forecast.told_ns == view.now_ns else (),
     )
 
 

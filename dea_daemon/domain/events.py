@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from dea_daemon.domain.instruments import AccountKey, Instrument, Side
-from dea_daemon.domain.models import Standing, Trees
+from dea_daemon.domain.models import Kept, Trees
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import Order
 from dea_daemon.domain.surfaces import Quality, Smile, Tenor
@@ -62,7 +62,7 @@ class RunStarted(Event, frozen=True, tag=True, array_like=True, gc=False):
     settled: tuple[tuple[int, str], ...] = ()  # account and contract of recent deliveries: each counts once
     day_turnover_usd: float = 0.0
     day_fees_usd: float = 0.0
-    standings: tuple[Standing, ...] = ()  # what was ruled of forecasters
+    kept: Kept = Kept()  # what earlier runs learned and ruled of forecasters
 
 
 class DecisionDue(Event, frozen=True, tag=True, array_like=True, gc=False):

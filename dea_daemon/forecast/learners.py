@@ -2,23 +2,29 @@
 
 zero; prior: a constant from `prior_sharpe`; carry: what the perpetuals earn held long, as if the price did the same;
 momentum: returns of 1, 4 and 12 weeks in standard deviations, capped (Moskowitz, Ooi and Pedersen 2012); ridge: least
-squares on all features, recursively, with forgetting. A forecast made at t has its outcome at t + horizon, and is
-learned from and scored then, not before. All is in standard deviations of the horizon as forecast at t.
+squares on all features, recursively, with forgetting; trees, where they are enabled: boosted, of all underlyings at
+once, grown aside (`FitModel`) and swapped whole (`ModelFitted`). A forecast made at t has its outcome at t + horizon,
+and is learned from and scored then, not before. All is in standard deviations of the horizon as forecast at t.
 """
 
 import numpy as np
 
-from dea_daemon.domain.decisions import Forecaster, View
+from dea_daemon.domain.commands import FitModel
+from dea_daemon.domain.decisions import Contender, Forecaster, View
+from dea_daemon.domain.events import ModelFitted
 from dea_daemon.domain.instruments import BoolArray, FloatArray, Universe
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_S
 from dea_daemon.domain.parameters import LearnerParameters
-from dea_daemon.forecast import features
+from dea_daemon.forecast import features, trees, trial
 from dea_daemon.forecast.combine import capped, first_weights, shared
 from dea_daemon.forecast.scores import Scores
 
 LEARNERS = ("zero", "prior", "carry", "momentum", "ridge")
+TREES = "trees"  # behind them, where enabled
 HORIZON_DAYS = (1.0, 5.0)
 FORECASTERS = tuple(f"{learner}_{days:g}d" for days in HORIZON_DAYS for learner in LEARNERS)
+LEAST_LESSONS = 200  # fewer are not worth a question
+AGAIN_DAYS = 1.0  # after one that brought no trees
 MOMENTUM_DAYS, MOMENTUM_MOST, MOMENTUM_SHARPE = (7.0, 28.0, 84.0), 2.0, 0.5  # a year, where all are at 1
 RIDGE = 400.0  # horizons: 1/.05², so that a feature at 1 is thought to move the mean by .05 standard deviations
 OUTCOME_MOST = 4.0  # standard deviations: an outcome further out teaches and scores as this
@@ -29,22 +35,31 @@ class Horizon:
     """One horizon: what was asked and said in the last `steps` samples, row s % (steps + 1), and what was learned.
 
     asked [rows, U, K], said [rows, M, U], vol [rows, U] 1/√day, NaN where nothing was. beta [U, K] are ridge's weights,
-    spread [U, K, K] the inverse of its normal equations; weights [M] the combination's.
+    spread [U, K, K] the inverse of its normal equations; weights [M] the combination's. `forest` are the trees in use,
+    None until there are some; `asked_utc_ns` and `due_ns` are of the question for the next ones, 0: none is open.
+    `trading` [M] are the weights that traded when `trial_slot` was said, which the trial will judge.
     """
 
-    def __init__(self, days: float, steps: int, underlyings: int) -> None:
-        u, k, m = underlyings, 1 + 2 * len(features.NAMES), len(LEARNERS)
-        self.days, self.steps = days, steps
+    def __init__(self, days: float, steps: int, underlyings: int, roster: tuple[str, ...]) -> None:
+        u, k, m = underlyings, 1 + 2 * len(features.NAMES), len(roster)
+        self.name, self.days, self.steps = f"{days:g}d", days, steps
         self.asked, self.said = np.zeros((steps + 1, u, k)), np.zeros((steps + 1, m, u))
         self.vol: FloatArray = np.full((steps + 1, u), np.nan)
         self.beta, self.spread = np.zeros((u, k)), np.tile(np.eye(k) / RIDGE, (u, 1, 1))
         self.weights = first_weights(m)
         self.scores = Scores(steps, m, u)
+        self.book = trees.LessonBook(u, k) if TREES in roster else None
+        self.forest: trees.Forest | None = None
+        self.asked_utc_ns, self.due_ns = 0, 0
+        self.trading, self.trial_slot = np.zeros(m), -1
+        self.stood: FloatArray = np.zeros((m, u))  # what each would have held since its last trial, Kelly's
 
     def widen(self, more: int) -> None:
         """So many regressors more, behind the others; in all that was asked before they were 0."""
         u, k = self.beta.shape
         self.asked = np.pad(self.asked, ((0, 0), (0, 0), (0, more)))
+        if self.book is not None:
+            self.book.widen(more)
         self.beta = np.pad(self.beta, ((0, 0), (0, more)))
         spread = np.tile(np.eye(k + more) / RIDGE, (u, 1, 1))
         spread[:, :k, :k] = self.spread
@@ -58,27 +73,41 @@ class Horizon:
 
 class LearnerMemory:
     """Everything learned of U underlyings; `told` are the forecasters' words at `told_ns`, the next is due at `due_ns`.
-    `slow` names the slow factors that have a weight in ridge, behind all others."""
+    `slow` names the slow factors that have a weight in ridge, behind all others. `roster` names the M learners; `trial`
+    is shared with what else is on trial."""
 
-    def __init__(self, underlyings: int) -> None:
+    def __init__(self, underlyings: int, memory: trial.TrialMemory | None = None) -> None:
         self.underlyings = underlyings
+        self.trial = memory or trial.TrialMemory()
         self.begin(LearnerParameters())
 
     def begin(self, params: LearnerParameters) -> None:
         """Know nothing, on the grid of these parameters."""
         u, step_days = self.underlyings, params.every_s * NS_PER_S / NS_PER_DAY
         self.every_s = params.every_s
+        self.roster = roster(params)
         self.past = features.Past(u, step_days)
         self.ever = np.zeros((len(features.NAMES), u), dtype=np.bool_)
-        self.horizons = [Horizon(days, self.past.slots(days), u) for days in HORIZON_DAYS]
+        self.horizons = [Horizon(days, self.past.slots(days), u, self.roster) for days in HORIZON_DAYS]
         self.told: tuple[Forecaster, ...] = ()
+        self.contenders: tuple[Contender, ...] = ()
         self.told_ns, self.due_ns = 0, 0
         self.slow: tuple[str, ...] = ()
 
 
+def roster(params: LearnerParameters) -> tuple[str, ...]:
+    """The learners there are."""
+    return (*LEARNERS, TREES) if params.trees.enabled else LEARNERS
+
+
+def _others(memory: LearnerMemory, params: LearnerParameters) -> bool:
+    """Whether these parameters want another grid or other learners: all begins anew."""
+    return params.every_s != memory.every_s or roster(params) != memory.roster
+
+
 def due(memory: LearnerMemory, now_ns: int, params: LearnerParameters) -> bool:
     """Whether the grid's next point has come."""
-    return now_ns >= memory.due_ns or params.every_s != memory.every_s
+    return now_ns >= memory.due_ns or _others(memory, params)
 
 
 def observe(
@@ -89,12 +118,14 @@ def observe(
     view: View | None,
     earned: FloatArray,
     params: LearnerParameters,
+    utc_ns: int = 0,
 ) -> None:
     """One sample: outcomes that are known now are learned from and scored, then all forecast anew.
 
     `price` [U] USD, NaN where unknown; `variance` [U] 1/day as known now; `earned` [U] 1/day, carry, NaN where unknown.
+    `utc_ns` 0: the past is only learned from, nobody is on trial for it.
     """
-    if params.every_s != memory.every_s:
+    if _others(memory, params):
         memory.begin(params)
     every_ns = round(params.every_s * NS_PER_S)
     past, slot = memory.past, now_ns // every_ns
@@ -109,11 +140,15 @@ def observe(
     for horizon in memory.horizons:
         horizon.scores.pass_over(skipped)  # unsampled slots have no price: what was said then, or for then, no outcome
         _mature(horizon, past, params)
+        if utc_ns:
+            _try(memory, horizon, utc_ns, params)
         row = slot % (horizon.steps + 1)
         horizon.asked[row], horizon.vol[row] = x, np.where(np.isfinite(past.back(0)), vol, np.nan)
-        said = _said(horizon, vol, x, trend, earned, params)
+        said = _said(horizon, vol, x, trend, earned, params, memory.roster)
         horizon.said[row] = np.where(np.isfinite(horizon.vol[row]) & np.isfinite(said), said, 0.0)
         horizon.forget(~np.isfinite(said[LEARNERS.index("ridge")]))
+        if utc_ns and past.slot % horizon.steps == 0:
+            horizon.trading, horizon.trial_slot = weights(memory, params)[memory.horizons.index(horizon)], past.slot
     memory.told_ns = now_ns
 
 
@@ -140,6 +175,8 @@ def _mature(horizon: Horizon, past: features.Past, params: LearnerParameters) ->
     horizon.weights = shared(horizon.weights, said, outcome, part, past.step_days)
     kept = 0.5 ** (past.step_days / params.half_life_days)
     _learn(horizon, horizon.asked[row], outcome, kept, part)
+    if horizon.book is not None:
+        horizon.book.add(horizon.asked[row], outcome, past.slot * past.step_days)
 
 
 def _learn(horizon: Horizon, x: FloatArray, outcome: FloatArray, kept: float, part: float) -> None:
@@ -162,20 +199,26 @@ def _learn(horizon: Horizon, x: FloatArray, outcome: FloatArray, kept: float, pa
 
 
 def _said(
-    horizon: Horizon, vol: FloatArray, x: FloatArray, trend: FloatArray, earned: FloatArray, params: LearnerParameters
+    horizon: Horizon,
+    vol: FloatArray,
+    x: FloatArray,
+    trend: FloatArray,
+    earned: FloatArray,
+    params: LearnerParameters,
+    names: tuple[str, ...],
 ) -> FloatArray:
-    """[M, U] in standard deviations of the horizon, each learner in the order of LEARNERS."""
+    """[M, U] in standard deviations of the horizon, each learner in the order of the roster."""
     a_sharpe = np.sqrt(horizon.days / DAYS_PER_YEAR)
     carry = np.where(np.isfinite(earned), earned, 0.0) * np.sqrt(horizon.days) / vol
-    said = np.array(
-        [
-            np.zeros(len(vol)),
-            np.full(len(vol), params.prior_sharpe * a_sharpe),
-            carry,
-            trend * MOMENTUM_SHARPE * a_sharpe,
-            np.einsum("uk,uk->u", x, horizon.beta),
-        ]
-    )
+    said = [
+        np.zeros(len(vol)),
+        np.full(len(vol), params.prior_sharpe * a_sharpe),
+        carry,
+        trend * MOMENTUM_SHARPE * a_sharpe,
+        np.einsum("uk,uk->u", x, horizon.beta),
+    ]
+    if TREES in names:
+        said.append(np.zeros(len(vol)) if horizon.forest is None else trees.said(horizon.forest, x))
     return np.asarray(np.clip(said, -SAID_MOST, SAID_MOST))
 
 
@@ -187,15 +230,128 @@ def momentum(past: features.Past, vol: FloatArray) -> FloatArray:
     return np.asarray(total / np.maximum(known.sum(axis=0), 1))
 
 
+# --- trees, grown aside ------------------------------------------------------------------------------------------
+
+
+def asked(memory: LearnerMemory, now_ns: int, utc_ns: int, params: LearnerParameters) -> FitModel | None:
+    """The question that is due, if one is: one horizon at a time, and never while its last answer is awaited."""
+    if TREES not in memory.roster or memory.past.slot < 0:
+        return None
+    for horizon in memory.horizons:
+        if horizon.book is None or now_ns < horizon.due_ns or np.isfinite(horizon.book.y).sum() < LEAST_LESSONS:
+            continue
+        horizon.asked_utc_ns = utc_ns
+        horizon.due_ns = now_ns + round(params.trees.answer_s * NS_PER_S)
+        return FitModel(f"{TREES}_{horizon.name}", utc_ns, horizon.book.lessons(horizon.days))
+    return None
+
+
+def fitted(memory: LearnerMemory, event: ModelFitted, params: LearnerParameters) -> None:
+    """Swap the trees, or keep the last and say why. What was not asked for, or answers another question, is nothing."""
+    horizon = next((each for each in memory.horizons if f"{TREES}_{each.name}" == event.name), None)
+    if horizon is None or not event.asked_utc_ns or horizon.asked_utc_ns != event.asked_utc_ns:
+        return
+    why = event.why or trees.flaw(event.trees, horizon.beta.shape[1])
+    horizon.asked_utc_ns = 0
+    horizon.due_ns = event.ts_recv_ns + round((AGAIN_DAYS if why else params.trees.every_days) * NS_PER_DAY)
+    if why:
+        memory.trial.note("model.refused", event.name, why=why)
+        return
+    horizon.forest = trees.compiled(event.trees)
+    count = len(horizon.forest.leaf)
+    memory.trial.note("model.swapped", event.name, trees=count, lessons=event.lessons, gain=event.gain)
+
+
+# --- on trial ----------------------------------------------------------------------------------------------------
+
+
+def _try(memory: LearnerMemory, horizon: Horizon, utc_ns: int, params: LearnerParameters) -> None:
+    """What was said a horizon ago, by weights as they were then, has an outcome that overlaps with no other trial's."""
+    past, names = memory.past, memory.roster
+    if past.slot % horizon.steps or horizon.trial_slot != past.slot - horizon.steps:
+        return
+    row = horizon.trial_slot % (horizon.steps + 1)
+    scale = horizon.vol[row] * np.sqrt(horizon.days)
+    came = np.clip((past.back(0) - past.back(horizon.steps)) / scale, -OUTCOME_MOST, OUTCOME_MOST)
+    said, w = horizon.said[row], horizon.trading
+    traded, given = w @ said, offers(memory, params)
+    lost = trial.loss(traded, came)
+    gains = _gains(horizon, said, came, scale, params.trial.cost_bp * 1e-4)
+    rounds, offered = {}, {}
+    for m in range(1, len(names)):
+        name = f"{names[m]}_{horizon.name}"
+        if w[m] == 0.0:
+            offered[name] = given.get(name, 0.0)
+        rounds[name] = trial.Round(
+            lost,
+            trial.loss(traded + offered.get(name, 0.0) * said[m], came),
+            trial.loss(traded - w[m] * said[m], came),
+            trial.loss(said[m], came),
+            trial.loss(np.zeros_like(came), came),
+            float(gains[m]),
+        )
+    trial.hear(
+        memory.trial, horizon.name, _champion(memory, horizon, params), rounds, offered, level(memory, params), utc_ns,
+        params.trial,
+    )  # fmt: skip
+
+
+def _gains(horizon: Horizon, said: FloatArray, came: FloatArray, scale: FloatArray, cost: float) -> FloatArray:
+    """[M] mean over the underlyings of what Kelly's position on each word made, less what it costs to move there."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        stand = np.where(np.isfinite(scale) & (scale > 0.0), said / scale, horizon.stood)
+    paid = np.abs(stand - horizon.stood) * cost
+    horizon.stood = stand
+    return np.asarray((said * np.where(np.isfinite(came), came, 0.0) - paid).mean(axis=1))
+
+
+def _champion(memory: LearnerMemory, horizon: Horizon, params: LearnerParameters) -> str:
+    """What trades, in words: by it tracks are known to be against the same."""
+    if params.combine == "hedge":
+        return "hedge"
+    w = weights(memory, params)[memory.horizons.index(horizon)]
+    return " ".join(f"{name}:{share:g}" for name, share in zip(memory.roster, w, strict=True) if share > 0.0)
+
+
+def level(memory: LearnerMemory, params: LearnerParameters) -> float:
+    """Of one contender's trial: the level of all, divided among them."""
+    return params.trial.level / (len(memory.horizons) * (len(memory.roster) - 1) + trial.RIVALS)
+
+
+def offers(memory: LearnerMemory, params: LearnerParameters) -> dict[str, float]:
+    """The weight that each forecaster without one would be given."""
+    if params.combine == "hedge":
+        return {}
+    w = weights(memory, params)
+    room = max(1.0 - float(w.sum()), 0.0)
+    names = [[f"{name}_{horizon.name}" for name in memory.roster] for horizon in memory.horizons]
+    flat = zip(np.ravel(names).tolist(), w.ravel().tolist(), strict=True)
+    return {name: min(params.trial.promoted_weight, room) for name, share in flat if share == 0.0}
+
+
+def room(memory: LearnerMemory, params: LearnerParameters) -> dict[str, float]:
+    """The most weight each forecaster may be given: what the others leave."""
+    w = weights(memory, params)
+    names = [f"{name}_{horizon.name}" for horizon in memory.horizons for name in memory.roster]
+    left = 1.0 - (w.sum() - w.ravel())
+    return {name: float(most) for name, most in zip(names, left, strict=True) if not name.startswith("zero")}
+
+
 # --- what is traded, and what is told ----------------------------------------------------------------------------
 
 
 def weights(memory: LearnerMemory, params: LearnerParameters) -> FloatArray:
-    """[H, M] what each forecast counts in what is traded: the operator's weights, or the combination's own."""
-    if params.combine == "hedge":
-        return np.array([horizon.weights for horizon in memory.horizons]) / len(memory.horizons)
-    given = np.array([params.weights.get(name, 0.0) for name in FORECASTERS])  # type: ignore[call-overload]
-    return np.asarray(given.reshape(len(HORIZON_DAYS), len(LEARNERS)))
+    """[H, M] what each forecast counts in what is traded: the operator's weights, or the combination's own; but of
+    what was ruled on, what was ruled. Together at most 1."""
+    hedge = params.combine == "hedge"
+    w = np.zeros((len(memory.horizons), len(memory.roster)))
+    for h, horizon in enumerate(memory.horizons):
+        for m, learner in enumerate(memory.roster):
+            name = f"{learner}_{horizon.name}"
+            given = horizon.weights[m] / len(w) if hedge else params.weights.get(name, 0.0)  # type: ignore[call-overload]
+            ruled = memory.trial.standings.get(name)
+            w[h, m] = given if ruled is None else min(given, ruled.weight) if hedge else ruled.weight
+    return w / max(float(w.sum()), 1.0)
 
 
 def signals(memory: LearnerMemory, params: LearnerParameters) -> tuple[FloatArray, FloatArray]:
@@ -216,16 +372,19 @@ def _now(memory: LearnerMemory, horizon: Horizon) -> tuple[FloatArray, FloatArra
 
 
 def tell(memory: LearnerMemory, universe: Universe, params: LearnerParameters) -> None:
-    """Put what the forecasters say, and how good they were, into words (`memory.told`)."""
-    w, lines = weights(memory, params), []
+    """Put into words what the forecasters say and how good they were (`told`), and how they are on trial
+    (`contenders`)."""
+    w, lines, contenders, offered = weights(memory, params), [], [], offers(memory, params)
     for h, horizon in enumerate(memory.horizons):
         said, vol = _now(memory, horizon)
         unit, scores = vol * np.sqrt(horizon.days), horizon.scores
         columns = (said * unit, scores.deviation() * unit, scores.r_squared(), scores.hit_rate(), scores.t())
-        for m in range(len(LEARNERS)):
-            name = FORECASTERS[h * len(LEARNERS) + m]
+        for m, learner in enumerate(memory.roster):
+            name, share = f"{learner}_{horizon.name}", float(w[h, m])
             for u, underlying in enumerate(universe.underlyings):
                 figures = (float(column[m, u]) for column in columns)
                 count = int(scores.count[u])
-                lines.append(Forecaster(name, underlying, float(w[h, m]), float(horizon.weights[m]), count, *figures))
-    memory.told = tuple(lines)
+                lines.append(Forecaster(name, underlying, share, float(horizon.weights[m]), count, *figures))
+            if m:
+                contenders.append(trial.contender(memory.trial, horizon.name, name, share, offered.get(name, share)))
+    memory.told, memory.contenders = tuple(lines), tuple(contenders)

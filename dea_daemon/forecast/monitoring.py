@@ -3,35 +3,14 @@
 Both are a state and a function from it to the next, a few numbers each, so that they can live in a run.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from dea_daemon.domain.errors import DataError
-from dea_daemon.domain.instruments import FloatArray
+from dea_daemon.domain.models import Drift, Evidence
 
 _BET_MOST = 0.5  # of the evidence at hand: one day can halve it, never more
 _PRIOR_DAYS = 5.0  # of the moments bets are made from
 _WIDE = 3.0  # mean absolute differences; beyond, one counts as that many
-
-
-class Evidence(NamedTuple):
-    """An e-process: what a gambler has who began with 1 and bets, day by day, that the challenger loses less.
-
-    Were it no better, the chance that `log_wealth` ever passes log(1/α) is at most α, however often one looks and
-    whenever one stops (Ville 1939). `peak` is the highest it was, so `p` = e^−peak is always valid.
-    """
-
-    log_wealth: float = 0.0
-    peak: float = 0.0
-    days: int = 0
-    size: float = 0.0  # sum of |difference|
-    mean: float = 0.0  # sum of differences as counted
-    square: float = 0.0  # and of their squares
-
-    @property
-    def p(self) -> float:
-        return float(np.exp(-self.peak))
 
 
 def bet(evidence: Evidence, champion_loss: float, challenger_loss: float) -> Evidence:
@@ -64,22 +43,9 @@ def bet(evidence: Evidence, champion_loss: float, challenger_loss: float) -> Evi
     )
 
 
-def evidence_of(champion: FloatArray, challenger: FloatArray) -> Evidence:
-    """After all days; losses [T]."""
-    evidence = Evidence()
-    for one, other in zip(champion.tolist(), challenger.tolist(), strict=True):
-        evidence = bet(evidence, one, other)
-    return evidence
-
-
-class Drift(NamedTuple):
-    """Page–Hinkley: sums of how far a series ran above its own mean. `alarm` once it ran `limit` beyond its lowest."""
-
-    seen: int = 0
-    mean: float = 0.0
-    above: float = 0.0
-    lowest: float = 0.0
-    alarm: bool = False
+def p_value(evidence: Evidence) -> float:
+    """Of "no better", valid whenever one looks."""
+    return float(np.exp(-evidence.peak))
 
 
 def drift(state: Drift, value: float, *, tolerance: float, limit: float, least: int = 30) -> Drift:

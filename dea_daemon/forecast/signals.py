@@ -18,7 +18,5 @@ def signals(
     lives = [view.half_life_days for view in views.values()]
     decay = np.array([0.0 if life is None else np.log(2.0) / life for life in lives])
     viewed = named.reshape(len(views), len(underlyings)) * (annual / DAYS_PER_YEAR)[:, None]
-    if not params.learners.weights and params.learners.combine == "weights":
-        return viewed, decay
     learned, fades = learners.signals(memory, params.learners)
     return np.concatenate([viewed, learned]), np.concatenate([decay, fades])

@@ -10,12 +10,13 @@ from typing import get_origin, get_type_hints
 
 import numpy as np
 
-from dea_daemon.domain.decisions import Forecast, View
-from dea_daemon.domain.events import PricesRecalled
+from dea_daemon.domain.commands import FitModel
+from dea_daemon.domain.decisions import Forecast, Note, View
+from dea_daemon.domain.events import ForecasterRuled, ModelFitted, PricesRecalled
 from dea_daemon.domain.instruments import FloatArray, Universe
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_S
 from dea_daemon.domain.parameters import ForecastParameters
-from dea_daemon.forecast import carry, correlation, features, har, learners, residual
+from dea_daemon.forecast import carry, correlation, features, har, learners, residual, rivals, trial
 from dea_daemon.forecast.factors import MOST_FACTORS, factor_form
 from dea_daemon.forecast.signals import signals
 
@@ -34,10 +35,12 @@ class VolatilityMemory:
     `variance_weight` [U] counts effective samples, so an underlying with no price yet keeps its prior; `fast` [U] is
     what the estimate was at the last sample. `log_risk` [U] is log(volatility · price) at HAR's last grid point;
     `target_sum`, `target_days` [U] are the weighted squares of its changes and the time they span.
-    `forecast` is the last one made, with `params`.
+    `slow_sum`, `slow_weight` [U] are those of ten days, for a model that is on trial. `forecast` is the last one made,
+    with `params`.
     """
 
     def __init__(self, underlyings: int) -> None:
+        self.trial = trial.TrialMemory()
         self.residual = residual.ResidualMemory()
         self.carry = carry.CarryMemory()
         self.forecast: Forecast | None = None
@@ -50,26 +53,77 @@ class VolatilityMemory:
         self.last_price: FloatArray = np.full(u, np.nan)
         self.last_ns = 0
         self.variance_sum, self.variance_weight = np.zeros(u), np.zeros(u)
+        self.slow_sum, self.slow_weight = np.zeros(u), np.zeros(u)
         self.fast: FloatArray = np.full(u, np.nan)
         self.correlation = correlation.CorrelationMemory(u)
         self.har = har.HarMemory(u)
-        self.learners = learners.LearnerMemory(u)
+        self.learners = learners.LearnerMemory(u, self.trial)
+        self.rivals = rivals.RivalMemory()
         self.log_risk: FloatArray = np.full(u, np.nan)
         self.target_sum, self.target_days = np.zeros(u), np.zeros(u)
 
 
-def observe(memory: VolatilityMemory, view: View, params: ForecastParameters) -> None:
-    """Learn from a decision's prices what is due, and make the forecast where anything was."""
+def observe(memory: VolatilityMemory, view: View, params: ForecastParameters) -> tuple[Note, ...]:
+    """Learn from a decision's prices what is due, and make the forecast where anything was. What is worth a note."""
     learned = sample(memory, view.now_ns, view.underlying_price, params)
     learned |= residual.observe(memory.residual, view, memory.fast, params)
     learned |= carry.observe(memory.carry, view, params)
+    if rivals.turned(memory.rivals, view.utc_ns):
+        _try_models(memory, view, params)
+        learned = True
     if learners.due(memory.learners, view.now_ns, params.learners):
         earned = features.perpetual_carry(view, memory.carry.per_usd)
         _sample_learners(memory, view.now_ns, view.underlying_price, view, earned, params)
-        learners.tell(memory.learners, view.universe, params.learners)
+        _tell(memory, view.universe, params)
         learned = True
     if learned or not _is_current(memory, view.universe, params):
         memory.forecast, memory.params = _forecast(memory, view.universe, params), params
+    return memory.trial.drained()
+
+
+def _tell(memory: VolatilityMemory, universe: Universe, params: ForecastParameters) -> None:
+    """What all forecasters say, and how they and the models of variance are on trial."""
+    learners.tell(memory.learners, universe, params.learners)
+    models = rivals.contenders(memory.trial, params)
+    memory.learners.contenders += models
+
+
+def asked(memory: VolatilityMemory, view: View, params: ForecastParameters) -> FitModel | None:
+    """The model that is to be fitted aside now, if one is; looked at when the forecasters have just spoken."""
+    if memory.learners.told_ns != view.now_ns:
+        return None
+    return learners.asked(memory.learners, view.now_ns, view.utc_ns, params.learners)
+
+
+def fitted(memory: VolatilityMemory, event: ModelFitted, params: ForecastParameters) -> tuple[Note, ...]:
+    """Fold the answer."""
+    learners.fitted(memory.learners, event, params.learners)
+    return memory.trial.drained()
+
+
+def ruled(
+    memory: VolatilityMemory, event: ForecasterRuled, utc_ns: int, universe: Universe, params: ForecastParameters
+) -> tuple[Note, ...]:
+    """Fold the operator's word; it counts from the next decision on."""
+    trial.spoken(memory.trial, event, utc_ns, rulable(memory, params))
+    _tell(memory, universe, params)
+    memory.forecast = None
+    return memory.trial.drained()
+
+
+def rulable(memory: VolatilityMemory, params: ForecastParameters) -> dict[str, float]:
+    """Who may be ruled on, and the most weight each may be given: what the others leave; 1 of a model of variance."""
+    room = learners.room(memory.learners, params.learners)
+    return room | dict.fromkeys((*rivals.names(params), trial.CAUTIOUS), 1.0)
+
+
+def _try_models(memory: VolatilityMemory, view: View, params: ForecastParameters) -> None:
+    """At a day's turn: what each model expected of it against what came."""
+    forecasts = {name: model_variance(memory, name, params) for name in rivals.tried(memory.trial, params)}
+    rates, covered = har.realised(memory.har, params)
+    came = np.where(covered[0] >= rivals.COVERED_DAYS, rates[0], np.nan)
+    alpha = learners.level(memory.learners, params.learners)
+    rivals.observe(memory.rivals, memory.trial, view.utc_ns, forecasts, came, alpha, params)
 
 
 def predict(view: View, memory: VolatilityMemory, params: ForecastParameters) -> Forecast:
@@ -115,7 +169,8 @@ def _sample_learners(
     params: ForecastParameters,
 ) -> None:
     variance = expected_variance(memory, params)
-    learners.observe(memory.learners, now_ns, price, variance, view, earned, params.learners)
+    utc_ns = 0 if view is None else view.utc_ns
+    learners.observe(memory.learners, now_ns, price, variance, view, earned, params.learners, utc_ns)
 
 
 def sample(memory: VolatilityMemory, now_ns: int, price: FloatArray, params: ForecastParameters) -> bool:
@@ -138,6 +193,9 @@ def sample(memory: VolatilityMemory, now_ns: int, price: FloatArray, params: For
         memory.variance_sum += returns**2
         memory.variance_weight *= keep
         memory.variance_weight += known
+        keep = 0.5 ** (elapsed_ns / NS_PER_S / rivals.SLOW_HALF_LIFE_S)
+        memory.slow_sum = memory.slow_sum * keep + returns**2
+        memory.slow_weight = memory.slow_weight * keep + known
     memory.last_ns = now_ns
     memory.last_price = price  # after a gap the next return is unknown: its interval would be the wrong one
     if step_ns := har.observe(memory.har, now_ns, price, most, params):
@@ -169,14 +227,27 @@ def _prior(params: ForecastParameters) -> float:
 
 def daily_variance(memory: VolatilityMemory, params: ForecastParameters) -> FloatArray:
     """[U] 1/day, the fast estimate, shrunk to the prior, floored and capped."""
-    total = memory.variance_sum + params.prior_samples * _prior(params)
-    return _bounded(total / (memory.variance_weight + params.prior_samples), params)
+    return _shrunk(memory.variance_sum, memory.variance_weight, params)
+
+
+def _shrunk(total: FloatArray, weight: FloatArray, params: ForecastParameters) -> FloatArray:
+    return _bounded((total + params.prior_samples * _prior(params)) / (weight + params.prior_samples), params)
 
 
 def expected_variance(memory: VolatilityMemory, params: ForecastParameters) -> FloatArray:
     """[U] 1/day, what is traded on: the model's, floored and capped."""
+    return model_variance(memory, rivals.traded(memory.trial, params), params)
+
+
+def model_variance(memory: VolatilityMemory, model: str, params: ForecastParameters) -> FloatArray:
+    """[U] 1/day, what a model expects: "har" (or "harq"), "ewma" as configured, that of ten days, or "cautious", the
+    larger of the configured model's and that of ten days."""
+    if model == rivals.SLOW:
+        return _shrunk(memory.slow_sum, memory.slow_weight, params)
+    if model == trial.CAUTIOUS:
+        return np.maximum(model_variance(memory, params.model, params), model_variance(memory, rivals.SLOW, params))
     fast = daily_variance(memory, params)
-    if params.model == "ewma":
+    if model == "ewma":
         return fast
     share = np.minimum(memory.har.covered_days / HAR_AFTER_DAYS, 1.0)
     slow = fast * np.where(share > 0.0, memory.har.variance / fast, 1.0) ** share
@@ -212,6 +283,7 @@ def _forecast(memory: VolatilityMemory, universe: Universe, params: ForecastPara
         residual_variance=residual.residual_variance(memory.residual, universe, variance, params),
         carry=carry.expected(memory.carry, len(universe)),
         forecasters=memory.learners.told,
+        contenders=memory.learners.contenders,
         told_ns=memory.learners.told_ns,
     )
     for name in ARRAYS:

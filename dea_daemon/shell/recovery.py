@@ -6,7 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
+import msgspec
+
+from dea_daemon.domain.errors import LedgerError
 from dea_daemon.domain.instruments import Instrument, Kind, Payoff, Side, Universe
+from dea_daemon.domain.models import Kept
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S, from_steps, to_steps
 from dea_daemon.domain.orders import TERMINAL, Order, OrderState, TimeInForce
@@ -16,6 +20,7 @@ _MINUTE_NS = 60 * NS_PER_S
 _FILLS_SEEN_NS = 25 * _HOUR_NS  # venues answer for 24 h; every fill a back-fill can bring must be known
 _BACKFILL_MAX_NS = 24 * _HOUR_NS
 _SETTLED_NS = 7 * 24 * _HOUR_NS  # how far back a venue is asked for deliveries, at most
+KEPT = "forecasters"  # the checkpoint's key
 _OVERLAP_NS = 60 * NS_PER_S  # clock differences, and trades a venue lists late
 
 
@@ -28,7 +33,7 @@ class Recovered:
     and paid is infinite where one fill's is not known. `orphans` are open orders without a row: their instrument or
     account is gone, or its lots or ticks changed size. `settled` are the contracts, by account, whose delivery was
     recorded in the last week: nothing is expected of those any more. `ended` are contracts that expired in the
-    last week without such a record, as rows that only wait for one.
+    last week without such a record, as rows that only wait for one. `kept` is how forecasters stood.
     """
 
     restored: tuple[Order, ...]
@@ -48,6 +53,7 @@ class Recovered:
     orphans: tuple[str, ...]
     settled: tuple[tuple[int, str], ...]
     ended: tuple[tuple[int, Instrument], ...]
+    kept: Kept
 
 
 def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovered:
@@ -97,7 +103,17 @@ def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovere
             if account in accounts and ts_ns >= now_ns - _SETTLED_NS
         ),
         ended=tuple(_ended(db, universe, accounts, set(delivered), now_ns)),
+        kept=_kept(db),
     )
+
+
+def _kept(db: sqlite3.Connection) -> Kept:
+    """How forecasters stood. Raises LedgerError where that cannot be read: a demotion must not be forgotten."""
+    found = db.execute("SELECT data FROM checkpoints WHERE key = ?", (KEPT,)).fetchone()
+    try:
+        return Kept() if found is None else msgspec.msgpack.decode(found[0], type=Kept)
+    except msgspec.MsgspecError as error:
+        raise LedgerError(f"what was ruled of forecasters cannot be read: {error}") from error
 
 
 def _delivered(db: sqlite3.Connection) -> dict[tuple[str, str], int]:

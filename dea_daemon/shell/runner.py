@@ -10,6 +10,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
 
+import msgspec
 import numpy as np
 import structlog
 
@@ -35,10 +36,12 @@ from dea_daemon.engine import begin, reload, step
 from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.ledger import Batch, Ledger
 from dea_daemon.shell.logs import log_decision, log_note
+from dea_daemon.shell.recovery import KEPT
 from dea_daemon.shell.stats import Stats
 from dea_daemon.shell.tape import TapeWriter
 
 log = structlog.get_logger()
+HELD = frozenset({"mode.changed", "forecaster.promoted", "forecaster.demoted"})
 # A report that said one of these moved positions without a fill: a statement must know.
 TAKEN_OVER = frozenset({"account.adopted", "account.drift_confirmed"})
 
@@ -152,7 +155,7 @@ class Runner:
             decided_ns = self._clock.now_ns()
             sendable = self._record(decision)
             self.stats.decided(event, sendable, before_ns, decided_ns, self._clock.now_ns())
-        elif any(note.event == "mode.changed" for note in decision.notes):
+        elif any(note.event in HELD for note in decision.notes):
             self._record(decision)  # a halt holds after a crash, too
         for command in sendable:
             self._send(command)
@@ -181,6 +184,8 @@ class Runner:
                 batch.modes.append((Mode[str(note.fields["after"]).upper()], str(note.fields["why"])))
             elif note.event == "order.measured":
                 batch.measured.append(note.fields)
+        if (record is not None and record.contenders) or any(note.event in HELD for note in decision.notes):
+            batch.checkpoints[KEPT] = msgspec.msgpack.encode(self.state.memory.forecast.trial.kept)
         ledger_due = self._ledger is not None and self._ledger.wants_pools(self._clock.now_ns())
         if batch or ledger_due:
             batch.pools |= account.pools

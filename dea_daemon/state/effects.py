@@ -1,6 +1,6 @@
 """What folding one event asks for besides the state it changed."""
 
-from dea_daemon.domain.commands import CancelOrder, FitSurface, QueryAccount, Resubscribe
+from dea_daemon.domain.commands import Aside, CancelOrder, QueryAccount, Resubscribe
 from dea_daemon.domain.decisions import Note
 
 
@@ -13,7 +13,7 @@ class Effects:
     __slots__ = ("commands", "notes", "wake")
 
     def __init__(self) -> None:
-        self.commands: list[Resubscribe | CancelOrder | QueryAccount | FitSurface] = []
+        self.commands: list[Resubscribe | CancelOrder | QueryAccount | Aside] = []
         self.notes: list[Note] = []
         self.wake = ""
 

@@ -219,7 +219,10 @@ def test_the_words_say_return_and_uncertainty_over_the_horizon():
 
 
 def test_names_of_the_configuration_are_the_forecasters_and_weights_are_a_share():
-    assert set(get_args(ForecasterName)) == {n for n in learners.FORECASTERS if not n.startswith("zero")}
+    grown = {f"trees_{days:g}d" for days in learners.HORIZON_DAYS}
+    assert set(get_args(ForecasterName)) == {n for n in learners.FORECASTERS if not n.startswith("zero")} | grown
+    with pytest.raises(ValidationError, match="not enabled"):
+        LearnerParameters.model_validate({"weights": {"trees_1d": 0.1}})
     for wrong in ({"ridge_2d": 0.1}, {"ridge_1d": -0.1}, {"ridge_1d": 0.6, "prior_1d": 0.6}, {"ridge_1d": np.nan}):
         with pytest.raises(ValidationError):
             LearnerParameters.model_validate({"weights": wrong})

@@ -7,6 +7,7 @@ from dea_daemon.domain.commands import (
     Approved,
     CancelOrder,
     CreateOrder,
+    FitModel,
     FitSurface,
     Outgoing,
     QueryAccount,
@@ -84,7 +85,7 @@ class FaultyVenue(FaultyMarket):
     def send(self, command: Outgoing, now_ns: int) -> None:
         """Put a command on the wire; much can happen to it."""
         strikes = self.faults.strikes
-        if isinstance(command, FitSurface):
+        if isinstance(command, FitSurface | FitModel):
             super().send(command, now_ns)
             return
         if now_ns < self.away_until_ns:
