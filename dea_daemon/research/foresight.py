@@ -1,5 +1,5 @@
 """How good a run's own forecasts were: the next day's volatility, the loss that one day in a hundred should exceed,
-and what its forecasters said of returns.
+what its forecasters said of returns, and how all were on trial.
 
 Everything is judged by what was recorded before its day began. Days are UTC; what was not forecast, or is too short
 to be judged, has no row.
@@ -12,7 +12,7 @@ import numpy as np
 from dea_daemon.domain.instruments import FloatArray
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY
 from dea_daemon.research import validation
-from dea_daemon.research.performance import daily_returns, days
+from dea_daemon.research.performance import daily_returns, days, stamp
 from dea_daemon.research.record import Record
 
 EWMA_DAYS = 10.0  # mean age of the weights that stand for knowing nothing but the past
@@ -24,7 +24,7 @@ VAR_LEAST, VAR_WINDOW = 250, 1_000  # days: fewer have no hundredth to speak of
 
 def foresight(run: Record) -> dict[str, Any]:
     """Rows for JSON: `volatility` by underlying, `var` by underlying (of holding it) and of the whole book, `returns`
-    by forecaster."""
+    by forecaster, `trials` by contender, and each change of a contender's state in `changes`."""
     return {
         "volatility": [row for u in range(len(run.underlyings)) if (row := _volatility(run, u)) is not None],
         "var": [row for name, *told in _held(run) if (row := _var(name, *told)) is not None],
@@ -40,6 +40,23 @@ def foresight(run: Record) -> dict[str, Any]:
             }
             for one in run.forecasters
             if np.isfinite(one.hit_rate)  # who says nothing is not judged
+        ],
+        "trials": [
+            {
+                "name": one.name,
+                "state": one.state,
+                "outcomes": one.rounds,
+                "p": one.p,
+                "against": one.against,
+                "drift": one.drift,
+                "net_gain": one.net_gain if np.isfinite(one.net_gain) else None,
+            }
+            for one in run.contenders
+            if one.rounds
+        ],
+        "changes": [
+            {"date": stamp(at_ns)[:10], "name": name, "became": state, "why": why}
+            for at_ns, name, state, why in run.changes
         ],
     }
 

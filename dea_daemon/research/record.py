@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dea_daemon.domain.decisions import Forecaster
+from dea_daemon.domain.decisions import Contender, Forecaster
 from dea_daemon.domain.instruments import FloatArray, IntArray
 
 
@@ -29,7 +29,8 @@ class Record(NamedTuple):
     NaN where there is none). Sums since the start [T], USD: turnover_usd, fees_usd (paid), funding_usd (received),
     slippage_usd (paid beside the mid). market_usd [T, U]: what moves of the underlying made. used [T, L]: share of
     each of `limits`. capital_usd is what the account began with, target_vol the volatility it aimed at (0: none).
-    `forecasters` as they stood when they last spoke.
+    `forecasters` and `contenders` as they stood when they last spoke; `changes` are those of a contender's state: when
+    it was told (UTC, ns), of whom, what it became, and why.
     """
 
     name: str
@@ -55,6 +56,8 @@ class Record(NamedTuple):
     trades: tuple[Trade, ...] = ()
     notes: tuple[str, ...] = ()
     forecasters: tuple[Forecaster, ...] = ()
+    contenders: tuple[Contender, ...] = ()
+    changes: tuple[tuple[int, str, str, str], ...] = ()
 
     @property
     def years(self) -> float:

@@ -230,7 +230,13 @@ def _exposures(f: dict[str, Any]) -> str:
 
 def _foresight(told: dict[str, Any]) -> Iterable[str]:
     """Tables of what could be judged; nothing where nothing could."""
-    judged = ((_volatility, "volatility"), (_var, "var"), (_returns, "returns"))
+    judged = (
+        (_volatility, "volatility"),
+        (_var, "var"),
+        (_returns, "returns"),
+        (_trials, "trials"),
+        (_changes, "changes"),
+    )
     if tables := [table(told[name]) for table, name in judged if told[name]]:
         yield _article("How good the forecasts were", report_words.foresight(told), *tables)
 
@@ -265,6 +271,28 @@ def _returns(told: Sequence[dict[str, Any]]) -> str:
         for row in told
     )
     return _table(("returns", "traded weight", "outcomes", "right in sign", "R² against zero", "t"), rows)
+
+
+def _trials(told: Sequence[dict[str, Any]]) -> str:
+    rows = (
+        (
+            row["name"].replace("_", " "),
+            row["state"],
+            f"{row['outcomes']:,}",
+            number(row["p"], 3),
+            number(row["against"], 3),
+            percent(row["drift"], 0),
+            "" if row["net_gain"] is None else number(row["net_gain"], 2, sign=True),
+        )
+        for row in told
+    )
+    head = ("on trial", "is", "outcomes", "p (better with it)", "p (better without)", "drift", "net gain")
+    return _table(head, rows, left=2)
+
+
+def _changes(told: Sequence[dict[str, Any]]) -> str:
+    rows = ((row["date"], row["name"].replace("_", " "), row["became"], row["why"]) for row in told)
+    return _table(("on trial, changed", "who", "became", "why"), rows, left=4)
 
 
 def _parts(f: dict[str, Any]) -> str:

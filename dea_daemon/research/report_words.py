@@ -182,7 +182,12 @@ def foresight(told: dict[str, Any]) -> str:
         refused = f"refused for {_and(failed)}" if failed else "not refused anywhere"
         text += f"That losses go beyond their limit on one day in a hundred is {refused} (Kupiec, 5 %). "
     if told["returns"]:
-        text += "Of returns: what each forecaster had scored by the end, t against a forecast of zero."
+        text += "Of returns: what each forecaster had scored by the end, t against a forecast of zero. "
+    if told["trials"]:
+        text += (
+            "On trial: whether what trades would have lost less with a contender, or without it, on outcomes that do "
+            "not overlap; a p that holds however often one looks. Drift: how near its loss has come to the alarm."
+        )
     return text.strip()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from dea_daemon.domain.decisions import DecisionRecord, Forecaster
+from dea_daemon.domain.decisions import Contender, DecisionRecord, Forecaster
 from dea_daemon.domain.errors import ConfigError, DataError
 from dea_daemon.domain.instruments import FloatArray
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
@@ -60,6 +60,8 @@ class Recorder:
         self._funding = 0.0
         self._limits: dict[str, int] = {}
         self._forecasters: tuple[Forecaster, ...] = ()
+        self._contenders: dict[str, Contender] = {}
+        self._changes: list[tuple[int, str, str, str]] = []
         self._liquidations = 0
 
     def take(self, t: int) -> None:
@@ -123,6 +125,11 @@ class Recorder:
             *[line.band_usd for line in lines], *[line.annual_vol for line in lines],
         )  # fmt: skip
         self._forecasters = record.forecasters or self._forecasters
+        for one in record.contenders:
+            was = self._contenders.get(one.name)
+            if was is not None and was.state != one.state:
+                self._changes.append((record.utc_ns, one.name, one.state, one.why))
+            self._contenders[one.name] = one
         used: dict[str, float] = {}
         for use in record.uses:
             share = use.used / use.allowed if use.allowed > 0.0 else math.nan
@@ -160,6 +167,8 @@ class Recorder:
             trades=tuple(self._trades),
             notes=tuple(self._notes(settings, to_ns)),
             forecasters=self._forecasters,
+            contenders=tuple(self._contenders.values()),
+            changes=tuple(self._changes),
             **columns,
         )
 

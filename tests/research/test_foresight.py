@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dea_daemon.domain.decisions import Forecaster
+from dea_daemon.domain.decisions import Contender, Forecaster
 from dea_daemon.research.foresight import TAIL, VAR_LEAST, daily_vol, ewma_variance, foresight, realised_variance
 from dea_daemon.research.report import facts, page
 from tests.research.records import HOUR_NS, START_NS, by_hand
@@ -75,7 +75,7 @@ def test_noise_after_a_day_changes_nothing_told_of_it():
 def test_a_short_run_is_not_judged_and_its_page_says_nothing_of_it():
     run = world(days=20)
     told = facts([run], paths=50)
-    assert told["foresight"] == {"volatility": [], "var": [], "returns": []}
+    assert told["foresight"] == {"volatility": [], "var": [], "returns": [], "trials": [], "changes": []}
     assert "How good the forecasts were" not in page([run], told)
 
 
@@ -89,6 +89,18 @@ def test_the_page_shows_the_forecasts_and_claims_what_the_tests_support():
     assert "BTC, ridge 5d" in text and "51.2 %" in text and "+1.23 %" in text and "carry 1d" not in text
     worse = world(lambda vol: 0.36 / vol)
     assert "worse for BTC" in page([worse], facts([worse], paths=50))
+
+
+def test_the_page_tells_who_is_on_trial_and_who_lost_its_weight():
+    gone = Contender("ridge_5d", "return", "demoted", 0.0, 0.2, 80, 0.9, 0.01, 1.2, -0.3, "the trial: drifted")
+    waits = Contender("momentum_5d", "return", "shadow", 0.0, 0.2, 0, 1.0, 1.0, 0.0, 0.0)
+    model = Contender("har", "variance", "traded", 1.0, 1.0, 400, 1.0, 1.0, 0.1, float("nan"))
+    change = (START_NS + 24 * HOUR_NS, "ridge_5d", "demoted", "the trial: drifted")
+    run = world()._replace(contenders=(gone, waits, model), changes=(change,))
+    told = facts([run], paths=50)
+    assert [row["name"] for row in told["foresight"]["trials"]] == ["ridge_5d", "har"]
+    text = page([run], told)
+    assert "ridge 5d" in text and "the trial: drifted" in text and "120 %" in text and "momentum 5d" not in text
 
 
 def test_decisions_once_a_day_are_judged_by_the_days_own_move():

@@ -45,6 +45,11 @@ def _targets(**change: Any) -> Change:
     return {"allocator": {"targets": dict.fromkeys(("BTC", "ETH"), change)}}
 
 
+def _returns(**learners: Any) -> Change:
+    """What is expected trades, by a quarter of Kelly's within the same volatility."""
+    return _targets(kind="return", weight=None) | {"forecast": {"learners": learners}}
+
+
 # None takes a line out.
 VARIANTS: dict[str, Change] = {
     "full": {},
@@ -54,6 +59,11 @@ VARIANTS: dict[str, Change] = {
     "EWMA 10 days, no HAR": {"forecast": {"model": "ewma", "half_life_s": EWMA_10_DAYS_S}},
     "EWMA 1 day, no HAR": {"forecast": {"model": "ewma"}},
     "HARQ, no HAR": {"forecast": {"model": "harq"}},
+    "returns: prior": _returns(weights={"prior_5d": 1.0}),
+    "returns: prior and momentum": _returns(weights={"prior_5d": 0.5, "momentum_5d": 0.5}),
+    "returns: prior and carry": _returns(weights={"prior_5d": 0.5, "carry_5d": 0.5}),
+    "returns: prior and ridge": _returns(weights={"prior_5d": 0.5, "ridge_5d": 0.5}),
+    "returns: earned": _returns(combine="hedge"),
 }
 
 
