@@ -15,7 +15,7 @@ from dea_daemon.domain.decisions import Slow
 from dea_daemon.domain.events import ModelFitted, PricesRecalled
 from dea_daemon.domain.models import Trees
 from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_S
-from dea_daemon.domain.parameters import ForecastParameters, LearnerParameters
+from dea_daemon.domain.parameters import ForecastParameters, LearnerParameters, TreeParameters
 from dea_daemon.forecast import features, learners, trees
 from dea_daemon.forecast.volatility import VolatilityMemory, asked, fitted, observe, predict, recall
 from tests.guards.views import view
@@ -25,7 +25,7 @@ T, CUT = 460, 400
 VIEW = view()
 PARAMS = ForecastParameters(
     sample_every_s=21_600, har_every_s=21_600, half_life_s=24 * 21_600, prior_samples=24,
-    learners=LearnerParameters(every_s=21_600, combine="hedge", trees={"enabled": True, "every_days": 1.0}),
+    learners=LearnerParameters(every_s=21_600, combine="hedge", trees=TreeParameters(enabled=True, every_days=1.0)),
 )  # fmt: skip
 NAMES = (*learners.FORECASTERS, "trees_1d", "trees_5d")
 CONTENDERS = (*(name for name in NAMES if not name.startswith("zero")), "har", "ewma", "ewma_10d")

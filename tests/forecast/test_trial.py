@@ -7,7 +7,7 @@ import pytest
 from dea_daemon.domain.events import ForecasterRuled, ModelFitted
 from dea_daemon.domain.models import Kept, Standing, Trees
 from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_S
-from dea_daemon.domain.parameters import ForecastParameters, LearnerParameters
+from dea_daemon.domain.parameters import ForecastParameters, LearnerParameters, TreeParameters, TrialParameters
 from dea_daemon.forecast import learners, rivals, trial, volatility
 from tests.forecast.test_learners import VOL, reverting, walk
 from tests.guards.views import view
@@ -49,7 +49,7 @@ def test_a_forecaster_that_is_better_is_proposed_with_the_evidence_and_trades_no
 
 
 def test_asked_to_it_promotes_by_itself_and_the_forecast_trades():
-    params = LearnerParameters(every_s=86_400, trial={"promotion": "automatic"})
+    params = LearnerParameters(every_s=86_400, trial=TrialParameters(promotion="automatic"))
     memory = lived(reverting(600, 2, 1, 0.5), params)
     assert [name for name, _ in noted(memory, "forecaster.promoted")][:1] == ["ridge_1d"]
     assert learners.weights(memory, params)[0, learners.LEARNERS.index("ridge")] == pytest.approx(0.2)
@@ -75,7 +75,7 @@ def test_of_eight_that_are_no_better_hardly_any_is_proposed_in_500_daily_looks()
 
 
 def test_a_forecaster_that_is_better_but_for_its_costs_is_not_proposed():
-    dear = LearnerParameters(every_s=86_400, trial={"cost_bp": 1_000.0})
+    dear = LearnerParameters(every_s=86_400, trial=TrialParameters(cost_bp=1_000.0))
     assert not noted(lived(reverting(600, 2, 1, 0.5), dear), "forecaster.proposed")
 
 
@@ -286,13 +286,19 @@ def test_the_daemons_own_forecast_follows_the_ruling_and_is_never_below_either_w
 
 # --- trees -------------------------------------------------------------------------------------------------------
 
-TREES = LearnerParameters(every_s=86_400, trees={"enabled": True})
+TREES = LearnerParameters(every_s=86_400, trees=TreeParameters(enabled=True))
 SAYS_A_THIRD = Trees((1,) * 7, (float("inf"),) * 7, (1 / 3,) * 8)
 
 
 def answer(question, trees=SAYS_A_THIRD, why="", utc_ns=None):
     asked = question.asked_utc_ns if utc_ns is None else utc_ns
     return ModelFitted((FIRST + 300) * NS_PER_DAY, question.name, asked, trees, 400, 0.1, 5.0, why)
+
+
+def asked(memory, at_ns):
+    question = learners.asked(memory, at_ns, at_ns, TREES)
+    assert question is not None
+    return question
 
 
 def said_by_trees(memory, h=0):
@@ -303,9 +309,9 @@ def said_by_trees(memory, h=0):
 def test_trees_are_asked_for_with_what_is_known_and_swapped_whole_when_they_come():
     memory = lived(walk(300, 2, 9), TREES)
     now = (FIRST + 299) * NS_PER_DAY
-    question = learners.asked(memory, now, now, TREES)
+    question = asked(memory, now)
     assert question.name == "trees_1d" and max(np.frombuffer(question.lessons.known_days, "<f4")) <= FIRST + 299
-    assert learners.asked(memory, now, now, TREES).name == "trees_5d"  # one at a time, and each once
+    assert asked(memory, now).name == "trees_5d"  # one at a time, and each once
     assert learners.asked(memory, now, now, TREES) is None
     assert not said_by_trees(memory).any()
     learners.fitted(memory, answer(question), TREES)
@@ -326,11 +332,11 @@ def test_trees_are_asked_for_with_what_is_known_and_swapped_whole_when_they_come
 def test_what_is_no_model_or_no_answer_leaves_the_last_one(wrong, said):
     memory = lived(walk(300, 2, 9), TREES)
     now = (FIRST + 299) * NS_PER_DAY
-    question = learners.asked(memory, now, now, TREES)
+    question = asked(memory, now)
     learners.fitted(memory, answer(question), TREES)
     memory.trial.drained()
     later = now + 8 * NS_PER_DAY
-    again = learners.asked(memory, later, later, TREES)
+    again = asked(memory, later)
     assert again.name == "trees_1d"
     learners.fitted(memory, answer(again, **wrong), TREES)
     refused = noted(memory, "model.refused")
