@@ -85,6 +85,7 @@ def begin(started: RunStarted) -> tuple[State, Parameters]:
         costs=costs.CostMemory(),
     )
     memory.forecast.trial.restore(started.kept)
+    costs.recall(memory.costs, started.lessons, started.ts_recv_ns, params.execution)
     return State(Market(universe, params), Account(universe, started, params), memory, factors), params
 
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from dea_daemon.cli import cli
-from dea_daemon.wiring.calibrate import LOG
+from dea_daemon.wiring.calibrate_trials import LOG
 from dea_daemon.wiring.demo import config_file
 from tests.wiring.test_calibrate import folder  # noqa: F401 a fixture
 
@@ -25,12 +25,14 @@ def call(*arguments):
 @pytest.mark.timeout(180)
 def test_the_last_line_is_what_was_written(folder, tmp_path):  # noqa: F811
     out = tmp_path / "c.yaml"
-    told = call("-c", CONFIG, "--history", folder, "--out", out, "--trials", 2, "--no-bands", "--workers", 1,
-                "--date", "2026-01-01", "--json")  # fmt: skip
+    told = call("-c", CONFIG, "--history", folder, "--out", out, "--trials", 2, "--no-bands", "--no-forecasters",
+                "--workers", 1, "--date", "2026-01-01", "--json")  # fmt: skip
     assert told.exit_code == 0, told.output
     last = json.loads(told.stdout.splitlines()[-1])
     assert last["event"] == "calibrate.finished" and last["file"] == str(out)
     assert last["provenance"]["made"] == "2026-01-01" and last["evidence"]["bands"] == {"skipped": "not asked for"}
+    assert last["evidence"]["forecasters"]["ridge"] == {"skipped": "not asked for"}
+    assert last["evidence"]["correlation"]["adopted"] in (True, False)
     assert set(last["evidence"]["risk"]["by_underlying"]) == {"BTC", "ETH"}
 
 

@@ -35,10 +35,27 @@ def test_a_line_for_each_scenario_and_path_and_a_page_that_needs_nothing_else(co
     )
     assert scenarios["as_it_is"]["loss_usd"] == 0.0
     assert {"episode.2025-10-10", "heston.0", "bates.0"} <= paths.keys() and "bootstrap.0" not in paths
+    assert set(scenarios["deribit.standard"]["pools"]) == {"BTC", "ETH", "USDC"}
+    sums = sum(pool["loss_usd"] for pool in scenarios["deribit.standard"]["pools"].values())
+    assert sums == pytest.approx(scenarios["deribit.standard"]["loss_usd"], abs=0.05)
+    for told in paths.values():
+        assert told["portfolio_loss_usd"] != told["loss_usd"] and told["fees_usd"] > 0.0 and told["turnover_usd"] > 0.0
+        assert {"cuts", "modes_entered", "outages", "funding_usd", "deleveraged", "worst_hour"} <= told.keys()
+    assert paths["episode.2025-10-10"]["outages"] == 12 and paths["episode.2025-10-10"]["deleveraged"] > 0
     last = lines[-1]
     assert last["event"] == "run.finished" and last["scenarios"] == len(scenarios) and last["paths"] == len(paths)
     page = (tmp_path / "out" / "stress.html").read_text()
-    assert all(word in page for word in ("12 March 2020", "assumed", "Against doing nothing", "Bates"))
+    assert all(
+        word in page
+        for word in (
+            "12 March 2020",
+            "assumed",
+            "Against doing nothing",
+            "Bates",
+            "each pool by itself",
+            "What the daemon did",
+        )
+    )
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", page)
 
 
@@ -50,6 +67,9 @@ def test_for_people_there_are_columns_and_without_targets_nothing_is_lived_throu
     result = call("-c", path, "--portfolio", config_file("portfolio.yaml"))
     assert result.exit_code == 0, result.output
     assert "Deribit's grid" in result.stdout and "nothing was lived through" in result.stdout
+    assert "each pool" in result.stdout
+    pooled = call("-c", path, "--portfolio", config_file("portfolio.yaml"), "--one-pool")
+    assert pooled.exit_code == 0 and "each pool" not in pooled.stdout
 
 
 def test_a_wrong_question_gets_an_answer(config, tmp_path):

@@ -5,7 +5,8 @@ import pytest
 from dea_daemon.cli.protections import OF_OPTIONS, PROTECTIONS, unprotected
 from dea_daemon.cli.status_text import after_command, change_lines, status_lines
 from dea_daemon.domain.parameters import GuardParameters
-from tests.shell.status_sample import doubted_surface, status, surface
+from dea_daemon.shell.forecaster_text import after_ruling
+from tests.shell.status_sample import contender, doubted_surface, forecaster, slow_factor, status, surface
 
 
 def state(mode: str = "normal", armed: bool = True, **more: object) -> dict[str, object]:
@@ -90,6 +91,56 @@ def test_a_surface_has_a_line_with_its_terms_and_whether_it_is_relied_upon():
     assert "BTC 46.2 -3.1 +0.8 99.7% 2 s relied upon" in lines
     assert "ETH ? ? ? ? ? NOT relied upon: none yet" in lines
     assert not [line for line in told(surfaces=[]) if line.startswith("volatility")]
+
+
+def words(status, part):
+    """The lines of a part of the status, blanks counted once."""
+    lines = [" ".join(line.split()) for line in status_lines(status)]
+    first = next(i for i, line in enumerate(lines) if line.startswith(part))
+    return lines[first:]
+
+
+def test_a_contender_has_a_line_with_its_best_underlying_and_a_model_of_variance_no_gain():
+    head, *lines = words(status(), "forecasters")
+    assert head == "forecasters state weight rounds p drift gain R² t"
+    assert lines[:3] == [
+        "momentum_5d traded 0.20 292 0.410 0.12 +0.0031 +0.47% +1.5",
+        "ridge_5d shadow 0.00 292 1.000 0.12 -0.0102 -0.12% -0.3",
+        "har traded 1.00 292 0.410 0.12 ? ? ?",
+    ]
+
+
+def test_a_demoted_one_says_why_and_one_never_scored_is_a_question_mark():
+    told = status(
+        contenders=[contender("ridge_1d", state="demoted", why="the trial: its loss has drifted")],
+        forecasters=[forecaster("ridge_1d", r_squared=None, t=None)],
+    )
+    assert words(told, "forecasters")[1].endswith("+0.0031 ? ? the trial: its loss has drifted")
+
+
+def test_a_slow_factor_has_a_line_with_why_it_says_nothing():
+    silent = slow_factor("dgs10", z=0.0, age_days=31.04, valid=False, why="older than 30 days")
+    unknown = slow_factor("mine", z=0.0, age_days=None, valid=False, why="too little is known of it")
+    lines = words(status(slow_factors=[slow_factor("greed"), silent, unknown]), "slow factors")
+    assert lines[:4] == [
+        "slow factors z days old",
+        "greed +1.25 2.5 valid",
+        "dgs10 +0.00 31.0 says nothing: older than 30 days",
+        "mine +0.00 ? says nothing: too little is known of it",
+    ]
+
+
+def test_who_has_neither_forecasters_nor_factors_reads_nothing_of_them():
+    text = "\n".join(status_lines(status(contenders=[], slow_factors=[])))
+    assert "forecasters" not in text and "slow factors" not in text
+
+
+def test_after_a_ruling_the_new_line_is_told_or_when_it_will_count():
+    line = contender("ridge_5d", state="traded", weight=0.2, why="uid 1 (ann): it earned it")
+    ruled = dict(name="ridge_5d", weight=0.2, contender=line)
+    assert after_ruling(ruled) == "ridge_5d: traded, weight 0.2 (uid 1 (ann): it earned it)"
+    assert after_ruling(ruled | {"contender": None}) == "ridge_5d: weight 0.2, from its next forecast on"
+    assert "as configured" in after_ruling(dict(name="ridge_5d", weight=None, contender=None))
 
 
 def test_where_its_files_are_is_told():

@@ -19,7 +19,9 @@ from dea_daemon.cli.base import FILE, cli, config_option, json_option
 @click.option("--seed", default=7, show_default=True, help="Of the draws; any number of workers finds the same.")
 @click.option("--from", "from_date", metavar="DATE", help="First day looked at, UTC.  [default: all there are]")
 @click.option("--to", "to_date", metavar="DATE", help="The day it ends at the beginning of.")
+@click.option("--forecasters/--no-forecasters", default=True, help="Also options of the forecasters of returns.")
 @click.option("--bands/--no-bands", default=True, help="Also choose the band, by a few whole backtests.")
+@click.option("--state-dir", type=FILE, help="Of a run: what its fills cost is told beside what is assumed.")
 @click.option("--date", "made", metavar="DATE", help="When the file says it was made.  [default: today]")
 @json_option
 def calibrate(
@@ -32,7 +34,9 @@ def calibrate(
     seed: int,
     from_date: str | None,
     to_date: str | None,
+    forecasters: bool,
     bands: bool,
+    state_dir: Path | None,
     made: str | None,
     json_lines: bool,
 ) -> int:
@@ -49,7 +53,9 @@ def calibrate(
     settings = load(config)
     if not history.is_dir():
         raise FileNotFoundError(f"{history}: no such folder")
-    from dea_daemon.wiring.calibrate import EVER, NEVER, Asked, run_calibrate
+    from dea_daemon.cli.records import ledger_path
+    from dea_daemon.wiring.calibrate import run_calibrate
+    from dea_daemon.wiring.calibrate_trials import EVER, NEVER, Asked
     from dea_daemon.wiring.history import moment
 
     from_ns, to_ns = moment(from_date) if from_date else EVER, moment(to_date) if to_date else NEVER
@@ -64,7 +70,9 @@ def calibrate(
         trials=trials,
         workers=workers,
         ray=ray,
+        forecasters=forecasters,
         bands=bands,
+        ledger=None if state_dir is None else ledger_path(None, state_dir),
         seed=seed,
         json_lines=json_lines,
         command=shlex.join(["dea-daemon", *sys.argv[1:]]),

@@ -311,6 +311,44 @@ def _held(place: "Place") -> str:
         return ""
 
 
+def _rule(place: "Place", name: str, why: str, **weight: float | None) -> None:
+    """Ask, and print the forecaster's line after it."""
+    from dea_daemon.shell.control_client import Refused, post
+    from dea_daemon.shell.forecaster_text import after_ruling
+
+    try:
+        _say([after_ruling(post(place, "/forecaster", name=name, why=why, **weight))])
+    except Refused as error:
+        if error.status != 400:
+            raise
+        raise click.UsageError(str(error)) from error
+
+
+@cli.command()
+@click.argument("name")
+@where
+@click.option("--weight", type=click.FloatRange(0, 1), help="What of its forecast is traded; else what it is offered.")
+@click.option("--as-configured", is_flag=True, help="Lift what was ruled: the configuration's weight counts again.")
+@_why
+def promote(
+    name: str, config: Path | None, at: Path | None, weight: float | None, as_configured: bool, why: str
+) -> None:
+    """Trade what a forecaster says, or let a model of variance trade, from now on and after restarts."""
+    if as_configured and weight is not None:
+        raise click.UsageError("give one of --weight and --as-configured")
+    given: dict[str, float | None] = {} if weight is None and not as_configured else {"weight": weight}
+    _rule(_place(config, at), name, why, **given)
+
+
+@cli.command()
+@click.argument("name")
+@where
+@_why
+def demote(name: str, config: Path | None, at: Path | None, why: str) -> None:
+    """Trade nothing of what a forecaster says, from now on and after restarts."""
+    _rule(_place(config, at), name, why, weight=0.0)
+
+
 @cli.command()
 @where
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")

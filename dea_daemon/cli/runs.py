@@ -144,7 +144,7 @@ def _wants_view(view: bool | None, json_lines: bool) -> bool:
 @_seed
 @_scenario
 @click.option("--log", type=FILE, help="A JSON line for every order accepted, edited, cancelled, filled.")
-@click.option("--fault", "faults", multiple=True, metavar="SPEC", help="Such as private/buy=hang_after:0.05.")
+@click.option("--fault", "faults", multiple=True, metavar="SPEC", help="private/buy=hang_after:0.05, factors/*=html, …")
 @click.option("--until-eof", is_flag=True, help="Stop when standard input ends, too.")
 def venue(port: int, seed: int, scenario: str, log: Path | None, faults: tuple[str, ...], until_eof: bool) -> None:
     """Serve a simulated Deribit on loopback, until stopped."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from dea_daemon.shell.forecaster_text import HEAD, SLOW_HEAD, contender_rows, slow_rows
 from dea_daemon.shell.limit_text import cut_words, shut, used_allowed
 
 Told = dict[str, Any]
@@ -63,6 +64,8 @@ def status_lines(status: Told) -> Iterator[str]:
     yield from _table("options, USD", ("", "gamma 1 %", "vega pt", "theta day", "carry day"), _greeks(status))
     head = ("", "ATM 30 d", "RR", "BF", "inside", "age", "")
     yield from _table("volatility, points", head, _surfaces(status.get("surfaces") or ()))
+    yield from _table("forecasters", HEAD, contender_rows(status))
+    yield from _table("slow factors", SLOW_HEAD, slow_rows(status))
     yield from _table("positions", ("", "lots", "USD", "mark"), _positions(status["instruments"]))
     yield from _table("limits", ("", "used", "allowed", ""), _limits(status["limits"]))
     yield from _table("orders", ("", "", "lots", "filled", "price", "state"), _orders(status["orders"]))

@@ -16,6 +16,7 @@ from dea_daemon.cli.base import FILE, cli, config_option, json_option
 @click.option("--out", type=FILE, help="Folder for stress.html.")
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(min=0), help="Of all that is drawn.")
 @click.option("--paths", default=10, show_default=True, type=click.IntRange(min=0), help="Drawn of each kind.")
+@click.option("--one-pool", is_flag=True, help="All equity backs everything: with cross-collateral.")
 @json_option
 def stress(
     config: Path,
@@ -24,6 +25,7 @@ def stress(
     out: Path | None,
     seed: int,
     paths: int,
+    one_pool: bool,
     json_lines: bool,
 ) -> int:
     """Revalue a book under the venues' grids and history's worst days, and run the engine through crises."""
@@ -33,4 +35,4 @@ def stress(
     from dea_daemon.wiring.stress import Asked, run_stress
 
     command = shlex.join(["dea-daemon", *sys.argv[1:]])
-    return run_stress(Asked(portfolio, history, out, seed, paths, json_lines, command), settings)
+    return run_stress(Asked(portfolio, history, out, seed, paths, one_pool, json_lines, command), settings)

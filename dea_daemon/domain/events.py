@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from dea_daemon.domain.instruments import AccountKey, Instrument, Side
+from dea_daemon.domain.lessons import CostLesson
 from dea_daemon.domain.models import Kept, Trees
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import Order
@@ -63,6 +64,7 @@ class RunStarted(Event, frozen=True, tag=True, array_like=True, gc=False):
     day_turnover_usd: float = 0.0
     day_fees_usd: float = 0.0
     kept: Kept = Kept()  # what earlier runs learned and ruled of forecasters
+    lessons: tuple[CostLesson, ...] = ()  # of the last orders measured, oldest first
 
 
 class DecisionDue(Event, frozen=True, tag=True, array_like=True, gc=False):

@@ -16,10 +16,11 @@ from dea_daemon.domain.commands import Approved, CreateOrder, Outgoing
 from dea_daemon.domain.decisions import Forecast, Note, View
 from dea_daemon.domain.events import FillReceived
 from dea_daemon.domain.instruments import FloatArray, IntArray, Universe
+from dea_daemon.domain.lessons import CostLesson
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.domain.orders import NEVER_LIVED, Order
 from dea_daemon.domain.parameters import ExecutionParameters
-from dea_daemon.execution.estimates import Estimates
+from dea_daemon.execution.estimates import Estimates, lesson
 from dea_daemon.execution.plan import ExecutionMemory, lanes
 from dea_daemon.execution.shortfall import MARKOUTS_S, NAN, SETTLED_NS, Measurement, Shortfall, mid_prices, step_usd
 
@@ -82,6 +83,11 @@ def observe(
         _arrive(memory, execution, view, create, float(mid[create.row]))
     _adopt(memory, view)
     return tuple(_finish(memory, execution, view, forecast, params))
+
+
+def recall(memory: CostMemory, lessons: Iterable[CostLesson], now_ns: int, params: ExecutionParameters) -> None:
+    """Before the first decision: what orders of earlier runs cost, oldest first."""
+    memory.estimates.recall(lessons, now_ns, params)
 
 
 def surcharge(memory: CostMemory, view: View, params: ExecutionParameters) -> FloatArray:
@@ -186,18 +192,20 @@ def _finish(
         lane, since_ns = measurement.lane, measurement.since_ns
         going_on = since_ns > 0 and int(execution.since_ns[lane]) == since_ns and not leaving
         found = measurement.shortfall(view, going_on=going_on, watched=watched)
-        memory.estimates.learn(measurement, found, view, forecast, params)
-        yield _note(found)
+        learned = lesson(measurement, found, view, forecast)
+        memory.estimates.learn(learned, params)
+        yield _note(found, learned)
     if not memory.open:
         for due in memory.due:
             due.clear()
 
 
-def _note(found: Shortfall) -> Note:
-    """All of it, and its parts in bp of the notional filled."""
+def _note(found: Shortfall, learned: CostLesson) -> Note:
+    """All of it, its parts in bp of the notional filled, and what it taught."""
     fields = msgspec.structs.asdict(found)
     bp = {f"{name.removesuffix('_usd')}_bp": found.bp(fields[name]) for name in _IN_BP}
-    return Note("order.measured", fields | bp)
+    taught = {"beyond_usd": learned.beyond_usd, "day_vol_bp": learned.day_vol_bp}
+    return Note("order.measured", fields | bp | taught)
 
 
 _IN_BP = (

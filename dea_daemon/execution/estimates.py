@@ -9,12 +9,14 @@ two standard errors, orders cross at once until some days have let that fade. So
 Hauptmann, Li 2005 (the square root); Huber 1964 (the weights).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from dea_daemon.domain.decisions import Forecast, View
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray, Universe
+from dea_daemon.domain.lessons import CostLesson
 from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_S
 from dea_daemon.domain.parameters import ExecutionParameters
 from dea_daemon.execution.shortfall import Measurement, Shortfall
@@ -31,7 +33,7 @@ LOSING_ERRORS = 2.0
 ADVANCE_NS = 60 * NS_PER_S
 YEAR_DAYS = 365.0
 
-Key = tuple[int, int, str]
+Key = tuple[str, str, str]  # account, underlying, kind
 
 
 @dataclass(slots=True, eq=False)
@@ -127,43 +129,35 @@ class Estimates:
         self.losing: BoolArray = np.zeros(0, dtype=np.bool_)  # [N]
         self.advanced_ns = 0
 
-    def learn(
-        self, order: Measurement, found: Shortfall, view: View, forecast: Forecast, params: ExecutionParameters
-    ) -> None:
+    def learn(self, lesson: CostLesson, params: ExecutionParameters) -> None:
         """Take in one measured order; what is not known teaches nothing."""
-        universe, row = view.universe, order.row
-        day_vol_bp = float(forecast.annual_vol[universe.underlying[row]]) / YEAR_DAYS**0.5 * 1e4
-        half = order.half_spread * order.step_usd / order.lot_usd
-        cost_usd = found.impact_usd + found.spread_usd - half * found.filled_usd
-        if order.placed == "post":
-            cost_usd += found.fee_usd - float(universe.taker_fee[row]) * found.filled_usd + found.waited_usd
-        crossed = order.placed == "cross" and found.filled_usd > 0.0
-        if not (np.isfinite(cost_usd) and np.isfinite(day_vol_bp) and (crossed or order.placed == "post")):
+        crossed = lesson.placed == "cross" and lesson.filled_usd > 0.0
+        posted = lesson.placed == "post" and lesson.asked_usd > 0.0
+        if not (np.isfinite(lesson.beyond_usd) and np.isfinite(lesson.day_vol_bp) and (crossed or posted)):
             return
-        known = self.by_key.setdefault(_key(universe, row), Estimate())
+        known = self.by_key.setdefault((lesson.account, lesson.underlying, lesson.kind), Estimate())
         known.orders += 1
-        known.day_vol_bp = day_vol_bp
+        known.day_vol_bp = lesson.day_vol_bp
         known.forget()
         if crossed:
-            known.crossed(cost_usd / found.filled_usd * 1e4, found.filled_usd)
+            known.crossed(lesson.beyond_usd / lesson.filled_usd * 1e4, lesson.filled_usd)
         else:
-            most_usd = OUTLIER * params.surcharge_most_bp * 1e-4 * found.asked_usd
-            known.rest(min(max(cost_usd, -most_usd), most_usd), found.filled_usd, found.asked_usd)
+            most_usd = OUTLIER * params.surcharge_most_bp * 1e-4 * lesson.asked_usd
+            known.rest(min(max(lesson.beyond_usd, -most_usd), most_usd), lesson.filled_usd, lesson.asked_usd)
+
+    def recall(self, lessons: Iterable[CostLesson], now_ns: int, params: ExecutionParameters) -> None:
+        """Learn, before a run, from what earlier ones measured, oldest first, each at its own time: what is told has
+        moved as slowly as if the run had gone on."""
+        for lesson in lessons:
+            self._pass(min(lesson.ended_ns, now_ns), params)
+            self.learn(lesson, params)
+        self._pass(now_ns, params)
 
     def advance(self, view: View, params: ExecutionParameters) -> None:
         """What is told goes towards what is estimated, a tenth of the cap a day."""
         if view.now_ns - self.advanced_ns < ADVANCE_NS and len(self.group) == len(view.universe):
             return
-        days = (view.now_ns - self.advanced_ns) / NS_PER_DAY if self.advanced_ns else 0.0
-        self.advanced_ns = view.now_ns
-        most = params.surcharge_most_bp
-        step = CHANGE_A_DAY * most * max(days, 0.0)
-        for known in self.by_key.values():
-            known.age(days)
-            bp = known.bp
-            aim = min(max(bp, -most), most) if np.isfinite(bp) else 0.0
-            known.told_bp += min(max(aim - known.told_bp, -step), step)
-            known.told_bp = min(max(known.told_bp, -most), most)
+        self._pass(view.now_ns, params)
         known_of = list(self.by_key.values())
         if len(self.group) != len(view.universe) or len(self.told) != len(known_of) + 1:
             number = {key: g for g, key in enumerate(self.by_key)}
@@ -173,6 +167,18 @@ class Estimates:
         self.told = np.array([*(known.told_bp for known in known_of), 0.0])
         self.rested = np.array([*(known.rested for known in known_of), 0.0])
         self.losing = np.array([*(known.losing for known in known_of), False])[self.group]
+
+    def _pass(self, now_ns: int, params: ExecutionParameters) -> None:
+        days = (now_ns - self.advanced_ns) / NS_PER_DAY if self.advanced_ns else 0.0
+        self.advanced_ns = now_ns
+        most = params.surcharge_most_bp
+        step = CHANGE_A_DAY * most * max(days, 0.0)
+        for known in self.by_key.values():
+            known.age(days)
+            bp = known.bp
+            aim = min(max(bp, -most), most) if np.isfinite(bp) else 0.0
+            known.told_bp += min(max(aim - known.told_bp, -step), step)
+            known.told_bp = min(max(known.told_bp, -most), most)
 
     def surcharge(self, view: View, params: ExecutionParameters) -> FloatArray:
         """[N] USD per USD of notional."""
@@ -188,6 +194,25 @@ class Estimates:
         return np.asarray(np.maximum(told, -np.maximum(saved, 0.0) * self.rested[self.group]), dtype=np.float64)
 
 
+def lesson(order: Measurement, found: Shortfall, view: View, forecast: Forecast) -> CostLesson:
+    """What one measured order teaches."""
+    universe, row = view.universe, order.row
+    half = order.half_spread * order.step_usd / order.lot_usd
+    beyond_usd = found.impact_usd + found.spread_usd - half * found.filled_usd
+    if order.placed == "post":
+        beyond_usd += found.fee_usd - float(universe.taker_fee[row]) * found.filled_usd + found.waited_usd
+    return CostLesson(
+        found.ended_ns,
+        *_key(universe, row),
+        order.placed,
+        found.asked_usd,
+        found.filled_usd,
+        beyond_usd,
+        day_vol_bp=float(forecast.annual_vol[universe.underlying[row]]) / YEAR_DAYS**0.5 * 1e4,
+    )
+
+
 def _key(universe: Universe, row: int) -> Key:
     """Contracts of one account and underlying that trade alike."""
-    return int(universe.account[row]), int(universe.underlying[row]), universe.instruments[row].kind.value
+    instrument = universe.instruments[row]
+    return str(universe.accounts[universe.account[row]]), instrument.underlying, instrument.kind.value

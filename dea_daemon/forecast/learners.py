@@ -72,8 +72,8 @@ class Horizon:
 
 
 class LearnerMemory:
-    """Everything learned of U underlyings; `told` are the forecasters' words at `told_ns`, the next is due at `due_ns`.
-    `slow` names the slow factors that have a weight in ridge, behind all others. `roster` names the M learners; `trial`
+    """Everything learned of U underlyings; `told` are the forecasters' words at `told_ns` (0: a decision has yet to
+    hear them), the next is due at `due_ns`. `slow` names the slow factors that have a weight in ridge, behind all others. `roster` names the M learners; `trial`
     is shared with what else is on trial."""
 
     def __init__(self, underlyings: int, memory: trial.TrialMemory | None = None) -> None:
@@ -149,7 +149,6 @@ def observe(
         horizon.forget(~np.isfinite(said[LEARNERS.index("ridge")]))
         if utc_ns and past.slot % horizon.steps == 0:
             horizon.trading, horizon.trial_slot = weights(memory, params)[memory.horizons.index(horizon)], past.slot
-    memory.told_ns = now_ns
 
 
 def _slow(memory: LearnerMemory, view: View | None) -> FloatArray:
@@ -371,7 +370,7 @@ def _now(memory: LearnerMemory, horizon: Horizon) -> tuple[FloatArray, FloatArra
     return horizon.said[row], np.nan_to_num(horizon.vol[row])
 
 
-def tell(memory: LearnerMemory, universe: Universe, params: LearnerParameters) -> None:
+def tell(memory: LearnerMemory, universe: Universe, params: LearnerParameters, now_ns: int) -> None:
     """Put into words what the forecasters say and how good they were (`told`), and how they are on trial
     (`contenders`)."""
     w, lines, contenders, offered = weights(memory, params), [], [], offers(memory, params)
@@ -387,4 +386,4 @@ def tell(memory: LearnerMemory, universe: Universe, params: LearnerParameters) -
                 lines.append(Forecaster(name, underlying, share, float(horizon.weights[m]), count, *figures))
             if m:
                 contenders.append(trial.contender(memory.trial, horizon.name, name, share, offered.get(name, share)))
-    memory.told, memory.contenders = tuple(lines), tuple(contenders)
+    memory.told, memory.contenders, memory.told_ns = tuple(lines), tuple(contenders), now_ns

@@ -15,7 +15,6 @@ DEPTH = 3
 INNER, LEAVES = 2**DEPTH - 1, 2**DEPTH  # of one tree
 TREES_MOST = 500
 LESSON_DAYS = 730  # two years, a lesson a day: some 120 KB of two underlyings
-ROUNDING_DAYS = 1e-6  # midnight may be told as a little less
 
 SmallArray = npt.NDArray[np.float32]
 
@@ -79,7 +78,7 @@ class LessonBook:
 
     def add(self, x: FloatArray, outcome: FloatArray, known_day: float) -> None:
         """What was asked, x [U, K], and what came of it, outcome [U], NaN where unknown; not earlier than the last."""
-        day = int(known_day + ROUNDING_DAYS)
+        day = int(known_day)
         if day > self._day:
             self._turn(day)
         row = day % LESSON_DAYS

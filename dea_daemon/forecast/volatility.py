@@ -74,18 +74,19 @@ def observe(memory: VolatilityMemory, view: View, params: ForecastParameters) ->
     if learners.due(memory.learners, view.now_ns, params.learners):
         earned = features.perpetual_carry(view, memory.carry.per_usd)
         _sample_learners(memory, view.now_ns, view.underlying_price, view, earned, params)
-        _tell(memory, view.universe, params)
+        memory.learners.told_ns = 0
+    if not memory.learners.told_ns and memory.learners.past.slot >= 0:
+        _tell(memory, view.universe, params, view.now_ns)
         learned = True
     if learned or not _is_current(memory, view.universe, params):
         memory.forecast, memory.params = _forecast(memory, view.universe, params), params
     return memory.trial.drained()
 
 
-def _tell(memory: VolatilityMemory, universe: Universe, params: ForecastParameters) -> None:
-    """What all forecasters say, and how they and the models of variance are on trial."""
-    learners.tell(memory.learners, universe, params.learners)
-    models = rivals.contenders(memory.trial, params)
-    memory.learners.contenders += models
+def _tell(memory: VolatilityMemory, universe: Universe, params: ForecastParameters, now_ns: int) -> None:
+    """What all forecasters say, and how they and the models of variance are on trial; 0: the next decision says it."""
+    learners.tell(memory.learners, universe, params.learners, now_ns)
+    memory.learners.contenders += rivals.contenders(memory.trial, params)
 
 
 def asked(memory: VolatilityMemory, view: View, params: ForecastParameters) -> FitModel | None:
@@ -106,7 +107,7 @@ def ruled(
 ) -> tuple[Note, ...]:
     """Fold the operator's word; it counts from the next decision on."""
     trial.spoken(memory.trial, event, utc_ns, rulable(memory, params))
-    _tell(memory, universe, params)
+    _tell(memory, universe, params, 0)
     memory.forecast = None
     return memory.trial.drained()
 

@@ -14,6 +14,7 @@ from dea_daemon.domain.errors import DataError
 from dea_daemon.domain.instruments import BoolArray, FloatArray, IntArray
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY
 from dea_daemon.domain.parameters import ForecastParameters
+from dea_daemon.forecast import correlation
 from dea_daemon.forecast.volatility import VolatilityMemory, expected_variance, sample
 from dea_daemon.research.overfitting import overfitting
 from dea_daemon.research.record import Record
@@ -38,15 +39,18 @@ LAGS = 10  # of Diebold and Mariano's variance, days
 SIGNIFICANT = 0.05  # two-sided, and in the right direction
 TAIL, VAR_LEAST, VAR_WINDOW = 0.01, 250, 1_000
 SHARPE = 1.0  # a year: what standing off costs is judged as if the target earned so much, as the band does
-_NO_CORRELATION_S = 9e8  # nobody asks for it here, and it costs the square of the batch
+CORRELATION_DAYS = (1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)  # half-lives tried beside the configuration's
+_NO_CORRELATION_S = 9e8  # nobody asks for it there, and it costs the square of the batch
 
 
 class Prices(NamedTuple):
-    """T moments, ascending, and what each of U underlyings was worth then: usd [T, U], NaN where unknown."""
+    """T moments, ascending, and what each of U underlyings was worth then: usd [T, U], NaN where unknown. carry [T, U]
+    1/day is what a long had earned of funding over the day before; None where nobody looked."""
 
     at_ns: IntArray
     usd: FloatArray
     underlyings: tuple[str, ...]
+    carry: FloatArray | None = None
 
 
 class Days(NamedTuple):
@@ -133,6 +137,46 @@ def _side_by_side(trials: Sequence[ForecastParameters], underlyings: int) -> For
     return ForecastParameters.model_construct(**told)
 
 
+# --- how they move together --------------------------------------------------------------------------------
+
+
+def correlation_trials(incumbent: ForecastParameters) -> list[ForecastParameters]:
+    """The incumbent, then those that forget correlations slower or faster."""
+    return [
+        incumbent,
+        *(incumbent.model_copy(update={"correlation_half_life_s": d * 86_400}) for d in CORRELATION_DAYS),
+    ]
+
+
+def foretold_together(prices: Prices, trials: Sequence[ForecastParameters]) -> tuple[FloatArray, FloatArray]:
+    """([N, D] of each trial, [D, U] 1/day) expected at each midnight but the last: the mean of the correlation matrix,
+    which is the variance of a book that holds one standard deviation of each underlying over their number, and the
+    underlyings' variances, which are the same for all trials."""
+    alone = trials[0].model_copy(update={"correlation_every_s": _NO_CORRELATION_S})
+    u = prices.usd.shape[1]
+    memory, pairs = VolatilityMemory(u), [correlation.CorrelationMemory(u) for _ in trials]
+    means, variance = [], []
+    for now_ns, usd in zip(prices.at_ns.tolist(), prices.usd, strict=True):
+        for each, trial in zip(pairs, trials, strict=True):
+            correlation.observe(each, now_ns, usd, memory.fast, trial)
+        sample(memory, now_ns, usd, alone)
+        if now_ns % NS_PER_DAY == 0:
+            means.append([correlation.correlation(each, t).mean() for each, t in zip(pairs, trials, strict=True)])
+            variance.append(expected_variance(memory, alone))
+    return np.array(means[:-1]).T, np.array(variance[:-1])
+
+
+def book_losses(prices: Prices, days: Days, means: FloatArray, variance: FloatArray) -> FloatArray:
+    """[J, N] QLIKE of the variance of the book of equal risks, of the days that count; arguments as
+    `foretold_together` gives them. It is what a volatility target scales by, and asks no inverse of anything."""
+    midnight = np.flatnonzero(prices.at_ns % NS_PER_DAY == 0)
+    steps = np.diff(np.log(prices.usd), axis=0)
+    spans = zip(midnight[:-1], midnight[1:], np.sqrt(variance), strict=True)
+    realised = np.array([((steps[first:last] / vol).mean(axis=1) ** 2).sum() for first, last, vol in spans])
+    count = judged(days) & (realised > 0.0)
+    return np.asarray(qlike(realised, means)[:, count].T)
+
+
 # --- judging -----------------------------------------------------------------------------------------------
 
 
@@ -151,12 +195,14 @@ class Verdict(NamedTuple):
         return self.best != 0 and self.against.statistic > 0.0 and self.against.p < SIGNIFICANT
 
 
-def verdict(losses: FloatArray) -> Verdict:
-    """`losses` [T, N] a day, less is better. DataError for fewer days than a walk-forward takes."""
+def verdict(losses: FloatArray, horizon: int = 1) -> Verdict:
+    """`losses` [T, N] a day, known `horizon` days later; less is better. DataError for fewer days than a walk-forward
+    takes."""
     length = len(losses)
     least = min(LEAST_DAYS, length // 2)
     folds = max((length - least - EMBARGO_DAYS) // FOLD_DAYS, 2)
-    forward = chosen_forward(losses, walk_forward(length, folds, least=least, embargo=EMBARGO_DAYS))
+    splits = walk_forward(length, folds, least=least, horizon=horizon, embargo=EMBARGO_DAYS)
+    forward = chosen_forward(losses, splits)
     against = diebold_mariano(losses[forward.test, 0], forward.loss, lags=LAGS)
     enough = losses.shape[1] > 1 and length >= 16 * 2
     return Verdict(

@@ -13,6 +13,7 @@ from dea_daemon.domain.instruments import FloatArray
 
 CLOSES = "hourly closes of Binance spot"
 PREMIUMS = "hourly closes of Binance's BTC perpetual over spot"
+RATES = "funding as Binance's BTC and ETH perpetuals paid it; others as ETH's"
 ASSUMED_VOL = "assumed: no index of implied volatility is in our history"
 ASSUMED_VENUE = "assumed: a tenth of the usual depth, five times the spread, a minute's outage each hour of the fall"
 Outage = tuple[float, float]  # hour it begins, minutes
@@ -24,7 +25,8 @@ class Episode(NamedTuple):
     At once: `vol` the shock of a 30-day volatility as a share (others by term, as Deribit's), `premium` of perpetuals
     over the index, `basis` of dated futures (a year), `depeg` what each stablecoin loses, `haircut` more that the venue
     takes off coin collateral. In time: between hours `crisis` depth and spread are multiplied and `outages` strike; at
-    hour `adl` the venue closes the shorts (None: never). `sources` says where each of these comes from.
+    hour `adl` the venue closes the shorts (None: never); `funding` has (hour, BTC, ETH), the rates of eight hours that
+    longs pay at that hour. `sources` says where each of these comes from.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Episode(NamedTuple):
     spread: float
     outages: tuple[Outage, ...]
     adl: float | None
+    funding: tuple[tuple[float, float, float], ...]
     sources: dict[str, str]
 
 
@@ -58,6 +61,7 @@ def _sources(**more: str) -> dict[str, str]:
         "premium": PREMIUMS,
         "basis": "assumed",
         "haircut": "assumed",
+        "funding": RATES,
         "venue": ASSUMED_VENUE,
     }
     return usual | more
@@ -97,6 +101,14 @@ EPISODES: tuple[Episode, ...] = (
         spread=5.0,
         outages=(*_each_hour(10, 26), (26.0, 25.0)),
         adl=26.0,
+        funding=(
+            (8, 0.0001, 0.000545),
+            (16, -0.000151, 0.0001),
+            (24, -0.000161, 0.0001),
+            (32, -0.003, -0.002818),
+            (40, -0.000654, -0.00028),
+            (48, -0.000764, 0.0001),
+        ),
         sources=_sources(outage="BitMEX, then the largest venue, was away for 25 minutes near the low (press)"),
     ),
     Episode(
@@ -130,6 +142,14 @@ EPISODES: tuple[Episode, ...] = (
         spread=5.0,
         outages=_each_hour(11, 16),
         adl=None,
+        funding=(
+            (8, 0.000358, 0.000533),
+            (16, -0.000897, -0.003563),
+            (24, 0.0001, 0.000118),
+            (32, 0.0001, 0.0001),
+            (40, 0.0001, 0.0001),
+            (48, 0.0001, 0.0001),
+        ),
         sources=_sources(),
     ),
     Episode(
@@ -163,6 +183,20 @@ EPISODES: tuple[Episode, ...] = (
         spread=3.0,
         outages=_each_hour(76, 80),
         adl=None,
+        funding=(
+            (8, 0.0001, 0.000094),
+            (16, 0.0001, 0.000098),
+            (24, 0.0001, 0.000098),
+            (32, 0.0001, 0.000061),
+            (40, 0.0001, 0.0001),
+            (48, 0.000076, 0.000076),
+            (56, 0.000069, 0.0001),
+            (64, -0.000035, 0.000076),
+            (72, -0.000188, -0.000186),
+            (80, -0.00042, -0.000797),
+            (88, -0.000147, -0.000286),
+            (96, -0.000071, -0.000091),
+        ),
         sources=_sources(depeg="USDT at about .95 on 12 May 2022 (press)", venue="assumed: a fifth of the usual depth"),
     ),
     Episode(
@@ -197,6 +231,15 @@ EPISODES: tuple[Episode, ...] = (
         spread=3.0,
         outages=_each_hour(18, 22),
         adl=None,
+        funding=(
+            (8, -0.000008, -0.000115),
+            (16, 0.000094, 0.000079),
+            (24, -0.000139, -0.000385),
+            (32, 0.000073, -0.000122),
+            (40, -0.00033, -0.000547),
+            (48, -0.001192, -0.000601),
+            (56, -0.00112, -0.000543),
+        ),
         sources=_sources(depeg="assumed", venue="assumed: three tenths of the usual depth"),
     ),
     Episode(
@@ -227,12 +270,21 @@ EPISODES: tuple[Episode, ...] = (
         spread=5.0,
         outages=tuple((12.0 + n / 12.0, 1.0) for n in range(12)),
         adl=12.5,
+        funding=(
+            (7, 0.0001, 0.0001),
+            (15, -0.0005, -0.001),
+            (23, -0.0002, -0.0004),
+            (31, 0.0, 0.0),
+            (39, 0.00005, 0.00005),
+            (47, 0.00005, 0.00005),
+        ),
         sources=_sources(
             course="press: BTC from about 117,000 to 102,000 to 104,000 within the hour; the rest of it assumed",
             widest="assumed; press: several coins by half to four fifths",
             premium="press: BTC perpetuals at Binance to 101,389, below spot; the figure assumed",
             depeg="USDe at .65 on Binance (press); USDC assumed",
             haircut="assumed: the 35 % that a stablecoin held as collateral was marked down",
+            funding="assumed; press: the most negative of any day since 2022",
             venue="press: depth fell by nine tenths and more, calls timed out; their rhythm assumed",
         ),
     ),
@@ -251,3 +303,10 @@ def course(episode: Episode, underlyings: tuple[str, ...]) -> tuple[FloatArray, 
 def worst(episode: Episode, underlyings: tuple[str, ...]) -> FloatArray:
     """[U] the deepest moves, as fractions, at once; an underlying that is neither BTC nor ETH by `widest`."""
     return np.asarray(course(episode, underlyings)[1].min(axis=0) - 1.0, dtype=np.float64)
+
+
+def funding(episode: Episode, underlyings: tuple[str, ...]) -> list[tuple[float, FloatArray]]:
+    """(hour, rates [U] of eight hours that longs pay then); the others pay Ether's."""
+    return [
+        (hour, np.array([btc if name == "BTC" else eth for name in underlyings])) for hour, btc, eth in episode.funding
+    ]

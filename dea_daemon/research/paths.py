@@ -13,6 +13,9 @@ from dea_daemon.domain.numbers import DAYS_PER_YEAR
 from dea_daemon.research import bootstrap
 
 HOURS_PER_YEAR = 24.0 * DAYS_PER_YEAR
+FUNDING_SD, FUNDING_KEPT, FUNDING_HOURS = 3e-4, 0.8, 8
+"""Of Binance's BTC and ETH perpetuals, 2020 to 2023: deviations of .00026 and .00034, .79 and .78 from one rate to the
+next. Their means, .00014 and .00017, are left out."""
 
 
 class Heston(NamedTuple):
@@ -113,3 +116,16 @@ def along(
     )
     pinned = np.stack([np.interp(grid, hours, np.interp(hours, grid, column)) for column in walk.T], axis=1)
     return np.asarray(np.exp(line + walk - pinned))
+
+
+def funding(hours: int, underlyings: int, *, seed: int) -> FloatArray:
+    """[hours, U] rates that longs pay at each hour's end: zero but each eighth, there an autoregression around zero,
+    an underlying its own, whatever prices do."""
+    count = hours // FUNDING_HOURS
+    noise = np.random.default_rng((seed, 1)).standard_normal((count, underlyings)) * FUNDING_SD
+    rate = np.zeros(underlyings)
+    out = np.zeros((hours, underlyings))
+    for n in range(count):
+        rate = FUNDING_KEPT * rate + np.sqrt(1.0 - FUNDING_KEPT**2) * noise[n] if n else noise[n]
+        out[(n + 1) * FUNDING_HOURS - 1] = rate
+    return out

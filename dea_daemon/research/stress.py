@@ -321,10 +321,20 @@ class Hit(NamedTuple):
     allowed: float
 
 
+class Pool(NamedTuple):
+    """One settle currency's part: what it loses of its own equity, which is left after, and margin_use: the standard
+    grid's worst loss of its contracts over that."""
+
+    currency: str
+    loss_usd: float
+    equity_usd: float
+    margin_use: float
+
+
 class Outcome(NamedTuple):
     """One scenario: loss_usd, positive is lost; by underlying (collateral counted), and of stablecoins. `worst` is the
-    underlying, or stablecoin, that loses most; margin_use the standard grid's worst loss of what is left over what
-    backs it. hits: limits beyond which the book would be."""
+    underlying, or stablecoin, that loses most; margin_use the worst pool's. hits: limits beyond which the book would
+    be."""
 
     name: str
     title: str
@@ -336,17 +346,21 @@ class Outcome(NamedTuple):
     moves: dict[str, float]
     equity_usd: float
     margin_use: float
+    pools: tuple[Pool, ...]
     hits: tuple[Hit, ...]
 
 
-def outcome(book: Holdings, scenario: Scenario, guards: GuardParameters) -> Outcome:
-    """The scenario's worst point, and the limits there."""
+def outcome(book: Holdings, scenario: Scenario, guards: GuardParameters, *, pooled: bool = False) -> Outcome:
+    """The scenario's worst point, and the limits there. Each settle currency backs its own contracts, or, `pooled`, all
+    backs everything."""
     by = _worst_point(book, scenario)
     worth, left = revalued(book, by), after(book, by)
     parts = dict(zip(book.underlyings, (-(worth.gain + worth.coins)[0]).tolist(), strict=True))
     if worth.pegs[0]:
         parts["stablecoins"] = -float(worth.pegs[0])
     loss, before = float(worth.loss[0]), book.equity_usd
+    of_pools = () if pooled else pools(book, left)
+    use = margin_use(left) if pooled else max((pool.margin_use for pool in of_pools), default=0.0)
     return Outcome(
         name=scenario.name,
         title=scenario.title,
@@ -357,8 +371,9 @@ def outcome(book: Holdings, scenario: Scenario, guards: GuardParameters) -> Outc
         worst=max(parts, key=lambda name: parts[name]) if max(parts.values(), default=0.0) > 0.0 else "",
         moves=dict(zip(book.underlyings, by.move[0].tolist(), strict=True)),
         equity_usd=left.equity_usd,
-        margin_use=margin_use(left),
-        hits=hits(left, before, float(np.min(left.price[book.coin < 0], initial=1.0)), guards),
+        margin_use=use,
+        pools=of_pools,
+        hits=hits(left, before, float(np.min(left.price[book.coin < 0], initial=1.0)), use, guards),
     )
 
 
@@ -405,9 +420,30 @@ def notionals(book: Holdings) -> FloatArray:
     return np.asarray(np.abs(book.amount) * np.where(book.inverse, 1.0, price))
 
 
+def pools(before: Holdings, left: Holdings) -> tuple[Pool, ...]:
+    """Each currency that something is held or settles in, segregated as Deribit's are without cross-collateral."""
+    then, now = before.equity * before.price, left.equity * left.price
+    return tuple(
+        Pool(currency, float(then[c] - now[c]), float(now[c]), margin_use(_pool(left, c)))
+        for c, currency in enumerate(left.currencies)
+        if then[c] != 0.0 or (before.settle == c).any()
+    )
+
+
+_ROWS = ("underlying", "settle", "amount", "inverse", "option", "coin_quoted", "call", "perpetual", "strike", "forward")
+
+
+def _pool(book: Holdings, c: int) -> Holdings:
+    """What settles in one currency, with that currency's equity alone."""
+    at = np.flatnonzero(book.settle == c)
+    rows = {name: getattr(book, name)[at] for name in (*_ROWS, "iv", "tau_years")}
+    own = np.where(np.arange(len(book.currencies)) == c, book.equity, 0.0)
+    return book._replace(names=tuple(book.names[n] for n in at.tolist()), equity=own, **rows)
+
+
 def margin_use(book: Holdings) -> float:
-    """The worst loss of contracts over Deribit's standard grid, over equity less haircuts; all in one pool, which no
-    venue promises. ∞ without anything that backs."""
+    """The worst loss of contracts over Deribit's standard grid, over equity less haircuts, all in one pool. ∞ without
+    anything that backs."""
     gain = revalued(book, standard(book)).gain
     need = float(np.maximum(-gain.min(axis=0, initial=0.0), 0.0).sum())
     backs = float(np.where(book.equity > 0.0, book.backing, 1.0) * book.equity @ book.price)
@@ -416,12 +452,12 @@ def margin_use(book: Holdings) -> float:
     return need / backs if backs > 0.0 else float("inf")
 
 
-def hits(book: Holdings, equity_before_usd: float, peg: float, guards: GuardParameters) -> tuple[Hit, ...]:
-    """The limits beyond which the book stands. NaN never passes."""
-    return tuple(hit for hit in _uses(book, equity_before_usd, peg, guards) if not hit.used <= hit.allowed)
+def hits(book: Holdings, equity_before_usd: float, peg: float, use: float, guards: GuardParameters) -> tuple[Hit, ...]:
+    """The limits beyond which the book stands; `use` is of margin. NaN never passes."""
+    return tuple(hit for hit in _uses(book, equity_before_usd, peg, use, guards) if not hit.used <= hit.allowed)
 
 
-def _uses(book: Holdings, before_usd: float, peg: float, guards: GuardParameters) -> list[Hit]:
+def _uses(book: Holdings, before_usd: float, peg: float, use: float, guards: GuardParameters) -> list[Hit]:
     equity = book.equity_usd
     usd, delta = notionals(book), np.abs(deltas(book))
     found = [Hit("gross", "book", float(usd.sum()), _cap(guards.max_gross_usd, guards.max_gross_leverage, equity))]
@@ -442,7 +478,7 @@ def _uses(book: Holdings, before_usd: float, peg: float, guards: GuardParameters
     ]
     cap = _cap(guards.max_instrument_usd, guards.max_instrument_leverage, equity)
     found += [Hit("instrument", name, used, cap) for name, used in zip(book.names, usd.tolist(), strict=True)]
-    return found + _shares(book, before_usd, peg, guards)
+    return found + _shares(book, before_usd, peg, use, guards)
 
 
 def _cap(usd: float | None, leverage: float | None = None, equity: float = 0.0) -> float:
@@ -451,7 +487,7 @@ def _cap(usd: float | None, leverage: float | None = None, equity: float = 0.0) 
     return float(absolute if leverage is None else min(absolute, max(leverage * equity, 0.0)))
 
 
-def _shares(book: Holdings, before_usd: float, peg: float, guards: GuardParameters) -> list[Hit]:
+def _shares(book: Holdings, before_usd: float, peg: float, use: float, guards: GuardParameters) -> list[Hit]:
     """Limits in parts of equity: what is lost, what would be, margin, pegs."""
     equity, lost = book.equity_usd, 0.0
     lost = 1.0 - equity / before_usd if before_usd > 0.0 else 1.0
@@ -459,7 +495,6 @@ def _shares(book: Holdings, before_usd: float, peg: float, guards: GuardParamete
     grid, days = revalued(book, standard(book)), worst_days.moves(book.underlyings)
     least = (grid.gain + grid.coins).min(axis=0, initial=0.0)
     history = revalued(book, shocks(book, days, VOLS[0])).loss if len(book.underlyings) else np.zeros(1)
-    use = margin_use(book)
     told: tuple[tuple[str, float, float | None], ...] = (
         ("scenario", float(np.maximum(-least, 0.0).sum() / left), guards.max_scenario_loss),
         ("stress", float(max(history.max(), 0.0) / left), guards.max_stress_loss),

@@ -4,6 +4,7 @@
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
@@ -15,7 +16,7 @@ from dea_daemon.domain.instruments import FloatArray
 from dea_daemon.research import svg
 from dea_daemon.research.report_style import STYLE, article, document, header
 from dea_daemon.research.report_words import percent, usd
-from dea_daemon.research.stress import Hit, Outcome
+from dea_daemon.research.stress import Hit, Outcome, Pool
 
 FOOTER = "dea_daemon. Losses are of a model of the book and of a venue; the next crisis has read neither."
 _STYLE = """
@@ -25,6 +26,9 @@ svg .gain { fill: var(--green); stroke: none; opacity: .78; }
 svg text.label { fill: var(--text); font-size: 12px; text-anchor: end; } svg text.told { fill: var(--text); }
 svg .still { stroke: var(--dim); stroke-dasharray: 4 3; } svg .many { stroke-width: 1; opacity: .55; }
 #tiles { grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); }
+.panels { grid-template-columns: repeat(auto-fill, minmax(min(360px, 100%), 1fr)); margin-bottom: 8px; }
+svg.wide { min-width: 640px; }
+h3 + p.about { margin-top: 2px; } article > h3 { margin-top: 16px; }
 """
 _SCRIPT = """
 const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)");
@@ -39,13 +43,22 @@ draw();
 AT_ONCE = (
     "Every contract valued again under the moves, all at once and nobody trading. In the grids each underlying stands "
     "at its own worst point. Margin is the standard grid's worst loss of what is left over the equity that backs it, "
-    "all in one pool. Limits: those of the configuration beyond which the book would stand."
+    "the worst pool's. Limits: those of the configuration beyond which the book would stand."
+)
+POOLS = (
+    "Each settle currency backs its own contracts, as without cross-collateral: what each pool loses, and the margin "
+    "used in it after. Beyond 100 % the venue would liquidate there, whatever the other pools hold."
 )
 PATHS = (
-    "The engine itself, bar by bar at the simulated venue. Beside it the book as it stood when the path began, left "
-    "alone: no trade, no margin call. Funding is not modelled."
+    "The engine itself, bar by bar at the simulated venue, funding paid. Beside it the book as it stood when the path "
+    "began, left alone: no trade, no margin call, expiries settled."
 )
+BARE = "The portfolio alone is what the file holds, without the daemon's perpetuals."
 EPISODE_PICTURES = "Equity over what it was when the episode began: blue the daemon, dashed the book left alone."
+DID = (
+    "Decisions cut: those at a bar's close in which a limit clipped what was wanted. The venue's doing: fills of a "
+    "liquidation, shorts closed by auto-deleveraging, and outages, with the bars in which nothing was heard."
+)
 RANDOM_PICTURES = (
     "Equity over what it was at the start, each path a line; dashed: the same path, left alone, at the median."
 )
@@ -54,8 +67,11 @@ SOURCES = "What begins with “assumed” is a round figure of the right size th
 
 class Driven(NamedTuple):
     """The daemon on one path of T bars: hours [T] since it began; equity_usd, still_usd [T] of the daemon and of the
-    book left alone; counts of what it did. cuts: decisions in which a limit clipped something; modes, limits: hours
-    in each mode, and beyond each limit."""
+    book left alone, bare_usd [T] of the portfolio without the daemon's perpetuals (None: there is no portfolio).
+
+    Counts of what it did: fees_usd paid, funding_usd received; liquidations are fills, deleveraged contracts the venue
+    closed. cuts: of `bars` decisions at a close, those in which a limit clipped something; changes: (hour, mode
+    entered); modes, limits: hours in each mode, and beyond each limit. unheard_bars are those outages took whole."""
 
     name: str
     title: str
@@ -63,12 +79,20 @@ class Driven(NamedTuple):
     hours: FloatArray
     equity_usd: FloatArray
     still_usd: FloatArray
+    bare_usd: FloatArray | None
     orders: int
     fills: int
+    turnover_usd: float
+    fees_usd: float
+    funding_usd: float
     liquidations: int
+    deleveraged: int
     deleveraged_usd: float
     unheard_bars: int
+    outages: int
+    bars: int
     cuts: dict[str, int]
+    changes: tuple[tuple[float, str], ...]
     modes: dict[str, float]
     limits: dict[str, float]
 
@@ -80,6 +104,20 @@ class Driven(NamedTuple):
     @property
     def still_loss_usd(self) -> float:
         return float(self.still_usd[0] - self.still_usd[-1])
+
+    @property
+    def worst_loss_usd(self) -> float:
+        """The most that was lost since the beginning, at any bar."""
+        return float(self.equity_usd[0] - self.equity_usd.min())
+
+    @property
+    def worst_hour(self) -> float:
+        return float(self.hours[int(self.equity_usd.argmin())])
+
+    @property
+    def bare_loss_usd(self) -> float | None:
+        """The portfolio's, without the daemon's perpetuals."""
+        return None if self.bare_usd is None else float(self.bare_usd[0] - self.bare_usd[-1])
 
     @property
     def deepest(self) -> float:
@@ -122,9 +160,15 @@ def _scenario(one: Outcome) -> dict[str, Any]:
         "moves": one.moves,
         "equity_usd": round(one.equity_usd, 2),
         "margin_use": one.margin_use if math.isfinite(one.margin_use) else None,
+        "pools": {pool.currency: _pool(pool) for pool in one.pools},
         "hits": [hit._asdict() for hit in one.hits],
         "source": one.source,
     }
+
+
+def _pool(pool: Pool) -> dict[str, Any]:
+    use = pool.margin_use if math.isfinite(pool.margin_use) else None
+    return {"loss_usd": round(pool.loss_usd, 2), "equity_usd": round(pool.equity_usd, 2), "margin_use": use}
 
 
 def _path(one: Driven) -> dict[str, Any]:
@@ -134,14 +178,24 @@ def _path(one: Driven) -> dict[str, Any]:
         "kind": one.kind,
         "loss_usd": round(one.loss_usd, 2),
         "still_loss_usd": round(one.still_loss_usd, 2),
+        **({"portfolio_loss_usd": round(bare, 2)} if (bare := one.bare_loss_usd) is not None else {}),
+        "worst_loss_usd": round(one.worst_loss_usd, 2),
+        "worst_hour": one.worst_hour,
         "deepest_fall": one.deepest,
         "still_deepest_fall": _deepest(one.still_usd),
         "orders": one.orders,
         "fills": one.fills,
+        "turnover_usd": round(one.turnover_usd, 2),
+        "fees_usd": round(one.fees_usd, 2),
+        "funding_usd": round(one.funding_usd, 2),
         "liquidations": one.liquidations,
+        "deleveraged": one.deleveraged,
         "deleveraged_usd": round(one.deleveraged_usd, 2),
+        "outages": one.outages,
         "unheard_bars": one.unheard_bars,
+        "bars": one.bars,
         "cuts": one.cuts,
+        "modes_entered": [{"hour": hour, "mode": mode} for hour, mode in one.changes],
         "mode_hours": one.modes,
         "limit_hours": one.limits,
     }
@@ -158,11 +212,11 @@ def page(told: Told) -> str:
         body.append(f'<article class="warn"><h2>Read this first</h2><ul>{items}</ul></article>')
     body.append(_tiles(told))
     body.append(article("At once: what each scenario costs", AT_ONCE, _bars(told.outcomes), _outcomes(told.outcomes)))
+    if len({pool.currency for one in told.outcomes for pool in one.pools}) > 1:
+        body.append(article("At once: each pool by itself", POOLS, _pools(told.outcomes)))
     episodes = [one for one in told.driven if one.kind == "episode"]
     if episodes:
-        panels = "".join(f"<div><h3>{escape(one.title)}</h3>{_equity([one])}</div>" for one in episodes)
-        drawn = f'<div class="panels">{panels}</div>'
-        body.append(article("Lived through: episodes", f"{PATHS} {EPISODE_PICTURES}", drawn, _driven(episodes)))
+        body.append(_episodes(episodes))
     kinds = list(dict.fromkeys(one.kind for one in told.driven if one.kind != "episode"))
     if kinds:
         body.append(_random(told, kinds))
@@ -221,7 +275,8 @@ def _bars(outcomes: Sequence[Outcome]) -> str:
         mark = f" · {len(one.hits)} limits" if len(one.hits) > 1 else " · 1 limit" if one.hits else ""
         parts.append(f'<text class="{anchor}" x="{edge:.1f}" y="{y + 11}">{escape(text + mark)}</text>')
     high = row * len(shown) + 14
-    return f'<svg class="plot" viewBox="0 0 {wide} {high}" role="img" aria-label="losses">{"".join(parts)}</svg>'
+    drawn = f'<svg class="plot wide" viewBox="0 0 {wide} {high}" role="img" aria-label="losses">{"".join(parts)}</svg>'
+    return f'<div class="scroll">{drawn}</div>'
 
 
 def _outcomes(outcomes: Sequence[Outcome]) -> str:
@@ -250,28 +305,107 @@ def _hits(hits: Sequence[Hit]) -> str:
     return ", ".join(f"{hit.limit}{'' if hit.subject == 'book' else ' ' + hit.subject}" for hit in worst.values())
 
 
-def _driven(driven: Sequence[Driven]) -> str:
+def _pools(outcomes: Sequence[Outcome]) -> str:
+    """Two columns a pool."""
+    names = list(dict.fromkeys(pool.currency for one in outcomes for pool in one.pools))
+    rows = []
+    for one in outcomes:
+        of = {pool.currency: pool for pool in one.pools}
+        cells = [(one.title, "name")]
+        for name in names:
+            cells.append((_usd(of[name].loss_usd), "num"))
+            cells.append(_used(of[name].margin_use))
+        rows.append(cells)
+    return _table(("scenario", *(f"{name}: {word}" for name in names for word in ("loss", "margin"))), rows)
+
+
+def _used(margin: float) -> tuple[str, str]:
+    text = percent(margin, 0) if math.isfinite(margin) else "nothing backs it"
+    return text, "num" if margin < 1.0 else "num bad"
+
+
+def _episodes(episodes: Sequence[Driven]) -> str:
+    panels = "".join(f"<div><h3>{escape(one.title)}</h3>{_equity([one])}</div>" for one in episodes)
+    drawn = f'<div class="panels">{panels}</div>'
+    bare = BARE if episodes[0].bare_usd is not None else ""
+    about = f"{PATHS} {EPISODE_PICTURES} {bare}".rstrip()
+    did = f'<h3>What the daemon did</h3><p class="about">{escape(DID)}</p>{_did([(e.title, [e]) for e in episodes])}'
+    return article("Lived through: episodes", about, drawn, _came_to(episodes), did)
+
+
+def _came_to(driven: Sequence[Driven]) -> str:
+    """Losses at the end, at the worst, and without the daemon."""
+    portfolio = driven[0].bare_usd is not None
     head = (
-        "path", "loss", "left alone", "deepest fall", "left alone", "orders", "liquidated", "taken by the venue",
-        "bars unheard", "hours not in normal mode", "hours beyond a limit",
+        "path", "loss", "left alone", *(("portfolio alone",) if portfolio else ()), "worst, at hour",
+        "deepest fall", "left alone", "hours beyond a limit",
     )  # fmt: skip
     rows = [
         [
             (one.title, "name"),
             (_usd(one.loss_usd), "num"),
             (_usd(one.still_loss_usd), "num"),
+            *(((_usd(bare), "num"),) if (bare := one.bare_loss_usd) is not None else ()),
+            (f"{_usd(one.worst_loss_usd)}, {one.worst_hour:.3g}", "num"),
             (percent(one.deepest), "num"),
             (percent(_deepest(one.still_usd)), "num"),
-            (f"{one.orders:,}", "num"),
-            (str(one.liquidations), "num bad" if one.liquidations else "num"),
-            (_usd(one.deleveraged_usd) if one.deleveraged_usd else "", "num"),
-            (str(one.unheard_bars or ""), "num"),
-            (_hours({mode: hours for mode, hours in one.modes.items() if mode != "normal"}), ""),
             (_hours(one.limits), "bad"),
         ]
         for one in driven
     ]
     return _table(head, rows)
+
+
+def _did(groups: Sequence[tuple[str, Sequence[Driven]]]) -> str:
+    """A row a group, in the mean of its paths."""
+    head = (
+        "path", "orders", "fills", "turnover", "fees", "funding", "decisions cut", "modes entered", "liquidated",
+        "closed by the venue", "outages",
+    )  # fmt: skip
+    rows = []
+    for title, of in groups:
+        many = len(of)
+        cuts, modes = Counter[str](), [change for one in of for change in one.changes]
+        for one in of:
+            cuts.update(one.cuts)
+        liquidated, closed = sum(one.liquidations for one in of), sum(one.deleveraged for one in of)
+        taken = _usd(sum(one.deleveraged_usd for one in of) / many)
+        unheard = sum(one.unheard_bars for one in of)
+        rows.append(
+            [
+                (title, "name"),
+                *((f"{sum(getattr(one, name) for one in of) / many:,.0f}", "num") for name in ("orders", "fills")),
+                *(
+                    (_usd(sum(getattr(one, name) for one in of) / many), "num")
+                    for name in ("turnover_usd", "fees_usd", "funding_usd")
+                ),
+                (_cut(cuts, sum(one.bars for one in of)), ""),
+                (_entered(modes, many) or "none", "bad" if modes else ""),
+                (str(liquidated), "num bad" if liquidated else "num"),
+                (f"{closed}: {taken}" if closed else "0", "num"),
+                (_outages(sum(one.outages for one in of), unheard), ""),
+            ]
+        )
+    return _table(head, rows)
+
+
+def _cut(cuts: dict[str, int], of: int) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in cuts.items()) + f" of {of:,}" if cuts else "none"
+
+
+def _entered(changes: Sequence[tuple[float, str]], paths: int) -> str:
+    """Of one path with the hour, of several how often."""
+    if paths == 1 and len(changes) <= 6:
+        return ", ".join(f"{_mode(mode)} at {hour:.3g} h" for hour, mode in changes)
+    return ", ".join(f"{_mode(mode)} × {count}" for mode, count in Counter(mode for _, mode in changes).items())
+
+
+def _mode(mode: str) -> str:
+    return mode.replace("_", "-")
+
+
+def _outages(count: int, unheard: int) -> str:
+    return f"{count}, {unheard} bars unheard" if unheard else str(count)
 
 
 def _hours(of: dict[str, float]) -> str:
@@ -297,16 +431,17 @@ def _random(told: Told, kinds: Sequence[str]) -> str:
                 (str(len(of)), "num"),
                 *((percent(float(np.quantile(x, q))), "num") for x in (loss, still) for q in (0.5, 0.95, 1.0)),
                 (percent(float(falls.max())), "num"),
-                (f"{np.mean([one.orders for one in of]):.0f}", "num"),
                 (_hours(beyond), "bad"),
             ]
         )
     head = (
         "paths", "number", "loss, median", "19 of 20 below", "worst", "left alone: median", "19 of 20 below", "worst",
-        "deepest fall", "orders a path", "hours beyond a limit, in the mean",
+        "deepest fall", "hours beyond a limit, in the mean",
     )  # fmt: skip
     drawn = f'<div class="panels">{"".join(pictures)}</div>'
-    return article("Lived through: paths drawn", f"{PATHS} {RANDOM_PICTURES}", drawn, _table(head, rows))
+    groups = [([one for one in told.driven if one.kind == kind]) for kind in kinds]
+    did = f"<h3>What the daemon did, a path in the mean</h3>{_did([(of[0].title, of) for of in groups])}"
+    return article("Lived through: paths drawn", f"{PATHS} {RANDOM_PICTURES}", drawn, _table(head, rows), did)
 
 
 def _equity(of: Sequence[Driven]) -> str:

@@ -63,6 +63,13 @@ KINDS = {
     "account.report_failed": Kind("warning", "account {account} cannot be read: {why}", "account"),
     "allocation.held": Kind("warning", "no book could be chosen: held as it is (decision {seq})"),
     "feed.message_refused": Kind("warning", "feed {feed} sent what makes no sense: {why}", "feed"),
+    "forecaster.demoted": Kind("warning", "{name} trades no longer: {why}", "name", state="forecaster {name}"),
+    "forecaster.proposed": Kind(
+        "warning",
+        "{name} would have improved what trades: promote it at {weight}, or leave it",
+        "name",
+        state="forecaster {name}",
+    ),
     "greeks.diverged": Kind(
         "warning", "{instrument}: the venue's delta is {venue_delta}, ours {delta}", "instrument", "greeks"
     ),

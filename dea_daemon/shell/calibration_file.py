@@ -1,7 +1,8 @@
 """What `dea-daemon calibrate` found, as a YAML file that knows its own hash, and `calibration: FILE` that takes it.
 
 The hash is no signature: it tells a file that was changed by hand, or cut short, from one that a calibration wrote.
-Only what a calibration tries may be in it: five options of the risk model, and bands of targets.
+Only what a calibration tries may be in it: six options of the risk model, two of the forecasters, bands of targets, and
+what trading is thought to cost, which it may only raise. No limit, no view, no weight.
 """
 
 import hashlib
@@ -19,8 +20,10 @@ from dea_daemon.shell.yaml_errors import read
 
 HASH, PARAMETERS = "content_sha256", "parameters"
 HEAD = "# Written by `dea-daemon calibrate`. Changed by hand it is refused: calibrate again.\n"
+COST = "forecast.learners.trial.cost_bp"
 _MAY_SET = re.compile(
-    r"forecast\.(model|half_life_s|jump_clip|vol_floor|prior_annual_vol)|allocator\.targets\.[^.]+\.band"
+    r"forecast\.(model|half_life_s|jump_clip|vol_floor|prior_annual_vol|correlation_half_life_s"
+    r"|learners\.(half_life_days|prior_sharpe|trial\.cost_bp))|allocator\.targets\.[^.]+\.band"
 )  # and nothing else: see above
 
 
@@ -59,9 +62,17 @@ def parameters(path: Path) -> dict[str, Any]:
     if not whole:
         raise ConfigError(f"{path}: not as `dea-daemon calibrate` wrote it ({HASH} differs): calibrate again")
     found: dict[str, Any] = content[PARAMETERS]
-    if wrong := [option for option, _ in leaves(found) if not _MAY_SET.fullmatch(option)]:
-        raise ConfigError(f"{path}: a calibration may not set {', '.join(wrong)}: only the risk model, and bands")
+    if wrong := [option for option, _ in leaves(found) if not may_set(option)]:
+        raise ConfigError(
+            f"{path}: a calibration may not set {', '.join(wrong)}: only the risk model, forecasters' memory and "
+            "prior, bands, and the cost of a trial"
+        )
     return found
+
+
+def may_set(option: str) -> bool:
+    """Whether a calibration may set it: "forecast.half_life_s"."""
+    return _MAY_SET.fullmatch(option) is not None
 
 
 def leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -83,8 +94,13 @@ def laid_over(below: Any, above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes(set_to: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[str, ...]:
-    """What it changes of `before`, a whole configuration: a line an option."""
-    was = dict(leaves(before))
+    """What it changes of `before`, a whole configuration: a line an option. ConfigError where trading would be thought
+    to cost less than there: that would let a challenger win more easily."""
+    was, cost = dict(leaves(before)), dict(leaves(set_to)).get(COST)
+    if cost is not None and not cost >= was[COST]:
+        raise ConfigError(
+            f"{COST}: a calibration may not lower it ({_word(was[COST])} configured, {_word(cost)} found)"
+        )
     return tuple(
         f"{option}: {_word(value)} instead of {_word(was.get(option))}"
         for option, value in leaves(set_to)

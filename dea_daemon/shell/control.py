@@ -11,7 +11,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -63,6 +63,9 @@ class Actions(Protocol):
     async def reload(self, who: str, *, dry_run: bool, allow_loosen: bool) -> dict[str, Any]:
         """{"changed": [{"option", "before", "after", "loosens"}], "applied"}. Raises ConfigError: nothing changed."""
 
+    async def rule(self, name: str, weight: float | None, who: str, why: str) -> str:
+        """A forecaster's weight from now on (None: as configured), folded. Why that was refused, or ""."""
+
 
 class ControlServer:
     """Serves while it is entered. Entering raises ConfigError where the socket cannot be had."""
@@ -105,6 +108,7 @@ class ControlServer:
         app.router.add_get("/problem", self._problem)
         app.router.add_post("/operator", self._operator)
         app.router.add_post("/reload", self._reload)
+        app.router.add_post("/forecaster", self._forecaster)
         return app
 
     # --- questions ---------------------------------------------------------------------------------------
@@ -135,7 +139,7 @@ class ControlServer:
         asked = await _body(request)
         command = _COMMANDS.get(str(asked.get("command")))
         if command is None:
-            return _refuse(400, _unknown(str(asked.get("command"))))
+            return _refuse(400, _unknown("command", str(asked.get("command")), _COMMANDS))
         if command not in _NEVER_LATE and _is_late(asked):
             return _refuse(409, f"{command.value}: asked too long ago, nothing was done; ask again")
         who = _asked(request, command.value)
@@ -161,6 +165,25 @@ class ControlServer:
                 return _response(await self._actions.reload(who, dry_run=dry_run, allow_loosen=allow_loosen))
             except ConfigError as error:
                 return _refuse(422, str(error))
+
+    async def _forecaster(self, request: web.Request) -> web.Response:
+        """{"name", "weight", "why"}: null is as configured, none at all what is offered. The contender's new line."""
+        asked = await _body(request)
+        name, contenders = str(asked.get("name")), self._contenders()
+        if "weight" not in asked and name not in contenders:
+            return _refuse(400, _unknown("forecaster", name, contenders))
+        weight = asked.get("weight", contenders.get(name, {}).get("offered"))
+        if why := _no_weight(name, weight, asked):
+            return _refuse(400, why)
+        if weight != 0 and _is_late(asked):
+            return _refuse(409, f"{name}: asked too long ago, nothing was done; ask again")
+        who = _asked(request, "demote" if weight == 0 else "promote", forecaster=name, weight=weight)
+        if refused := await self._actions.rule(name, weight, who, str(asked.get("why", ""))[:WHY_MAX]):
+            return _refuse(400, f"{name}: {refused}{_guess(name, contenders)}; nothing was changed")
+        return _response({"name": name, "weight": weight, "contender": self._contenders().get(name)})
+
+    def _contenders(self) -> dict[str, dict[str, Any]]:
+        return {line["name"]: line for line in self._monitor.status()["contenders"]}
 
 
 # --- the socket -----------------------------------------------------------------------------------------------
@@ -273,13 +296,24 @@ def _is_late(asked: dict[str, Any]) -> bool:
     return isinstance(until_ns, int) and time.monotonic_ns() > until_ns
 
 
-def _unknown(command: str) -> str:
-    close = get_close_matches(command, _COMMANDS, n=1)
-    guess = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"unknown command {command[:40]!r}{guess}; there are {', '.join(_COMMANDS)}"
+def _unknown(what: str, name: str, known: Collection[str]) -> str:
+    return f"unknown {what} {name[:40]!r}{_guess(name, known)}; there are {', '.join(known) or 'none yet'}"
 
 
-def _asked(request: web.Request, command: str, **options: bool) -> str:
+def _guess(name: str, known: Collection[str]) -> str:
+    close = [] if name in known else get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _no_weight(name: str, weight: Any, asked: dict[str, Any]) -> str:
+    """What is wrong with the weight asked for or offered, or ""."""
+    if "weight" not in asked and not weight:
+        return f"{name} is offered no weight: give it one with --weight"
+    number = isinstance(weight, (int, float)) and not isinstance(weight, bool) and 0.0 <= weight <= 1.0
+    return "" if weight is None or number else f"{weight!r} is no weight: that is from 0 to 1"
+
+
+def _asked(request: web.Request, command: str, **options: str | float | bool | None) -> str:
     """Log who commands what. Returns who: "uid 1000 (alice)"."""
     peer = request.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid, uid, _ = struct.unpack("iii", peer)

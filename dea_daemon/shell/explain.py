@@ -14,6 +14,7 @@ from typing import Any
 
 from dea_daemon.domain.errors import LedgerError
 from dea_daemon.domain.modes import Mode
+from dea_daemon.shell.forecaster_text import WORDS, added, forecast_rows, others_line, spoke
 from dea_daemon.shell.greeks import DELTA, by_underlying, curved
 from dea_daemon.shell.limit_text import BUDGETS, amount, cut_words, legend, used_allowed
 
@@ -29,6 +30,7 @@ _STOPPED = {
 }
 _BAR = 20  # characters
 _LIMITS_SHOWN = 8
+_WORDS_NS = 25 * 3_600 * 10**9  # how far back words are looked for: a day holds some
 
 Record = dict[str, Any]
 
@@ -61,7 +63,20 @@ def from_ledger(path: Path, seq: int | None, run: str | None = None) -> Record |
             f"SELECT json FROM decisions WHERE {where} ORDER BY seq DESC LIMIT 1",  # noqa: S608 - question marks
             values,
         ).fetchone()
-    return json.loads(row[0]) if row else None
+        record = json.loads(row[0]) if row else None
+        return record and _with_words(db, epoch, record)
+
+
+def _with_words(db: sqlite3.Connection, epoch: int, record: Record) -> Record:
+    """The record with what the forecasters had said last, where a decision that was kept told it: they speak hourly."""
+    if spoke(record):
+        return record
+    kept = "SELECT json FROM decisions WHERE epoch = ? AND seq < ? AND ts_ns > ? ORDER BY seq DESC"
+    for (text,) in db.execute(kept, (epoch, record["seq"], record["ts_recv_ns"] - _WORDS_NS)):
+        if any(f'"{name}":[{{' in text for name in WORDS):
+            said = json.loads(text)
+            return record | {name: said[name] for name in WORDS} | {"said_seq": said["seq"]}
+    return record
 
 
 def neighbours(path: Path, seq: int, run: str | None = None) -> tuple[int | None, int | None]:
@@ -87,7 +102,7 @@ def _epoch(db: sqlite3.Connection, run: str | None) -> int:
 
 def render(record: Record) -> str:
     """The whole record as text, without a newline at its end."""
-    tellers = (_head, _exposures, _greeks, _allocation, _limits, _cuts, _sent, _notes)
+    tellers = (_head, _exposures, _forecasts, _greeks, _allocation, _limits, _cuts, _sent, _notes)
     return "\n\n".join("\n".join(block) for tell in tellers if (block := list(tell(record))))
 
 
@@ -120,6 +135,25 @@ def _exposures(record: Record) -> Iterator[str]:
             )
         )
     return columns(rows) if len(rows) > 1 else iter(())
+
+
+def _forecasts(record: Record) -> Iterator[str]:
+    """What the forecasters had said last, how that entered the returns the targets rest on, and who is on trial."""
+    if not spoke(record):
+        return
+    rows = forecast_rows(record)
+    if rows:
+        yield from columns([("forecasters", "say", "±", "weight", "a year", "state"), *rows])
+        expected = {line["factor"].removeprefix(DELTA): line.get("annual_return") for line in _deltas(record)}
+        for underlying, annual in added(record).items():
+            whole = _number(expected.get(underlying), "+.1%")
+            yield f"  {underlying}: {annual:+.1%} a year by them; {whole} with your views, after the cap of max_sharpe"
+    else:
+        yield "forecasters: none has weight, so no target rests on what they say"
+    if others := others_line(record):
+        yield f"  {others}"
+    if (said := record.get("said_seq")) is not None:
+        yield f"  last said with decision {said}"
 
 
 def _deltas(record: Record) -> list[Record]:

@@ -1,12 +1,16 @@
 """Configuration of slow factors: where each is told, how often it is asked for, and when it counts as published."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 from dea_daemon.domain.parameters import NonNegative, Positive, SlowFactor
+from dea_daemon.shell.pydantic_errors import refuse
 from dea_daemon.shell.references import HttpUrl, Secret
+
+VINTAGES_MOST = 2_000  # FRED tells no more of one series at once: "exceeds the maximum number of vintage dates"
 
 
 class Source(SlowFactor):
@@ -27,6 +31,21 @@ class Source(SlowFactor):
         "accept", description="accept: a restatement counts from its receipt; first: what was told first stays"
     )
     timeout_s: float = Field(20.0, gt=0.0, le=120.0, description="an answer that is not whole by then is none")
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        if self.lowest is not None and self.highest is not None and not self.lowest < self.highest:
+            bounds = f"lowest is {self.lowest:,.15g} and highest {self.highest:,.15g}"
+            raise self._refused(
+                f"{bounds}: no value would be believed (lowest must be below highest)", "highest", "lowest"
+            )
+        return self
+
+    def _refused(self, why: str, *options: str) -> ValidationError:
+        """Said of the first of these options that was written."""
+        option = next((option for option in options if option in self.model_fields_set), options[-1])
+        error = InitErrorDetails(type=refuse(why), loc=(option,), input=getattr(self, option))
+        return ValidationError.from_exception_data(type(self).__name__, [error])
 
     @property
     def core(self) -> SlowFactor:
@@ -64,6 +83,16 @@ class Fred(Source):
     api_key: Secret | None = Field(None, description="where the key is found")
     vintages: bool = Field(False, description="ask for what was known when, too; needs the key")
     url: HttpUrl | None = Field(None, description="of the API, or of the site the CSV is from")
+
+    @model_validator(mode="after")
+    def _check_vintages(self) -> Self:
+        if self.vintages and self.api_key is None:
+            raise self._refused("needs api_key: only the API tells what was known when", "vintages")
+        days = max(self.history_days, self.restated_days)
+        if self.vintages and days > VINTAGES_MOST:
+            why = f"at most {VINTAGES_MOST:,} days with vintages, not {days:,.15g}: FRED tells no more of them at once"
+            raise self._refused(why, "history_days" if days == self.history_days else "restated_days")
+        return self
 
     @property
     def base_url(self) -> str:

@@ -138,7 +138,7 @@ class Factors:
                 body = await _get(session, *request(source, since_ns, page))
                 rows, following = await asyncio.to_thread(self._read_page, source, body, rows)
                 if following in ("", page):
-                    return await asyncio.to_thread(self._keep, name, source, rows)
+                    return await asyncio.to_thread(self._keep, name, source, rows, seen)
                 page = following
         raise DataError(f"more than {PAGES_MOST} pages")
 
@@ -158,24 +158,28 @@ class Factors:
         if body == seen.body:
             return ()
         rows, _ = await asyncio.to_thread(self._read_page, source, body, [])
-        new = await asyncio.to_thread(self._keep, name, source, rows)
+        new = await asyncio.to_thread(self._keep, name, source, rows, seen)
         seen.body = body
         return new
 
-    def _keep(self, name: str, source: Source, rows: list[Row]) -> Sequence[Vintage]:
-        """Into the store, but for what is older than the history or about a time still to come. Raises DataError."""
+    def _keep(self, name: str, source: Source, rows: list[Row], seen: "_Seen") -> Sequence[Vintage]:
+        """Into the store, but for what is older than the history or about a time still to come, which is said when it
+        changes. Raises DataError."""
         now_ns = self._utc_ns()
         since_ns = now_ns - int(source.history_days * NS_PER_DAY)
         rows = [row for row in rows if row.event_ns >= since_ns]
         told = [row for row in rows if row.event_ns <= now_ns]
-        if len(told) < len(rows):
-            log.warning("factor.refused", factor=name, values=len(rows) - len(told), why="about a time still to come")
+        early = frozenset(row.event_ns for row in rows if row.event_ns > now_ns)
+        if early - seen.early:
+            log.warning("factor.refused", factor=name, values=len(early), why="about a time still to come")
+        seen.early = early
         return self._store.record(name, told, now_ns, policy_of(source))
 
 
 class _Seen:
-    """What a watched file said last, and its reading that is not over."""
+    """What a source told last of times to come; what a watched file said last, and its reading that is not over."""
 
+    early: frozenset[int] = frozenset()
     body: bytes | None = None
     reading: Future[bytes] | None = None
 

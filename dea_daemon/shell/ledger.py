@@ -38,7 +38,7 @@ _BUSY_S = 0.05  # how long another process's lock may hold up trading
 _EPOCHS = 32**5
 _EPOCH_ZERO_S = 1_577_836_800  # 2020-01-01: minutes since then fit an epoch until 2083
 _TEXT_MAX = 500
-_COST_COLUMNS = Shortfall.__struct_fields__
+_COST_COLUMNS = (*Shortfall.__struct_fields__, "beyond_usd", "day_vol_bp")
 _PUT_SHORTFALL = (
     f"INSERT OR REPLACE INTO shortfalls ({', '.join(_COST_COLUMNS)}) "  # noqa: S608 - names of our own
     f"VALUES ({', '.join(':' + name for name in _COST_COLUMNS)})"

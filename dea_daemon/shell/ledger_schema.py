@@ -6,7 +6,7 @@ run only; lots and ticks stand beside the sizes they count. Times are ns UTC. A 
 `adoptions.positions` is JSON: {instrument: [amount as text, entry price]}; what it does not name is flat.
 `settlements.ts_ns` is the venue's time of the delivery, price in USD, profit the cash it moved. `marks` holds each
 UTC day's last one of an instrument, in its quote currency; `day` counts from 1970-01-01. `shortfalls` is
-execution.shortfall.Shortfall, word for word.
+execution.shortfall.Shortfall, word for word, and what it taught (domain.lessons).
 """
 
 import sqlite3
@@ -90,6 +90,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             waited_usd REAL, total_usd REAL, markout_1s_usd REAL, markout_10s_usd REAL, markout_60s_usd REAL)
             STRICT, WITHOUT ROWID""",
         "CREATE INDEX shortfalls_by_time ON shortfalls (ended_ns)",
+    ),
+    (  # 5: what it taught, so that the next run need not learn it again
+        "ALTER TABLE shortfalls ADD COLUMN beyond_usd REAL",
+        "ALTER TABLE shortfalls ADD COLUMN day_vol_bp REAL",
     ),
 )
 

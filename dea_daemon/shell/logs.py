@@ -34,7 +34,8 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # Notes carry no level: these verbs are bad news.
 _BAD_NEWS = (
     "failed", "refused", "rejected", "unknown", "circuit_opened", "confirmed", "found", "closed", "incomplete", "lost",
-    "breached", "quarantined", "liquidated", "regridded", "doubted", "allocation.held", "order.adopted", "mode.changed",
+    "breached", "quarantined", "liquidated", "regridded", "doubted", "demoted", "allocation.held", "order.adopted",
+    "mode.changed",
 )  # fmt: skip
 COUNTED = ("contracts.left_out",)  # events that metrics tell though no decision notes them
 lines: Counter[str] = Counter()  # of each of them, in this process

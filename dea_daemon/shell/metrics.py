@@ -22,9 +22,10 @@ CONTRACTS = 200  # this many are told one by one
 NOTES = (
     "account.adopted", "account.drift_confirmed", "account.outside_found", "account.reconciled",
     "account.report_failed", "allocation.held", "factor.refused", "factor.restated", "feed.closed", "feed.gap_found",
-    "feed.message_refused",
-    "instrument.regridded", "instruments.joined", "instruments.unlisted", "ledger.failed",
-    "ledger.restored", "mode.changed", "operator.spoke", "order.adopted", "order.circuit_opened",
+    "feed.message_refused", "forecaster.demoted", "forecaster.promoted", "forecaster.proposed", "forecaster.refused",
+    "forecaster.withdrawn", "instrument.regridded", "instruments.joined", "instruments.unlisted", "ledger.failed",
+    "ledger.restored", "mode.changed", "model.refused", "model.swapped", "operator.spoke", "order.adopted",
+    "order.circuit_opened",
     "order.filled", "order.forgotten", "order.outcome_unknown", "order.proved_absent", "order.rejected",
     "order.surprised", "parameters.reloaded", "position.liquidated", "position.settled",
     "surface.doubted", "surface.trusted", "venue.closed", "venue.opened", "watchdog.lost", "watchdog.started",
@@ -84,6 +85,8 @@ def families(status: dict[str, Any]) -> Iterator[Family]:
     yield from _feeds(status["feeds"])
     yield from _pools(status["pools"])
     yield from _latency(status["latency"])
+    yield from _forecasters(status["contenders"], status["forecasters"])
+    yield from _slow_factors(status["slow_factors"])
 
 
 # --- parts of the status ---------------------------------------------------------------------------------------
@@ -279,6 +282,42 @@ def _latency(latency: dict[str, dict[str, float | None]]) -> Iterator[Family]:
         (
             ("dea_latency_p50_seconds", "gauge", "p50", "Half of a stage's times are below", 1e-6),
             ("dea_latency_p99_seconds", "gauge", "p99", "99 of 100 of a stage's times are below", 1e-6),
+        ),
+    )
+
+
+CONTENDER_STATES = ("shadow", "traded", "proposed", "demoted")
+
+
+def _forecasters(contenders: list[dict[str, Any]], forecasters: list[dict[str, Any]]) -> Iterator[Family]:
+    rows = [(labels("name", line["name"]), line) for line in contenders[:CONTRACTS]]
+    yield from _table(
+        rows,
+        (
+            ("dea_forecaster_weight", "gauge", "weight", "Part of a forecaster that is traded", 1),
+            ("dea_forecaster_p", "gauge", "p", "Evidence that what trades would lose less with it: small is strong", 1),
+            ("dea_forecaster_drift", "gauge", "drift", "How near its alarm its loss has risen", 1),
+        ),
+    )
+    states = [
+        (labels("name", line["name"], "state", state), state == line["state"])
+        for line in contenders[:CONTRACTS]
+        for state in CONTENDER_STATES
+    ]
+    yield "dea_forecaster_state", "gauge", "1 for the state it is in", states
+    scored = [line for line in forecasters if line["r_squared"] is not None][:CONTRACTS]
+    r_squared = [(labels("name", line["name"], "underlying", line["underlying"]), line["r_squared"]) for line in scored]
+    yield "dea_forecaster_r_squared", "gauge", "Against a forecast of zero, of outcomes so far", r_squared
+
+
+def _slow_factors(factors: list[dict[str, Any]]) -> Iterator[Family]:
+    rows = [(labels("name", line["name"]), line) for line in factors[:CONTRACTS]]
+    yield from _table(
+        rows,
+        (
+            ("dea_slow_factor_z", "gauge", "z", "Standard deviations from its own past, less with age", 1),
+            ("dea_slow_factor_age_seconds", "gauge", "age_days", "Since the time it is about", 86_400),
+            ("dea_slow_factor_valid", "gauge", "valid", "Whether it says anything", 1),
         ),
     )
 

@@ -19,7 +19,8 @@ from dea_daemon import __version__
 from dea_daemon.domain.decisions import Decision, DecisionRecord, FactorLine, Note, OrderLine, View
 from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.engine import State
-from dea_daemon.shell import exposure, problems, surface_figures
+from dea_daemon.forecast.learners import LearnerMemory
+from dea_daemon.shell import exposure, forecaster_text, problems, surface_figures
 from dea_daemon.shell.greeks import DELTA, by_underlying
 from dea_daemon.shell.plain import plain
 from dea_daemon.shell.runner import Runner
@@ -29,6 +30,7 @@ from dea_daemon.state.view import account_fresh
 
 SCHEMA = 1
 POINTS, DECISIONS, ACTED, FILLS, NOTES = 3_600, 2_000, 500, 500, 100  # how much of the past is kept
+WORDS = 48  # of the forecasters, who speak once an hour, and when they are ruled on
 POINT_EVERY_NS = NS_PER_S
 RECENT = 20
 LATENCIES = 1_000  # samples
@@ -69,6 +71,8 @@ class Monitor:
         self._points: deque[dict[str, Any]] = deque(maxlen=POINTS)
         self._fills: deque[dict[str, Any]] = deque(maxlen=FILLS)
         self._notes: deque[dict[str, Any]] = deque(maxlen=NOTES)
+        self._words: deque[dict[str, Any]] = deque(maxlen=WORDS)
+        self._said = self._learners.told
         self._filled = 0
         self._next_point_ns = 0
         self._told: frozenset[tuple[str, str]] = frozenset()
@@ -85,6 +89,9 @@ class Monitor:
         if record is None:
             return
         self._records.append(record)
+        if self._learners.told is not self._said:
+            self._said = self._learners.told
+            self._words.append(self._forecasters() | {"said_seq": record.seq})
         clips = frozenset((clip.limit, clip.subject) for clip in record.clips)
         if record.orders or record.notes or clips != self._told:
             self._acted.append(_json(record))
@@ -122,9 +129,14 @@ class Monitor:
             return None if seq is None else self._stored(seq)
         first, last = self._records[0].seq, self._records[-1].seq
         if seq is not None and not first <= seq <= last:
-            return self._stored(seq)
-        told: dict[str, Any] = _json(self._records[(last if seq is None else seq) - first])
-        return told
+            stored = self._stored(seq)
+            return stored and self._with_words(stored)
+        return self._with_words(_json(self._records[(last if seq is None else seq) - first]))
+
+    def _with_words(self, told: dict[str, Any]) -> dict[str, Any]:
+        """A record with what the forecasters had said last, and when: most decisions hear nothing new of them."""
+        words = [words for words in self._words if words["said_seq"] <= told["seq"]]
+        return told if forecaster_text.spoke(told) or not words else told | words[-1]
 
     def exposure(self) -> dict[str, Any] | None:
         """What the last decision's book is exposed to, factor by factor and contract by contract; None before one."""
@@ -204,8 +216,19 @@ class Monitor:
             "feeds": feeds,
             "pools": list(_pools(state)),
             "latency": self._latencies(now_ns),
+            **self._forecasters(),
+            "slow_factors": list(_slow(view, state.market)),
         }
         told: dict[str, Any] = _json(status)
+        return told
+
+    @property
+    def _learners(self) -> LearnerMemory:
+        return self._runner.state.memory.forecast.learners
+
+    def _forecasters(self) -> dict[str, Any]:
+        """What each said last, and how each is on trial."""
+        told: dict[str, Any] = _json({"forecasters": self._learners.told, "contenders": self._learners.contenders})
         return told
 
     def _feed(self, socket: VenueSocket, now_ns: int) -> dict[str, Any]:
@@ -291,6 +314,18 @@ def _option_counts(view: View | None) -> dict[str, int]:
         "modelled": int((options & view.modelled).sum()),
         "greeks_off": int((options & view.greeks_off).sum()),
     }
+
+
+def _slow(view: View | None, market: Market) -> Iterable[dict[str, Any]]:
+    """Each slow factor, and why it says nothing where it does not."""
+    if view is None:
+        return
+    slow, specs = view.slow, market.params.factors
+    for name, z, age_days, valid in zip(slow.names, slow.z, slow.age_days, slow.valid, strict=True):
+        stale_days = specs[name].stale_days if name in specs else math.nan
+        unknown = "too little is known of it" if math.isinf(age_days) else f"older than {stale_days:g} days"
+        told = {"name": name, "z": z, "age_days": age_days if math.isfinite(age_days) else math.nan}
+        yield told | {"valid": bool(valid), "why": "" if valid else unknown}
 
 
 def _instruments(state: State, now_ns: int) -> Iterable[dict[str, Any]]:

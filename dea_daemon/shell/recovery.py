@@ -10,10 +10,12 @@ import msgspec
 
 from dea_daemon.domain.errors import LedgerError
 from dea_daemon.domain.instruments import Instrument, Kind, Payoff, Side, Universe
+from dea_daemon.domain.lessons import CostLesson
 from dea_daemon.domain.models import Kept
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S, from_steps, to_steps
 from dea_daemon.domain.orders import TERMINAL, Order, OrderState, TimeInForce
+from dea_daemon.shell.cost_lessons import last_lessons
 
 _HOUR_NS = 3_600 * NS_PER_S
 _MINUTE_NS = 60 * NS_PER_S
@@ -33,7 +35,8 @@ class Recovered:
     and paid is infinite where one fill's is not known. `orphans` are open orders without a row: their instrument or
     account is gone, or its lots or ticks changed size. `settled` are the contracts, by account, whose delivery was
     recorded in the last week: nothing is expected of those any more. `ended` are contracts that expired in the
-    last week without such a record, as rows that only wait for one. `kept` is how forecasters stood.
+    last week without such a record, as rows that only wait for one. `kept` is how forecasters stood,
+    `lessons` what the last orders cost.
     """
 
     restored: tuple[Order, ...]
@@ -54,6 +57,7 @@ class Recovered:
     settled: tuple[tuple[int, str], ...]
     ended: tuple[tuple[int, Instrument], ...]
     kept: Kept
+    lessons: tuple[CostLesson, ...]
 
 
 def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovered:
@@ -104,6 +108,7 @@ def recover(db: sqlite3.Connection, universe: Universe, now_ns: int) -> Recovere
         ),
         ended=tuple(_ended(db, universe, accounts, set(delivered), now_ns)),
         kept=_kept(db),
+        lessons=last_lessons(db),
     )
 
 

@@ -30,7 +30,7 @@ from dea_daemon.domain.events import (
     RunStarted,
 )
 from dea_daemon.domain.modes import Mode
-from dea_daemon.domain.numbers import NS_PER_MS
+from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_MS
 from dea_daemon.domain.parameters import Parameters
 from dea_daemon.engine import begin, reload, step
 from dea_daemon.shell.clock import Clock
@@ -75,6 +75,7 @@ class Runner:
         self._last_tick_ns = 0
         self._early: asyncio.TimerHandle | None = None
         self._told_clips: frozenset[tuple[str, str]] = frozenset()
+        self._told_stood: tuple[object, ...] = ()
         if tape is not None:
             tape.event(started)
 
@@ -229,10 +230,12 @@ class Runner:
         return tuple(c for c in decision.commands if not isinstance(c, Approved))
 
     def _worth_keeping(self, record: DecisionRecord) -> bool:
-        """Whether a decision goes into the ledger: it acted, or it is clipped in a way the last was not."""
+        """Whether a decision goes into the ledger: it acted, it is clipped in a way the last was not, or a forecaster
+        stands otherwise than it did; the forecasters' words at least once a day."""
         clips = frozenset((clip.limit, clip.subject) for clip in record.clips)
-        news = clips != self._told_clips
-        self._told_clips = clips
+        stood = (record.utc_ns // NS_PER_DAY, *((one.name, one.state, one.weight) for one in record.contenders))
+        news = clips != self._told_clips or (bool(record.contenders) and stood != self._told_stood)
+        self._told_clips, self._told_stood = clips, stood if record.contenders else self._told_stood
         return bool(news or record.orders or record.notes)
 
     # --- out -------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ class VenueServer:
         app.router.add_get(API + "/{method:.+}", self._http_get)
         app.router.add_post(API + "/{method:.*}", self._http_post)
         app.router.add_post(API, self._http_post)
-        FactorPages(self._now_ns).mount(app)
+        FactorPages(self._now_ns, befalls=self.faults.on_page).mount(app)
         # a handler that hangs by a fault ends when its client leaves
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()

@@ -3,7 +3,8 @@
 On the command line `PATTERN=ACTION[:ARGUMENT][:PROBABILITY]`: `private/buy=hang_after:0.05`,
 `private/*=slow:250:0.1`, `book.*=gap:0.001`, `ws=silent:BTC-PERPETUAL`. Patterns are shell globs, of method
 names for requests, of channel names for messages. Probability 1 where none is given. What befalls the venue itself
-stands among them: incidents.py.
+stands among them: incidents.py. And so do the pages of slow factors that are served beside it,
+`factors/PAGE=ACTION[:AFTER_S[:FOR_S]]`, in seconds from the start: `factors/fng=hang:30:60`, `factors/*=html`.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from dea_daemon.domain.errors import ConfigError
+from dea_daemon.domain.numbers import NS_PER_S
 from dea_daemon.simvenue import incidents
 
 # Of requests. *_before never reaches the venue; the rest are processed, and the reply is lost or spoilt. `late`
@@ -23,6 +25,13 @@ CALL_ACTIONS = (
 # Of websocket messages: leave one out, put a malformed frame before it, close the connection, never speak of an
 # instrument, never speak of the account.
 MESSAGE_ACTIONS = ("gap", "garbage", "close", "silent", "mute_private")
+# Of pages of slow factors: no answer, or none that can be read; or one that tells what is not so.
+PAGE_ACTIONS = (
+    "hang", "drip", "html", "error", "huge", "redirect", "truncated", "words", "endless", "packed", "gone",
+    "rewind", "restate", "absurd", "jump", "future", "empty",
+)  # fmt: skip
+PAGES = "factors/"
+_FOR_EVER_NS = 1 << 62
 _WITH_MS = ("slow", "late")
 
 
@@ -45,11 +54,23 @@ class Fault:
         return self.pattern == "ws" or fnmatchcase(name, self.pattern)
 
 
+@dataclass(frozen=True, slots=True)
+class PageFault:
+    """What a page of slow factors does from then until then, ns from the start."""
+
+    pattern: str
+    action: str
+    from_ns: int
+    until_ns: int
+
+
 class FaultPlan:
     """The rules in force. The first that matches and strikes decides."""
 
     def __init__(self, seed: int = 0, specs: tuple[str, ...] = ()) -> None:
         self._random = np.random.default_rng(seed)
+        self._pages = [parse_page(spec) for spec in specs if spec.startswith(PAGES)]
+        specs = tuple(spec for spec in specs if not spec.startswith(PAGES))
         self._rules = [parse(spec) for spec in specs if not incidents.is_incident(spec)]
         self.incidents = [i for spec in specs if incidents.is_incident(spec) for i in incidents.parse(spec)]
 
@@ -74,6 +95,13 @@ class FaultPlan:
         """What befalls this message: gap, garbage, close, silent, or ""."""
         rule = self._strike(channel, MESSAGE_ACTIONS)
         return "" if rule is None else "silent" if rule.action == "mute_private" else rule.action
+
+    def on_page(self, page: str, since_ns: int) -> str:
+        """What befalls this page of slow factors so long after the start; "" is nothing."""
+        for rule in self._pages:
+            if rule.from_ns <= since_ns < rule.until_ns and fnmatchcase(page, rule.pattern):
+                return rule.action
+        return ""
 
     def _strike(self, name: str, actions: tuple[str, ...]) -> Fault | None:
         for rule in self._rules:
@@ -106,6 +134,25 @@ def parse(spec: str) -> Fault:
     if arguments or not 0.0 <= fault.probability <= 1.0:
         raise ConfigError(f"fault {spec!r}: a probability is between 0 and 1, and comes last")
     return fault
+
+
+def parse_page(spec: str) -> PageFault:
+    """One rule for pages of slow factors. Raises ConfigError, saying what was meant."""
+    pattern, _, rest = spec.removeprefix(PAGES).partition("=")
+    action, *arguments = rest.split(":")
+    expected = f"fault {spec!r}: expected {PAGES}PAGE=ACTION[:AFTER_S[:FOR_S]]"
+    if not pattern or action not in PAGE_ACTIONS:
+        raise ConfigError(f"{expected}, with one of {', '.join(PAGE_ACTIONS)}")
+    try:
+        after_ns, for_ns, *more = [
+            *(int(float(text) * NS_PER_S) for text in arguments),
+            *(0, _FOR_EVER_NS)[len(arguments) :],
+        ]
+    except (ValueError, OverflowError):
+        raise ConfigError(f"{expected}, seconds as numbers") from None
+    if more or after_ns < 0 or for_ns <= 0:
+        raise ConfigError(f"{expected}, at most two numbers of seconds, none of them negative")
+    return PageFault(pattern, action, after_ns, after_ns + for_ns)
 
 
 def _is_number(text: str) -> bool:

@@ -1,18 +1,17 @@
-"""`dea-daemon calibrate`: parameters of the risk model, then of the bands, by walk-forward over a history.
+"""`dea-daemon calibrate`: parameters of risk model, forecasters, bands and costs, by walk-forward over a history.
 
-Two stages. The first tries many risk models on nothing but prices, through the daemon's own forecast. The second runs
-the whole backtest for a few bands. What does not beat the configuration as given on days it was not chosen by, stays.
+One stage after another, each with what the one before adopted: many risk models on nothing but prices, through the
+daemon's own forecast; how fast correlations are forgotten, forecasters of returns, and costs from own fills
+(calibrate_more.py); then whole backtests for a few bands. What does not beat the configuration as given, on days it was
+not chosen by, stays.
 """
 
 import datetime as dt
 import hashlib
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,42 +20,25 @@ from dea_daemon.domain.errors import ConfigError, DataError
 from dea_daemon.domain.instruments import FloatArray, IntArray
 from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_MS, NS_PER_S
 from dea_daemon.domain.parameters import FixedTarget, ForecastParameters
-from dea_daemon.research import calibration
+from dea_daemon.research import calibration, forecaster_trials
 from dea_daemon.research.calibration import Days, Prices, Verdict
+from dea_daemon.research.candles import FundingRates
 from dea_daemon.research.overfitting import deflated_sharpe, sharpe_ratio
 from dea_daemon.research.performance import daily_returns, stamp
-from dea_daemon.research.validation import Significance, diebold_mariano
+from dea_daemon.research.validation import diebold_mariano
 from dea_daemon.shell import calibration_file
 from dea_daemon.shell.output import emit, say
 from dea_daemon.shell.progress import progress
 from dea_daemon.shell.settings import Settings
-from dea_daemon.wiring.candles import bars_of, underlying_of
+from dea_daemon.wiring.calibrate_more import correlation_stage, cost_stage, forecaster_stage
+from dea_daemon.wiring.calibrate_trials import Asked, Trials, choice, logged, significance
+from dea_daemon.wiring.calibrate_words import UNKNOWN, told
+from dea_daemon.wiring.candles import bars_of, underlying_of, venue_of
 from dea_daemon.wiring.history import backtest_history, candles_in
 from dea_daemon.wiring.spread import spread
 
 BATCH = 20  # trials side by side: forty underlyings cost little more than two
 BANDS: tuple[float | str, ...] = ("cube_root", 0.05, 0.10, 0.20, 0.30)
-LOG = ".trials.jsonl"
-UNKNOWN = "unknown"
-EVER, NEVER = 0, 1 << 62
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the command line says. `made` is the date the file carries; today where it is empty."""
-
-    history: Path
-    out: Path
-    made: str
-    from_ns: int = EVER
-    to_ns: int = NEVER
-    trials: int = 200
-    workers: int = 1
-    ray: bool = False
-    bands: bool = True
-    seed: int = 7
-    json_lines: bool = False
-    command: str = ""
 
 
 class RiskTask(NamedTuple):
@@ -84,62 +66,50 @@ class Traded(NamedTuple):
     returns: FloatArray
 
 
-class Trials:
-    """The log of every trial, JSON lines beside the file to be written, added to what earlier calls left there:
-    whoever searches twice has looked twice, and the deflated Sharpe ratio counts it."""
-
-    def __init__(self, file: IO[str], earlier: int) -> None:
-        self._file = file
-        self.earlier, self.count = earlier, 0
-
-    def tell(self, stage: str, trial: int, parameters: dict[str, Any], loss: float, **other: Any) -> None:
-        line = {"stage": stage, "trial": trial, "parameters": parameters, "loss": loss, **other}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        self.count += 1
-
-
 def run_calibrate(asked: Asked, settings: Settings) -> int:
     """Exit code. Interrupted, it leaves the trials made so far in the log. Raises ConfigError, DataError, OSError."""
     prices = prices_in(asked, settings)
     days = calibration.days_of(prices)
-    with _logged(asked.out) as trials:
-        risk, forecast = _risk_stage(asked, settings, prices, days, trials)
-        bands, band = _band_stage(asked, settings, forecast, prices, trials)
+    with logged(asked.out) as trials:
+        risk, tuned = _risk_stage(asked, settings, prices, days, trials)
+        correlation, tuned = correlation_stage(tuned, prices, days, trials)
+        forecasters, tuned = forecaster_stage(asked, tuned, prices, trials)
+        costs, tuned = cost_stage(asked, tuned)
+        bands, tuned = _band_stage(asked, tuned, prices, trials)
         provenance = _provenance(asked, settings, prices, trials)
+    evidence = {"risk": risk, "correlation": correlation, "forecasters": forecasters, "costs": costs, "bands": bands}
     found = {
         "provenance": provenance,
-        "evidence": {"risk": risk, "bands": bands},
-        calibration_file.PARAMETERS: _parameters(settings, forecast, band),
+        "evidence": evidence,
+        calibration_file.PARAMETERS: _parameters(settings, tuned),
     }
     calibration_file.write(asked.out, found)
     if asked.json_lines:
         emit({"event": "calibrate.finished", "file": str(asked.out), **found})
     else:
-        say(*_told(found, asked.out))
+        say(*told(found, asked.out))
     return 0
 
 
-@contextmanager
-def _logged(out: Path) -> Iterator[Trials]:
-    log = out.with_name(out.name + LOG)
-    earlier = len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0
-    with log.open("a", encoding="utf-8") as file:
-        trials = Trials(file, earlier)
-        try:
-            yield trials
-        except (KeyboardInterrupt, SystemExit):
-            sys.stderr.write(f"interrupted: {trials.count:,} trials are in {log}\n")
-            raise
-
-
 def prices_in(asked: Asked, settings: Settings) -> Prices:
-    """What the engine would be told of the underlyings, at each close: marks where they were recorded."""
+    """What the engine would be told of the underlyings, at each close: marks where they were recorded; and funding."""
     symbols = _symbols(settings)
     decide_ns = settings.decide_every_ms * NS_PER_MS
-    bars = bars_of(candles_in(asked.history, symbols, decide_ns), symbols, asked.from_ns, asked.to_ns, decide_ns)
+    history = candles_in(asked.history, symbols, decide_ns)
+    bars = bars_of(history, symbols, asked.from_ns, asked.to_ns, decide_ns)
     names = tuple(underlying_of(symbol) for symbol in symbols)
-    return Prices(bars.grid.open_ns + bars.grid.step_ns, bars.mark, names)
+    at_ns, venue = bars.grid.open_ns + bars.grid.step_ns, venue_of(history, symbols)
+    carry = np.stack([earned(history.funding.get((venue, symbol)), at_ns) for symbol in symbols], axis=1)
+    return Prices(at_ns, bars.mark, names, carry)
+
+
+def earned(rates: FundingRates | None, at_ns: IntArray) -> FloatArray:
+    """[T] 1/day: what a long had earned of funding over the day before; NaN where nothing was paid in it."""
+    if rates is None:
+        return np.full(len(at_ns), np.nan)
+    paid = np.append(0.0, np.cumsum(rates.rate))
+    last, first = (np.searchsorted(rates.at_ns, at_ns - before, side="right") for before in (0, NS_PER_DAY))
+    return np.where(last > first, paid[first] - paid[last], np.nan)
 
 
 def _symbols(settings: Settings) -> tuple[str, ...]:
@@ -158,8 +128,8 @@ def foretold(task: RiskTask) -> tuple[tuple[int, ...], FloatArray]:
 
 def _risk_stage(
     asked: Asked, settings: Settings, prices: Prices, days: Days, log: Trials
-) -> tuple[dict[str, Any], ForecastParameters]:
-    """(evidence, the parameters to go on with)."""
+) -> tuple[dict[str, Any], Settings]:
+    """(evidence, the configuration to go on with)."""
     candidates = calibration.trials_of(settings.forecast, asked.trials, asked.seed)
     rival = settings.forecast.model_copy(update={"model": "ewma", "half_life_s": calibration.EWMA_10_DAYS_S})
     everyone = [*candidates, rival]
@@ -182,8 +152,9 @@ def _risk_stage(
     losses = calibration.risk_losses(days, variance)
     told = calibration.verdict(losses[:, :, :-1].mean(axis=1))
     evidence = _risk_evidence(prices, days, variance, losses, told)
-    evidence |= {"best": _tried(candidates[told.best]), "adopted": told.improves}
-    return evidence, candidates[told.best] if told.improves else settings.forecast
+    best = candidates[told.best]
+    evidence |= choice(told, _tried(best), told.improves)
+    return evidence, settings.model_copy(update={"forecast": best}) if told.improves else settings
 
 
 def _tried(params: ForecastParameters) -> dict[str, Any]:
@@ -202,9 +173,9 @@ def _risk_evidence(
         rows[name] = {
             "qlike_all_days": _means(best=own[:, told.best], incumbent=own[:, 0], ewma_10d=own[:, -1]),
             "qlike_unseen_days": _means(chosen=ahead[:, u], incumbent=own[test, 0], ewma_10d=own[test, -1]),
-            "incumbent_over_ewma_10d": _test(diebold_mariano(own[:, -1], own[:, 0], lags=calibration.LAGS)),
-            "chosen_over_ewma_10d": _test(diebold_mariano(own[test, -1], ahead[:, u], lags=calibration.LAGS)),
-            "chosen_over_incumbent": _test(diebold_mariano(own[test, 0], ahead[:, u], lags=calibration.LAGS)),
+            "incumbent_over_ewma_10d": significance(diebold_mariano(own[:, -1], own[:, 0], lags=calibration.LAGS)),
+            "chosen_over_ewma_10d": significance(diebold_mariano(own[test, -1], ahead[:, u], lags=calibration.LAGS)),
+            "chosen_over_incumbent": significance(diebold_mariano(own[test, 0], ahead[:, u], lags=calibration.LAGS)),
         }
     by_incumbent = calibration.var_backtest(days, variance[0])
     by_chosen = calibration.var_backtest(days, calibration.forward_variance(days, variance, told))
@@ -213,18 +184,12 @@ def _risk_evidence(
     return {
         "days": len(losses),
         "unseen_days": len(test),
-        "chosen_over_incumbent": _test(told.against),
-        "overfitting": told.overfit,
         "by_underlying": rows,
     }
 
 
 def _means(**columns: FloatArray) -> dict[str, float]:
     return {name: round(float(column.mean()), 5) for name, column in columns.items()}
-
-
-def _test(found: Significance) -> dict[str, float]:
-    return {"t": round(found.statistic, 3), "p": round(found.p, 5)}
 
 
 # --- the bands ---------------------------------------------------------------------------------------------
@@ -240,27 +205,24 @@ def traded(task: BandTask) -> Traded:
     return Traded(calibration.band_losses(record), daily_returns(record))
 
 
-def with_band(settings: Settings, forecast: ForecastParameters, band: float | str | None) -> Settings:
-    """The configuration with another risk model, and another band (None: its own) for each target that has one."""
+def with_band(settings: Settings, band: float | str | None) -> Settings:
+    """The configuration with another band (None: its own) for each target that has one."""
     targets = {
         name: target if band is None or isinstance(target, FixedTarget) else target.model_copy(update={"band": band})
         for name, target in settings.allocator.targets.items()
     }
-    allocator = settings.allocator.model_copy(update={"targets": targets})
-    return settings.model_copy(update={"forecast": forecast, "allocator": allocator})
+    return settings.model_copy(update={"allocator": settings.allocator.model_copy(update={"targets": targets})})
 
 
-def _band_stage(
-    asked: Asked, settings: Settings, forecast: ForecastParameters, prices: Prices, log: Trials
-) -> tuple[dict[str, Any], float | str | None]:
-    """(evidence, the band to set or None)."""
+def _band_stage(asked: Asked, settings: Settings, prices: Prices, log: Trials) -> tuple[dict[str, Any], Settings]:
+    """(evidence, the configuration with the band to set)."""
     own = {target.band for target in settings.allocator.targets.values() if not isinstance(target, FixedTarget)}
     if not asked.bands or not own:
-        return {"skipped": "no target has a band to choose" if asked.bands else "not asked for"}, None
+        return {"skipped": "no target has a band to choose" if asked.bands else "not asked for"}, settings
     bands: list[float | str | None] = [None, *(band for band in BANDS if own != {band})]
     from_ns = int(prices.at_ns[0]) + calibration.WARM_DAYS * NS_PER_DAY
     to_ns = int(prices.at_ns[-1])
-    tasks = [BandTask(asked.history, with_band(settings, forecast, band), from_ns, to_ns, asked.seed) for band in bands]
+    tasks = [BandTask(asked.history, with_band(settings, band), from_ns, to_ns, asked.seed) for band in bands]
     done: list[Traded] = []
     with (
         progress("bands", not asked.json_lines, len(tasks)) as advance,
@@ -273,7 +235,7 @@ def _band_stage(
             advance(1)
     told = calibration.verdict(np.column_stack([one.losses for one in done]))
     taken = told.best if told.improves else 0
-    return _band_evidence(done, bands, told, taken, log), bands[taken]
+    return _band_evidence(done, bands, told, taken, log), with_band(settings, bands[taken])
 
 
 def _band_evidence(
@@ -286,10 +248,7 @@ def _band_evidence(
             str(band or "as configured"): round(1e4 * float(one.losses.mean()), 4)
             for band, one in zip(bands, done, strict=True)
         },
-        "chosen_over_incumbent": _test(told.against),
-        "overfitting": told.overfit,
-        "best": bands[told.best] or "as configured",
-        "adopted": taken != 0,
+        **choice(told, bands[told.best] or "as configured", taken != 0),
         "trials": count,
         "sharpe_year": round(float(ratios[taken] * np.sqrt(365.0)), 4),
         "deflated_sharpe": _deflated(done[taken].returns, count, float(np.std(ratios, ddof=1))),
@@ -307,26 +266,41 @@ def _deflated(returns: FloatArray, trials: int, deviation: float) -> float | str
 # --- what is written ---------------------------------------------------------------------------------------
 
 
-def _parameters(settings: Settings, forecast: ForecastParameters, band: float | str | None) -> dict[str, Any]:
-    """What differs from the configuration, nested as in it; nothing where nothing improved. What an earlier calibration
-    changed there is carried forward: this file takes that one's place."""
+def _parameters(settings: Settings, tuned: Settings) -> dict[str, Any]:
+    """What differs from the configuration, nested as in it, with all that was chosen at once beside it; nothing where
+    nothing improved. What an earlier calibration changed there is carried forward: this file takes that one's place."""
+    earlier = {line.partition(":")[0] for line in settings.calibrated}
+    before, after = (dict(calibration_file.leaves(each.parameters.model_dump())) for each in (settings, tuned))
+    bands = tuple(option for option in after if option.startswith("allocator.") and calibration_file.may_set(option))
+    together = (
+        tuple(f"forecast.{name}" for name in calibration.TRIED),
+        ("forecast.correlation_half_life_s",),
+        *((f"forecast.learners.{option}",) for option in forecaster_trials.VALUES),
+        ("forecast.learners.trial.cost_bp",),
+        bands,
+    )
     found: dict[str, Any] = {}
-    earlier = {line.partition(".")[0] for line in settings.calibrated}
-    if forecast is not settings.forecast or "forecast" in earlier:
-        found["forecast"] = _tried(forecast)
-    if band is not None or "allocator" in earlier:
-        targets = with_band(settings, forecast, band).allocator.targets.items()
-        banded = {name: {"band": target.band} for name, target in targets if not isinstance(target, FixedTarget)}
-        found["allocator"] = {"targets": banded}
+    for options in together:
+        if any(after[option] != before[option] or option in earlier for option in options):
+            for option in options:
+                found = calibration_file.laid_over(found, nested(option, after[option]))
     return found
 
 
+def nested(option: str, value: Any) -> dict[str, Any]:
+    """("a.b", 1) → {"a": {"b": 1}}."""
+    for name in reversed(option.split(".")):
+        value = {name: value}
+    return dict(value)
+
+
 def data_hash(prices: Prices) -> str:
-    """SHA-256 of the moments, the prices and whose they are."""
+    """SHA-256 of the moments, the prices, the funding and whose they are."""
     found = hashlib.sha256(json.dumps([prices.underlyings, prices.usd.shape]).encode())
     at_ns: IntArray = np.ascontiguousarray(prices.at_ns, dtype="<i8")
     found.update(at_ns.tobytes())
-    found.update(np.ascontiguousarray(prices.usd, dtype="<f8").tobytes())
+    for each in (prices.usd, prices.carry):
+        found.update(b"" if each is None else np.ascontiguousarray(each, dtype="<f8").tobytes())
     return found.hexdigest()
 
 
@@ -344,37 +318,3 @@ def _provenance(asked: Asked, settings: Settings, prices: Prices, log: Trials) -
         "trials": log.count,
         "earlier_trials": log.earlier,
     }
-
-
-def _told(found: dict[str, Any], out: Path) -> list[str]:
-    """For people."""
-    risk, bands = found["evidence"]["risk"], found["evidence"]["bands"]
-    lines = [f"{risk['unseen_days']:,} days the choice had not seen; QLIKE, less is better:"]
-    for name, row in risk["by_underlying"].items():
-        unseen, over = row["qlike_unseen_days"], row["chosen_over_ewma_10d"]
-        lines.append(
-            f"  {name:<6} chosen {unseen['chosen']:.4f}   as configured {unseen['incumbent']:.4f}   "
-            f"EWMA 10 d {unseen['ewma_10d']:.4f} (t {over['t']:.1f})"
-        )
-        lines += [f"  {'':<6} 99 % VaR: {_var(row['var_99_chosen'])}"] if "var_99_chosen" in row else []
-    lines.append(_outcome("risk model", risk))
-    lines.append(f"bands: {bands['skipped']}" if "skipped" in bands else _outcome("bands", bands))
-    if "deflated_sharpe" in bands:
-        deflated = bands["deflated_sharpe"]
-        lines.append(f"  Sharpe {bands['sharpe_year']:.2f} a year; deflated for {bands['trials']:,} trials: "
-                     f"{deflated if deflated == UNKNOWN else format(deflated, '.2f')}")  # fmt: skip
-    return [*lines, f"written: {out} (calibration: {out.name} in a configuration takes it)"]
-
-
-def _var(row: dict[str, Any]) -> str:
-    return (
-        f"{row['failures']} failures in {row['days']:,} days, Kupiec p {row['kupiec_p']:.2f}, "
-        f"Christoffersen p {row['christoffersen_p']:.2f}"
-    )
-
-
-def _outcome(what: str, told: dict[str, Any]) -> str:
-    over = told["chosen_over_incumbent"]
-    outcome = f"changed to {told['best']}" if told["adopted"] else "nothing was significantly better: it stays"
-    overfit = "unknown" if told["overfitting"] is None else f"{told['overfitting']:.2f}"
-    return f"{what}: {outcome} (t {over['t']:.2f}, p {over['p']:.3f}, overfitting {overfit})"

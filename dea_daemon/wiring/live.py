@@ -9,24 +9,25 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 import uvloop
 
-from dea_daemon.domain.commands import FitSurface, Outgoing
+from dea_daemon.domain.commands import FitModel, FitSurface, Outgoing
 from dea_daemon.domain.errors import LedgerError, check
-from dea_daemon.domain.events import Operator, RunStarted, WatchdogChanged
+from dea_daemon.domain.events import ModelFitted, Operator, RunStarted, SurfaceFitted, WatchdogChanged
 from dea_daemon.shell import logs
+from dea_daemon.shell.aside import MODELS, SURFACES
 from dea_daemon.shell.clock import Clock
 from dea_daemon.shell.factor_store import FILE_NAME
 from dea_daemon.shell.factors import Factors
 from dea_daemon.shell.ledger import Ledger
 from dea_daemon.shell.runner import Runner
 from dea_daemon.shell.settings import DeribitSection, Settings
-from dea_daemon.shell.surfaces import Surfaces
 from dea_daemon.shell.tape import TapeError, TapeHeader, TapeWriter
+from dea_daemon.shell.worker import Worker
 from dea_daemon.wiring.summary import summary
 from dea_daemon.wiring.venues import Venues
 from dea_daemon.wiring.watch import watching
@@ -40,6 +41,16 @@ POLL_S = 0.05
 TIDY_S = 60.0
 
 Stop = Callable[[Runner], Awaitable[None]]
+SurfaceWorker = Worker[FitSurface, SurfaceFitted]
+ModelWorker = Worker[FitModel, ModelFitted]
+
+
+class Beside(NamedTuple):
+    """What runs beside the venues; a worker begins its process with its first question."""
+
+    surfaces: SurfaceWorker
+    models: ModelWorker
+    factors: Factors
 
 
 def run_live(
@@ -138,10 +149,11 @@ async def trade(
             tape = _tape(settings, tape_file, run_id)
             if tape is not None:
                 records.callback(tape.close)
-            surfaces = Surfaces(clock.now_ns)
             factors = Factors.open(settings.factors, settings.state_dir / FILE_NAME, clock.now_ns, clock.utc_ns)
             records.callback(factors.close)
-            runner = Runner(started, sink(venues, surfaces), clock=clock, ledger=ledger, tape=tape)
+            beside = Beside(Worker(SURFACES, clock.now_ns), Worker(MODELS, clock.now_ns), factors)
+            send = sink(venues, beside.surfaces, beside.models)
+            runner = Runner(started, send, clock=clock, ledger=ledger, tape=tape)
             if recalled is not None:
                 runner.emit([msgspec.structs.replace(recalled, ts_recv_ns=clock.now_ns())])
             runner.emit(factors.recalled())
@@ -149,6 +161,8 @@ async def trade(
             gc.collect()
             gc.freeze()  # what is here now lives as long as the run: the collector need not walk it again
             gc.set_threshold(*COLLECT_AT)
+            for held in started.kept.standings:
+                log.warning("forecaster.still_ruled", name=held.name, weight=held.weight, who=held.who, why=held.why)
             if settings.calibrated:
                 log.info("calibration.applied", changed=list(settings.calibrated))
             log.info(
@@ -159,7 +173,6 @@ async def trade(
                 contracts=len(venues.universe),
             )
             try:
-                beside = (surfaces, factors)
                 drained = await _watched(runner, venues, beside, ledger, settings, run_id, config, until, clock, view)
             except Exception:
                 await venues.cancel_all()
@@ -170,12 +183,14 @@ async def trade(
     return finished
 
 
-def sink(venues: Venues, surfaces: Surfaces) -> Callable[[Outgoing], None]:
+def sink(venues: Venues, surfaces: SurfaceWorker, models: ModelWorker) -> Callable[[Outgoing], None]:
     """Where commands go."""
 
     def send(command: Outgoing) -> None:
         if isinstance(command, FitSurface):
             surfaces.ask(command)
+        elif isinstance(command, FitModel):
+            models.ask(command)
         else:
             venues.send(command)
 
@@ -217,6 +232,8 @@ def _started(settings: Settings, venues: Venues, ledger: Ledger, clock: Clock, r
         minute_creates=past.minute_creates,
         currencies=venues.currencies,
         settled=past.settled,
+        kept=past.kept,
+        lessons=past.lessons,
     )
 
 
@@ -237,7 +254,7 @@ def _tape(settings: Settings, file: Path | None, run_id: str) -> TapeWriter | No
 async def _watched(
     runner: Runner,
     venues: Venues,
-    beside: tuple[Surfaces, Factors],
+    beside: Beside,
     ledger: Ledger,
     settings: Settings,
     run_id: str,
@@ -274,11 +291,8 @@ def _guarded(
     return Watchdog(brief_for(settings, run_id), lambda: runner.stats.decisions, changed)
 
 
-async def _run(
-    runner: Runner, venues: Venues, beside: tuple[Surfaces, Factors], ledger: Ledger, until: Stop, clock: Clock
-) -> bool:
+async def _run(runner: Runner, venues: Venues, beside: Beside, ledger: Ledger, until: Stop, clock: Clock) -> bool:
     """Everything that runs, until `until` returns and the drain is done. Whether it drained."""
-    surfaces, factors = beside
     tasks: set[asyncio.Task[Any]] = set()
 
     def background(work: Callable[[], Any]) -> None:
@@ -291,8 +305,9 @@ async def _run(
             for work in venues.connect(runner.emit, background):
                 group.create_task(work())
             group.create_task(runner.tick_forever())
-            group.create_task(surfaces.run(runner.emit, lambda: runner.params.pricing.surface.answer_s))
-            group.create_task(factors.run(runner.emit))
+            group.create_task(beside.surfaces.run(runner.emit, lambda: runner.params.pricing.surface.answer_s))
+            group.create_task(beside.models.run(runner.emit, lambda: runner.params.forecast.learners.trees.answer_s))
+            group.create_task(beside.factors.run(runner.emit))
             group.create_task(_tidy(ledger))
 
     running = asyncio.create_task(forever())

@@ -14,6 +14,7 @@ from dea_daemon.domain.commands import (
     Approved,
     CancelOrder,
     CreateOrder,
+    FitModel,
     FitSurface,
     Outgoing,
     QueryAccount,
@@ -29,6 +30,7 @@ from dea_daemon.domain.events import (
     FeedOpened,
     FillReceived,
     InstrumentsListed,
+    ModelFitted,
     OrderEvidence,
     OrderSeen,
     PoolReport,
@@ -41,6 +43,7 @@ from dea_daemon.domain.events import (
 from dea_daemon.domain.instruments import Universe
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
 from dea_daemon.pricing.surface import fit as surface_fit
+from dea_daemon.research import trees
 from dea_daemon.simvenue.exchange import Exchange
 from dea_daemon.simvenue.words import (
     Filled,
@@ -59,6 +62,7 @@ ACCOUNT = "main"
 FEED = "paper.private"
 HEARTBEAT_NS = 5 * NS_PER_S
 FIT_NS = 100 * NS_PER_MS  # what a fit aside takes, in virtual time
+GROW_NS = 60 * NS_PER_S  # and trees
 
 Answer = Callable[[int], list[AnyEvent]]
 
@@ -87,15 +91,22 @@ class PaperVenue:
         self._tell(now_ns, lambda at: [FeedAlive(at, FEED, self._account, True)])
 
     def send(self, command: Outgoing, now_ns: int) -> None:
-        """Put a command on the wire at `now_ns`. A surface is no venue's: it is fitted here."""
-        if isinstance(command, FitSurface):
-            self._fitted(surface_fit.fit(command.chain, command.max_iv_spread), now_ns)
-        else:
-            self._at(now_ns + self._latency_ns, lambda at: self._perform(command, at))
+        """Put a command on the wire at `now_ns`. What is done aside is no venue's: it is done here at once, and told
+        when it would be done."""
+        match command:
+            case FitSurface():
+                self._fitted(surface_fit.fit(command.chain, command.max_iv_spread), now_ns)
+            case FitModel(name=name, asked_utc_ns=asked_ns):
+                grown = msgspec.structs.replace(trees.grow(command.lessons), name=name, asked_utc_ns=asked_ns)
+                self._aside(grown, now_ns + GROW_NS)
+            case _:
+                self._at(now_ns + self._latency_ns, lambda at: self._perform(command, at))
 
     def _fitted(self, fitted: SurfaceFitted, now_ns: int) -> None:
-        """Fitted at once, and told when a fit would be done."""
-        self._tell(now_ns + FIT_NS, lambda at: [msgspec.structs.replace(fitted, ts_recv_ns=at)])
+        self._aside(fitted, now_ns + FIT_NS)
+
+    def _aside(self, answer: SurfaceFitted | ModelFitted, done_ns: int) -> None:
+        self._tell(done_ns, lambda at: [msgspec.structs.replace(answer, ts_recv_ns=at)])
 
     def be_away(self, latency_ns: int) -> None:
         """From now on it is this far away, each way."""

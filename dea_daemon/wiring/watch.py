@@ -13,9 +13,9 @@ from typing import Any
 
 import structlog
 
-from dea_daemon.domain.decisions import Note
+from dea_daemon.domain.decisions import Decision, Note
 from dea_daemon.domain.errors import ConfigError
-from dea_daemon.domain.events import Operator
+from dea_daemon.domain.events import ForecasterRuled, Operator
 from dea_daemon.shell.alerts import Alerts
 from dea_daemon.shell.control import ControlServer
 from dea_daemon.shell.control_client import control_path
@@ -41,6 +41,7 @@ class Actions:
     config: Path | None
     environ: Mapping[str, str]
     notifier: Notifier
+    now_ns: Callable[[], int]
 
     def operator(self, command: Operator, who: str, why: str) -> None:
         """Folded before this returns."""
@@ -66,6 +67,21 @@ class Actions:
             self.notifier.ready("reloaded")
             log.warning("run.reloaded", who=who, changed=[str(c) for c in found], loosened=bool(loosening))
         return {"changed": [asdict(change) for change in found], "applied": applied}
+
+    async def rule(self, name: str, weight: float | None, who: str, why: str) -> str:
+        """A forecaster's weight from now on, folded; why that was refused, or ""."""
+        notes: list[Note] = []
+
+        def listen(decision: Decision) -> None:
+            notes.extend(decision.notes)
+
+        self.runner.listeners.append(listen)
+        try:
+            self.runner.emit([ForecasterRuled(self.now_ns(), name, weight, who, why)])
+            await asyncio.sleep(0)  # listeners are told once the loop turns
+        finally:
+            self.runner.listeners.remove(listen)
+        return next((str(note.fields["why"]) for note in notes if note.event == "forecaster.refused"), "")
 
 
 @asynccontextmanager
@@ -96,7 +112,7 @@ async def watching(
     async with AsyncExitStack() as stack:
         tasks: list[asyncio.Task[Any]] = []
         stack.push_async_callback(_stopped, tasks)
-        actions = Actions(runner, settings, config, environ, notifier)
+        actions = Actions(runner, settings, config, environ, notifier, now_ns)
         control = ControlServer(control_path(settings.state_dir, environ), monitor, actions)
         await stack.enter_async_context(control)
         log.info("control.listening", socket=str(control.path.absolute()), state_dir=str(ledger.parent.absolute()))

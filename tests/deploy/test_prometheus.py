@@ -85,7 +85,7 @@ def test_every_rule_is_shown_to_be_quiet_and_then_to_fire(alert):
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
 def test_every_rule_says_how_bad_and_what_to_do(rule):
-    assert rule["labels"]["severity"] in ("warning", "critical")
+    assert rule["labels"]["severity"] in ("info", "warning", "critical")
     assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
     assert rule["annotations"]["summary"] and rule["annotations"]["description"].endswith(".")
 

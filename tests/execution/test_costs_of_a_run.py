@@ -1,6 +1,10 @@
 """The costs of a run through the real engine: told once an order, whatever else happens."""
 
+import pytest
+
 from dea_daemon.domain.events import FillReceived, Operator, OperatorSpoke, VenueOrderState
+from dea_daemon.domain.lessons import CostLesson
+from dea_daemon.execution.estimates import Estimates
 from tests.house import MS, Run, creates, parameters
 
 
@@ -84,3 +88,22 @@ def test_the_same_events_give_the_same_costs():
         stay(run, 62)
         told.append(repr(measured(run, order)))
     assert told[0] == told[1] and "total_usd" in told[0]
+
+
+def test_what_a_run_learned_can_be_learned_again_from_what_it_told():
+    run, order = resting()
+    run.fill(order, order.lots)
+    stay(run, 62)
+    told = [n.fields for d in run.decisions for n in d.notes if n.event == "order.measured"]
+    lessons = [
+        CostLesson(
+            f["ended_ns"], f["account"], f["underlying"], "perpetual", f["placed"], f["asked_usd"], f["filled_usd"],
+            f["beyond_usd"], f["day_vol_bp"],
+        )
+        for f in told
+    ]  # fmt: skip
+    learned, again = run.state.memory.costs.estimates, Estimates()
+    again.recall(lessons, run.now_ns, run.params.execution)
+    ((key, one),), ((same, other),) = learned.by_key.items(), again.by_key.items()
+    assert key == same == ("deribit/main", "BTC", "perpetual") and one.orders == other.orders == len(told)
+    assert one.bp == pytest.approx(other.bp) != 0.0 and one.posted_bp == pytest.approx(other.posted_bp)

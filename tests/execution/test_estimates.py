@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from dea_daemon.domain.instruments import Side
 from dea_daemon.domain.numbers import NS_PER_DAY
 from dea_daemon.domain.parameters import ExecutionParameters
 from dea_daemon.execution.costs import CostMemory, surcharge
-from dea_daemon.execution.estimates import LOSING_ORDERS, VOLUME_USD, Estimate, Estimates
+from dea_daemon.execution.estimates import LOSING_ORDERS, VOLUME_USD, Estimate, Estimates, lesson
 from dea_daemon.execution.plan import ExecutionMemory, observe, plan
 from dea_daemon.execution.shortfall import Measurement
 from tests.allocator.forecasts import forecast
@@ -40,7 +41,7 @@ def order(placed, slippage_bp, *, filled=1.0, waited_bp=0.0, usd=8_000.0, row=BT
 def taught(*orders, params=PARAMS):
     estimates = Estimates()
     for m, found in orders:
-        estimates.learn(m, found, view(), FORECAST, params)
+        estimates.learn(lesson(m, found, view(), FORECAST), params)
     return estimates
 
 
@@ -120,13 +121,13 @@ def test_what_is_not_known_teaches_nothing():
     unknown = m.shortfall(view(), going_on=True, watched=True)
     assert np.isnan(unknown.spread_usd)
     estimates = Estimates()
-    estimates.learn(m, unknown, view(), replace(FORECAST, annual_vol=np.array([nan, nan])), PARAMS)
+    estimates.learn(lesson(m, unknown, view(), FORECAST), PARAMS)
     assert not estimates.by_key
     assert not taught(order("restored", 3.0), order("cross", 3.0, filled=0.0)).by_key
     estimates = taught(*[order("cross", 3.0)] * 100)
     (before,) = [known.bp for known in estimates.by_key.values()]
     m, found = order("cross", 3.0)
-    estimates.learn(m, found, view(), replace(FORECAST, annual_vol=np.array([nan, nan])), PARAMS)
+    estimates.learn(lesson(m, found, view(), replace(FORECAST, annual_vol=np.array([nan, nan]))), PARAMS)
     assert [known.bp for known in estimates.by_key.values()] == [before]
 
 
@@ -162,3 +163,75 @@ def test_a_cap_that_is_lowered_holds_at_once():
     estimates = taught(*[order("cross", 50.0)] * 500)
     told(estimates, 30)
     assert estimates.surcharge(view(), ExecutionParameters(surcharge_most_bp=2.0)).max() == pytest.approx(2e-4)
+
+
+# --- of earlier runs ----------------------------------------------------------------------------------------
+
+
+def lived(hours, slippage_bp=6.0):
+    """A crossing order an hour and, each third hour, a posted one beside it; what each taught, in order."""
+    found = []
+    for hour in range(hours):
+        for placed in ("cross", "post")[: 1 + (hour % 3 == 0)]:
+            m, shortfall = order(placed, slippage_bp + hour % 5, usd=4_000.0 + 50.0 * (hour % 7))
+            told_at = replace_struct(shortfall, ended_ns=START_NS + hour * NS_PER_DAY // 24)
+            found.append(lesson(m, told_at, view(), FORECAST))
+    return found
+
+
+def gone_on(lessons, now_ns):
+    """A run that measured them itself, each in its time."""
+    estimates = Estimates()
+    for each in lessons:
+        estimates.advance(view(now_ns=each.ended_ns), PARAMS)
+        estimates.learn(each, PARAMS)
+    estimates.advance(view(now_ns=now_ns), PARAMS)
+    return estimates
+
+
+def recalled(lessons, now_ns, params=PARAMS):
+    estimates = Estimates()
+    estimates.recall(lessons, now_ns, params)
+    estimates.advance(view(now_ns=now_ns), params)
+    return estimates
+
+
+def test_a_run_that_recalls_begins_where_one_that_had_gone_on_would_be():
+    lessons, now_ns = lived(24 * 6), START_NS + 7 * NS_PER_DAY
+    before, after = gone_on(lessons, now_ns), recalled(lessons, now_ns)
+    v = view(now_ns=now_ns)
+    assert before.surcharge(v, PARAMS)[BTC_LINEAR] > 1e-4
+    np.testing.assert_allclose(after.surcharge(v, PARAMS), before.surcharge(v, PARAMS), rtol=1e-9)
+    (one,), (other,) = before.by_key.values(), after.by_key.values()
+    assert other.bp == pytest.approx(one.bp, rel=1e-9) and other.posted == pytest.approx(one.posted)
+
+
+def test_what_is_recalled_moves_what_is_told_no_faster_than_time_did():
+    hours = 30  # and it would be worth ten days of movement
+    told_bp = recalled(lived(hours, 40.0), START_NS + hours * NS_PER_DAY // 24).surcharge(view(), PARAMS)[BTC_LINEAR]
+    assert told_bp == pytest.approx(0.1 * PARAMS.surcharge_most_bp * 1e-4 * hours / 24, rel=0.05)
+
+
+def test_lessons_dated_after_the_start_do_not_hold_up_what_is_told_later():
+    """The clock was set back between two runs."""
+    lessons = lived(24 * 3, 40.0)
+    now_ns = START_NS + NS_PER_DAY
+    estimates = recalled(lessons, now_ns)
+    first = estimates.surcharge(view(), PARAMS)[BTC_LINEAR]
+    assert first == pytest.approx(1e-4, rel=0.05)  # no faster than the day that has passed
+    estimates.advance(view(now_ns=now_ns + NS_PER_DAY), PARAMS)
+    assert estimates.surcharge(view(), PARAMS)[BTC_LINEAR] - first == pytest.approx(1e-4, rel=1e-6)
+
+
+def test_a_recall_of_nothing_or_of_what_is_not_known_is_none():
+    nan = float("nan")
+    unknown = [replace_struct(each, beyond_usd=nan) for each in lived(10)]
+    unknown += [replace_struct(each, day_vol_bp=nan, asked_usd=0.0, filled_usd=0.0) for each in lived(10)]
+    for lessons in ([], unknown):
+        estimates = recalled(lessons, START_NS)
+        assert not estimates.by_key and not estimates.surcharge(view(), PARAMS).any()
+
+
+def test_what_was_learned_of_contracts_that_are_gone_is_of_no_others():
+    gone = [replace_struct(each, account="deribit/closed") for each in lived(24 * 10)]
+    assert not recalled(gone, START_NS + 10 * NS_PER_DAY).surcharge(view(), PARAMS).any()

@@ -10,6 +10,7 @@ from dea_daemon.domain.parameters import GuardParameters
 from dea_daemon.research import stress
 from dea_daemon.research.episodes import EPISODES, course, worst
 from dea_daemon.research.stress import Holdings, Scenario, outcome, revalued, scenarios, shocks
+from dea_daemon.research.stress_course import Course, excited, marked, worth
 
 GUARDS = GuardParameters(
     max_gross_usd=1e9,
@@ -243,3 +244,87 @@ def test_a_haircut_on_coins_uses_margin_and_costs_nothing():
     plain, cut = (outcome(book, Scenario("x", "x", shocks(book, still, haircut=h)), GUARDS) for h in (0.0, 0.5))
     assert plain.loss_usd == cut.loss_usd == 0.0
     assert cut.margin_use == pytest.approx(2.0 * plain.margin_use)
+
+
+# --- pools --------------------------------------------------------------------------------------------------------
+
+
+def in_two_pools() -> Holdings:
+    """Short a linear perpetual against dollars, and dollars' worth of inverse ones against coins."""
+    inverse = {"amount": 40_000.0, "settle": "BTC", "inverse": True}
+    return holdings({"amount": -1.0}, inverse, cash={"BTC": 1.0, "USDC": 5_000.0})
+
+
+def test_what_pools_lose_adds_up_to_the_loss_and_each_loses_its_own():
+    book = in_two_pools()
+    found = outcome(book, Scenario("up", "up", shocks(book, np.full((1, 1), 0.1))), GUARDS)
+    by = {pool.currency: pool for pool in found.pools}
+    assert set(by) == {"BTC", "USDC"}  # of ether there is nothing
+    assert by["USDC"].loss_usd == pytest.approx(5_000.0) and by["USDC"].equity_usd == pytest.approx(0.0, abs=1e-6)
+    gain_coins = 40_000.0 * (1 / 50_000.0 - 1 / 55_000.0)
+    assert by["BTC"].loss_usd == pytest.approx(50_000.0 - (1.0 + gain_coins) * 55_000.0)
+    assert sum(pool.loss_usd for pool in found.pools) == pytest.approx(found.loss_usd)
+
+
+def test_one_pool_beyond_its_margin_is_not_saved_by_another_unless_all_is_one():
+    book = in_two_pools()
+    still = Scenario("still", "still", shocks(book, np.zeros((1, 1))))
+    apart, pooled = outcome(book, still, GUARDS), outcome(book, still, GUARDS, pooled=True)
+    assert {p.currency: p.margin_use for p in apart.pools}["USDC"] == pytest.approx(0.16 * 50_000.0 / 5_000.0)
+    assert apart.margin_use == max(pool.margin_use for pool in apart.pools) == pytest.approx(1.6)
+    assert pooled.pools == () and pooled.margin_use < 0.2
+    limited = GUARDS.model_copy(update={"max_margin_use": 0.9, "max_margin_danger": 0.95})
+    assert [hit.limit for hit in outcome(book, still, limited).hits] == ["margin", "margin danger"]
+    assert outcome(book, still, limited, pooled=True).hits == ()
+
+
+# --- along a course -----------------------------------------------------------------------------------------------
+
+
+def course_of(book: Holdings, shares: list[float], days: list[float], **more: Any) -> Course:
+    """Both coins alike, at so many days since the book was told."""
+    t, u = len(shares), len(book.underlyings)
+    spot = np.array(shares)[:, None] * book.spot
+    price = np.where(book.coin >= 0, spot[:, np.maximum(book.coin, 0)], 1.0)
+    zero = np.zeros(t)
+    usual = {"premium": zero, "basis": zero, "vol": np.zeros((t, u)), "price": price, "funding": np.zeros((t, u))}
+    return Course(years=np.array(days) / 365, spot=spot, **(usual | more))
+
+
+OPTION = {"option": True, "perpetual": False, "strike": 50_000.0, "iv": 0.6, "tau": 10 / 365}
+
+
+@pytest.mark.parametrize("call", [True, False])
+def test_an_option_loses_its_time_and_from_its_expiry_on_keeps_its_payoff(call):
+    book = holdings(OPTION | {"amount": 2.0, "call": call}, cash={"USDC": 10_000.0})
+    by = course_of(book, [1.0, 1.1, 0.7, 2.0], [0.0, 4.0, 10.0, 12.0])
+    intrinsic = 0.0 if call else 15_000.0
+    values = [black(5e4, 5e4, 10 / 365, 0.6, call), black(5.5e4, 5e4, 6 / 365, 0.6, call), intrinsic, intrinsic]
+    assert worth(book, by) == pytest.approx(10_000.0 + 2.0 * (np.array(values) - values[0]), rel=1e-9)
+
+
+def test_an_option_paid_in_coin_ends_as_coins_that_go_on_moving():
+    book = holdings(OPTION | {"amount": 2.0, "settle": "BTC", "coin": True, "call": True}, cash={"BTC": 1.0})
+    found = worth(book, course_of(book, [1.0, 1.25, 2.0], [0.0, 10.0, 12.0]))
+    paid = 2.0 * (62_500.0 - 50_000.0) / 62_500.0 - 2.0 * black(5e4, 5e4, 10 / 365, 0.6, True) / 50_000.0
+    assert found[1:] == pytest.approx([(1.0 + paid) * 62_500.0, (1.0 + paid) * 100_000.0])
+
+
+def test_a_futures_premium_over_the_index_is_gone_when_it_ends():
+    book = holdings({"amount": 1.0, "perpetual": False, "tau": 0.5})._replace(forward=np.array([55_000.0]))
+    found = marked(book, course_of(book, [1.0, 1.0, 1.0], [0.0, 0.25 * 365, 0.5 * 365])).price[:, 0]
+    assert found == pytest.approx([55_000.0, 50_000.0 * 1.1**0.5, 50_000.0])
+
+
+def test_funding_is_paid_on_what_a_perpetual_is_worth_in_its_own_money():
+    rates = np.array([[0.5, 0.5], [0.0, 0.0], [0.01, 0.02]])  # the first is before the book was looked at
+    linear, inverse = holdings({"amount": 2.0}), {"amount": 30_000.0, "settle": "BTC", "inverse": True}
+    by = course_of(linear, [1.0, 1.0, 1.0], [0.0, 1.0, 2.0], funding=rates)
+    assert worth(linear, by) == pytest.approx([100_000.0, 100_000.0, 100_000.0 - 0.01 * 100_000.0])
+    assert worth(holdings(inverse, cash={"BTC": 1.0}), by)[2] == pytest.approx(50_000.0 - 300.0)
+
+
+def test_volatility_rises_with_the_fall_and_halves_in_a_day_after_it():
+    shares = np.array([1.0, 0.9, 0.8, 1.0, 1.0])[:, None]
+    assert excited(shares, 0.6, 12.0)[:, 0] == pytest.approx([0.0, 0.3, 0.6, 0.6 * 0.5**0.5, 0.3])
+    assert excited(np.ones((4, 1)), 0.6, 1.0).max() == 0.0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dea_daemon.domain.errors import DataError
+from dea_daemon.research import paths
 from dea_daemon.research.paths import Heston, along, characteristic, drawn, heston, mean_variance
 
 HESTON = Heston(v0=0.36, theta=0.64, kappa=5.0, xi=1.2, rho=-0.4, mu=0.1)
@@ -100,3 +101,15 @@ def test_noise_around_a_course_is_nothing_at_its_points():
     assert path[[0, 600, 720, 2_880]] == pytest.approx(shares)
     between = np.diff(np.log(path[720:, 0]))
     assert between.std() * np.sqrt(60 * 24 * 365) == pytest.approx(0.6, rel=0.1)
+
+
+def test_funding_comes_each_eighth_hour_around_zero_as_far_and_as_lasting_as_measured():
+    found = paths.funding(8 * 40_000, 2, seed=3)
+    each = found.reshape(-1, 8, 2)
+    assert not each[:, :7].any() and each[:, 7].all()
+    rates = each[:, 7]
+    assert rates.std(axis=0) == pytest.approx([paths.FUNDING_SD] * 2, rel=0.05)
+    assert abs(rates.mean(axis=0)).max() < 2e-5
+    assert np.corrcoef(rates[1:, 0], rates[:-1, 0])[0, 1] == pytest.approx(paths.FUNDING_KEPT, abs=0.02)
+    assert abs(np.corrcoef(rates[:, 0], rates[:, 1])[0, 1]) < 0.05
+    assert np.array_equal(found[:80], paths.funding(80, 2, seed=3))

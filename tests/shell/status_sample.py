@@ -52,6 +52,28 @@ def doubted_surface(underlying: str, why: str = "none yet", **other: Any) -> dic
     return line | dict(relied=False, why=why, expiries=0) | other
 
 
+def forecaster(name: str = "momentum_5d", underlying: str = "BTC", **other: Any) -> dict[str, Any]:
+    """What one forecaster says of one underlying."""
+    line = dict(
+        name=name, underlying=underlying, weight=0.0, earned=0.1, scored=7_000, expected_return=0.01, deviation=0.08,
+        r_squared=0.0023, hit_rate=0.513, t=1.4,
+    )  # fmt: skip
+    return line | other
+
+
+def contender(name: str = "momentum_5d", **other: Any) -> dict[str, Any]:
+    """A forecaster on trial, in shadow."""
+    line = dict(
+        name=name, kind="return", state="shadow", weight=0.0, offered=0.2, rounds=292, p=0.41, against=1.0, drift=0.12,
+        net_gain=0.0031, why="",
+    )  # fmt: skip
+    return line | other
+
+
+def slow_factor(name: str, **other: Any) -> dict[str, Any]:
+    return dict(name=name, z=1.25, age_days=2.5, valid=True, why="") | other
+
+
 def status(**other: Any) -> dict[str, Any]:
     """Schema 1, in good health."""
     sample: dict[str, Any] = dict(
@@ -99,6 +121,15 @@ def status(**other: Any) -> dict[str, Any]:
             )
         ],
         latency=dict.fromkeys(STAGES_US, LATENCY),
+        forecasters=[
+            forecaster(weight=0.2), forecaster(underlying="ETH", weight=0.2, r_squared=0.0047, t=1.5),
+            forecaster("ridge_5d", r_squared=-0.0012, t=-0.3), forecaster("ridge_5d", "ETH", r_squared=None, t=None),
+        ],
+        contenders=[
+            contender(state="traded", weight=0.2, offered=0.2), contender("ridge_5d", p=1.0, net_gain=-0.0102),
+            contender("har", kind="variance", state="traded", weight=1.0, offered=1.0, net_gain=None),
+        ],
+        slow_factors=[slow_factor("greed"), slow_factor("mvrv", z=-0.5, age_days=0.75)],
     )  # fmt: skip
     return sample | other
 

@@ -77,5 +77,6 @@ def status(**more: Any) -> dict[str, Any]:
                     rate_per_s=240.0, connects=1, refused=0, gaps=0, offset_ms=1.2, last_error="")],
         pools=[dict(account="deribit/main", currency="BTC", equity=5.1, cash=5.0, initial_margin=0.1,
                     maintenance_margin=0.05)],
+        forecasters=[], contenders=[], slow_factors=[],
         latency=dict(decision_us=dict(p50=500.0, p99=900.0), event_to_order_us=dict(p50=9_800.0, p99=12_000.0)),
     ) | more  # fmt: skip

@@ -19,6 +19,7 @@ from dea_daemon.domain.events import Operator
 from dea_daemon.shell import control_client
 from dea_daemon.shell.control import ControlServer, listen
 from dea_daemon.shell.control_client import Busy, Crashed, NoAnswer, NotRunning, Place, Refused, find, get, post
+from tests.shell.status_sample import contender
 
 MODES = {Operator.HALT: "halted", Operator.PAUSE: "paused", Operator.NORMAL: "normal", Operator.FLATTEN: "flattening"}
 
@@ -31,12 +32,18 @@ class Daemon:
         self.mode, self.armed, self.healthy = "normal", True, True
         self.posed: dict[str, Any] | None = None
         self.reload_begun, self.reloading = asyncio.Event(), asyncio.Event()
+        self.weights = {"ridge_5d": 0.0, "momentum_5d": 0.2, "prior_1d": 0.0}
+        self.ruled: list[tuple[str, float | None, str, str]] = []
 
     def status(self) -> dict[str, Any]:
         orders = [{"client_order_id": "d1"}, {"client_order_id": "d2"}]
         unhealthy = [] if self.healthy else ["no decision for 9 s"]
         mode = {"mode": self.mode, "mode_why": "test", "armed": self.armed, "orders": orders}
-        return {**mode, "equity_usd": float("nan"), "healthy": self.healthy, "unhealthy": unhealthy}
+        offered = {"ridge_5d": 0.25, "prior_1d": 0.0}
+        contenders = [contender(name, weight=w, offered=offered.get(name, w)) for name, w in self.weights.items()]
+        return {**mode, "equity_usd": float("nan"), "healthy": self.healthy, "unhealthy": unhealthy} | {
+            "contenders": contenders
+        }
 
     def problem(self) -> dict[str, Any] | None:
         return self.posed
@@ -62,6 +69,13 @@ class Daemon:
         self.told.append((command, who, why))
         self.mode = MODES.get(command, self.mode)
         self.armed = {Operator.ARM: True, Operator.DISARM: False}.get(command, self.armed)
+
+    async def rule(self, name: str, weight: float | None, who: str, why: str) -> str:
+        if name not in self.weights:
+            return "there is none"
+        self.ruled.append((name, weight, who, why))
+        self.weights[name] = 0.1 if weight is None else weight
+        return ""
 
     async def reload(self, who: str, *, dry_run: bool, allow_loosen: bool) -> dict[str, Any]:
         self.reload_begun.set()
@@ -234,6 +248,52 @@ async def test_a_client_that_stays_silent_holds_nobody_up(place):
     await silent.drain()
     assert (await command(place, "halt"))["mode"] == "halted"
     silent.close()
+
+
+# --- forecasters ----------------------------------------------------------------------------------------------
+
+
+async def rule(place: Place, name: str, **more: Any) -> Any:
+    return await asyncio.to_thread(lambda: post(place, "/forecaster", name=name, **more))
+
+
+@pytest.mark.parametrize(
+    ("asked", "weight", "after"),
+    [({"weight": 0.4}, 0.4, 0.4), ({"weight": 0}, 0, 0), ({"weight": None}, None, 0.1), ({}, 0.25, 0.25)],
+    ids=["given", "demoted", "as configured", "offered"],
+)
+async def test_a_ruling_is_folded_before_it_is_answered_with_the_new_line(place, daemon, asked, weight, after):
+    with capture_logs() as logs:
+        told = await rule(place, "ridge_5d", why="it earned it", **asked)
+    assert (told["weight"], told["contender"]["weight"]) == (weight, after)
+    [(name, ruled, who, why)] = daemon.ruled
+    assert (name, ruled, why) == ("ridge_5d", weight, "it earned it") and who.startswith(f"uid {os.getuid()}")
+    [line] = [line for line in logs if line["event"] == "operator.asked"]
+    assert (line["command"], line["forecaster"]) == ("demote" if weight == 0 else "promote", "ridge_5d")
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "why"),
+    [
+        ("ridge_5", {"weight": 0.1}, "ridge_5: there is none .did you mean 'ridge_5d'.*nothing was changed"),
+        ("ridge_5", {}, "unknown forecaster 'ridge_5' .did you mean 'ridge_5d'"),
+        ("prior_1d", {}, "offered no weight"),
+        *(("ridge_5d", {"weight": w}, "is no weight") for w in (1.5, -0.1, "all", True, [1])),
+    ],
+)
+async def test_a_ruling_that_makes_no_sense_is_refused_with_why(place, daemon, name, asked, why):
+    with pytest.raises(Refused, match=why) as refused:
+        await rule(place, name, **asked)
+    assert refused.value.status == 400 and daemon.ruled == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "obeyed"), [({"weight": 0.1}, False), ({"weight": None}, False), ({}, False), ({"weight": 0}, True)]
+)
+async def test_of_rulings_asked_too_long_ago_only_a_demotion_is_obeyed(place, daemon, asked, obeyed):
+    late = json.dumps({"name": "ridge_5d", "valid_until_ns": time.monotonic_ns() - 1} | asked).encode()
+    answer = await raw(place, b"POST /forecaster HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s" % (len(late), late))
+    assert (b" 200 " in answer) is obeyed is bool(daemon.ruled)
 
 
 # --- the socket -----------------------------------------------------------------------------------------------

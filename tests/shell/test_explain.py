@@ -7,7 +7,17 @@ import sys
 
 import pytest
 
-from dea_daemon.domain.decisions import Allocation, Clip, FactorLine, LimitUse, Move, OrderLine, ShadowPrice
+from dea_daemon.domain.decisions import (
+    Allocation,
+    Clip,
+    Contender,
+    FactorLine,
+    Forecaster,
+    LimitUse,
+    Move,
+    OrderLine,
+    ShadowPrice,
+)
 from dea_daemon.domain.errors import LedgerError
 from dea_daemon.shell.explain import from_ledger, neighbours, render
 from dea_daemon.shell.ledger import Batch, Ledger
@@ -73,6 +83,43 @@ def test_a_decision_tells_what_was_seen_wanted_cut_and_sent(ledger):
     assert "sell BTC-PERPETUAL 1,000 lots at 65000.5 (10,000 USD) d1: post" in lines
     assert "cancel BTC-PERPETUAL d0: left behind by the touch" in lines
     assert lines[-1] == "mode.changed"
+
+
+SAID = Forecaster("ridge_5d", "BTC", 0.2, 0.1, 7_000, 0.01, 0.08, 0.0023, 0.51, 1.4)
+SILENT = Forecaster("prior_1d", "BTC", 0.0, 0.1, 7_000, 0.001, 0.03, 0.001, 0.52, 1.1)
+NOTHING = Forecaster("zero_5d", "BTC", 0.8, 0.5, 7_000, 0.0, 0.08, 0.0, float("nan"), float("nan"))
+
+
+def contender(name: str, state: str, kind: str = "return") -> Contender:
+    return Contender(name, kind, state, float(state == "traded"), 0.2, 300, 0.4, 1.0, 0.1, 0.01)
+
+
+def test_what_forecasters_said_is_told_as_it_entered_the_target_with_who_is_on_trial(ledger):
+    found = FactorLine("delta:BTC", 65_000.0, 0.6, 250_000.0, 250_000.0, 5_000.0, annual_return=0.12)
+    trial = (contender("ridge_5d", "traded"), contender("prior_1d", "shadow"), contender("har", "traded", "variance"))
+    text = told(ledger, factors=(found,), forecasters=(SAID, SILENT, NOTHING), contenders=trial)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "BTC ridge_5d +1.00% 8.00% 0.20 +14.6% traded" in lines  # 0.2 · 1 % in 5 days, 73 times a year
+    assert "BTC: +14.6% a year by them; +12.0% with your views, after the cap of max_sharpe" in lines
+    assert "shadow prior_1d; variance by har" in lines
+    assert "zero_5d" not in text
+
+
+def test_where_no_forecaster_has_weight_one_line_says_so(ledger):
+    text = told(ledger, forecasters=(SILENT, NOTHING), contenders=(contender("prior_1d", "demoted"),))
+    assert "forecasters: none has weight, so no target rests on what they say\n  demoted prior_1d\n" in text
+    assert "forecasters" not in told(ledger)
+
+
+def test_a_decision_that_heard_nothing_new_tells_the_last_words_before_it_and_only_those_of_the_last_hours(ledger):
+    early = record(3, forecasters=(SILENT,))
+    hours_later = early.ts_recv_ns + 3 * 3_600 * 10**9
+    anew = record(21, forecasters=(SAID,), ts_recv_ns=hours_later)
+    kept(ledger, record(2), early, record(4), record(7), record(20, ts_recv_ns=hours_later), anew)
+    told = {seq: render(from_ledger(ledger.path, seq) or {}) for seq in (2, 3, 7, 20, 21)}
+    assert "none has weight" in told[7] and "last said with decision 3" in told[7]
+    assert "forecasters" in told[3] and "last said" not in told[3] + told[21]
+    assert "forecasters" not in told[2] + told[20]
 
 
 def test_an_allocation_tells_what_moves_what_it_costs_how_good_it_is_and_what_binds(ledger):

@@ -1,9 +1,12 @@
 """Each source's answer, as its publisher documents it, becomes rows; and the store keeps every vintage apart."""
 
+import json
 import sqlite3
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Any
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from dea_daemon.domain.errors import DataError
 from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_S
 from dea_daemon.shell.factor_formats import Row, number, read, request, time_ns
+from dea_daemon.shell.factor_server import FactorServer
 from dea_daemon.shell.factor_settings import CoinMetrics, CsvUrl, FearGreed, Fred, HttpJson
 from dea_daemon.shell.factor_store import FactorStore, Policy
 from tests.shared_data import shared
@@ -50,6 +54,100 @@ def test_fear_and_greed():
         {"value":"67","value_classification":"Greed","timestamp":"1703980800","time_until_update":"68499"},
         {"value":"65","value_classification":"Greed","timestamp":"1703894400"}],"metadata":{"error":null}}"""
     assert read(FearGreed(), body, 0).rows == [Row(at("2023-12-30"), 65.0), Row(at("2023-12-31"), 67.0)]
+
+
+# The services' own examples, re-typed: of rows only some, of values none that matters. An answer has more fields than
+# are read; those are here to show it.
+
+
+def test_the_example_of_coin_metrics_own_page():
+    """Documentation, "Price" (Network Data), daily sample; its API's page "Asset metrics": pages by token, null where
+    there is none, an error without `data`."""
+    body = b"""{ "data" : [ { "asset" : "eth", "time" : "2023-03-18T00:00:00.000000000Z", "PriceBTC" : "0.0653814" },
+        { "asset" : "eth", "time" : "2023-03-19T00:00:00.000000000Z", "PriceBTC" : "0.0639254" } ],
+        "next_page_token" : "0.MjAyMy0wMy0xOVQwMDowMDowMFo",
+        "next_page_url" : "https://api.coinmetrics.io/v4/timeseries/asset-metrics?assets=eth&next_page_token=0.Mj" }"""
+    source = CoinMetrics(asset="eth", metric="PriceBTC")
+    page = read(source, body, 0)
+    assert page.rows == [Row(at("2023-03-18"), 0.0653814), Row(at("2023-03-19"), 0.0639254)]
+    query = request(source, at("2023-03-18"), page.next_page).query
+    assert query["paging_from"] == "start" and query["next_page_token"] == "0.MjAyMy0wMy0xOVQwMDowMDowMFo"
+    assert int(query["page_size"]) <= 10_000  # the most there is
+    with pytest.raises(DataError):
+        read(source, b'{"error":{"type":"forbidden","message":"Requested metric is not available."}}', 0)
+
+
+def test_the_example_of_alternative_me_s_own_page():
+    """ "Crypto Fear & Greed Index", API: newest first, text for numbers, `time_until_update` of the newest alone. The
+    days of 2019 began at 05:00 UTC; those of today at midnight."""
+    body = b"""{ "name": "Fear and Greed Index", "data": [
+        { "value": "40", "value_classification": "Fear", "timestamp": "1551157200", "time_until_update": "68499" },
+        { "value": "47", "value_classification": "Neutral", "timestamp": "1551070800" } ],
+        "metadata": { "error": null } }"""
+    assert read(FearGreed(), body, 0).rows == [Row(at("2019-02-25T05:00"), 47.0), Row(at("2019-02-26T05:00"), 40.0)]
+    assert request(FearGreed(), 0, "").query["limit"] == "0"  # all there are
+    with pytest.raises(DataError, match="its error: down"):
+        read(FearGreed(), b'{"name":"Fear and Greed Index","data":[],"metadata":{"error":"down"}}', 0)
+
+
+def test_the_example_of_freds_own_page():
+    """FRED API, "fred/series/observations", JSON: GNPCA as known on one day; a point where there is no value."""
+    head = b"""{"realtime_start":"2013-08-14","realtime_end":"2013-08-14","observation_start":"1776-07-04",
+        "observation_end":"9999-12-31","units":"lin","output_type":1,"file_type":"json",
+        "order_by":"observation_date","sort_order":"asc","count":2,"offset":0,"limit":100000,"observations":["""
+    rows = b"""{"realtime_start":"2013-08-14","realtime_end":"2013-08-14","date":"1929-01-01","value":"1065.9"},
+        {"realtime_start":"2013-08-14","realtime_end":"2013-08-14","date":"1930-01-01","value":"."}]}"""
+    assert read(fred(series="GNPCA"), head + rows, 0).rows == [Row(at("1929-01-01"), 1065.9)]
+    query = request(fred(series="GNPCA"), at("1929-01-01"), "").query
+    assert set(query) == {"series_id", "file_type", "observation_start", "api_key"} and query["file_type"] == "json"
+
+
+def test_freds_vintages_are_dated_from_the_first_day_asked_for_at_the_earliest():
+    """FRED API, "Real-Time Periods": the period is closed at both ends, and 9999-12-31 the last there is. What is asked
+    for begins with the first day told about: no value of it was out before, so no date is cut off at the beginning."""
+    query = request(fred(vintages=True), at("2023-12-01"), "").query
+    assert query["realtime_start"] == query["observation_start"] == "2023-12-01"
+    assert query["realtime_end"] == "9999-12-31"
+
+
+async def fetched(pages: FactorServer, source: CoinMetrics | FearGreed | Fred) -> tuple[Any, bytes]:
+    """What the simulated source answers to the very question, and the bytes."""
+    asked = request(source, at("2026-01-01"), "")
+    async with aiohttp.ClientSession() as session, session.get(asked.url, params=asked.query) as reply:
+        body = await reply.read()
+        return json.loads(body), body
+
+
+async def test_the_simulated_sources_answer_with_the_fields_of_the_real_ones():
+    """The same names, in the same places, with the same kinds of values as in the examples above."""
+    now = at("2026-06-01T12:00")
+    async with FactorServer(lambda: now) as pages:
+        coin, _ = await fetched(pages, CoinMetrics(asset="btc", metric="CapMVRVCur", url=pages.url))
+        greed, _ = await fetched(pages, FearGreed(url=pages.url))
+        known, body = await fetched(pages, fred(url=pages.url))
+        vintages, _ = await fetched(pages, fred(url=pages.url, vintages=True))
+    assert set(coin) <= {"data", "next_page_token", "next_page_url"} and len(coin["data"]) > 100
+    assert set(coin["data"][0]) == {"asset", "time", "CapMVRVCur"}
+    assert coin["data"][0]["time"] == "2026-01-01T00:00:00.000000000Z" and isinstance(
+        coin["data"][0]["CapMVRVCur"], str
+    )
+    assert set(greed) == {"name", "data", "metadata"} and greed["metadata"] == {"error": None}
+    newest, *older = greed["data"]
+    assert set(newest) == {"value", "value_classification", "timestamp", "time_until_update"}
+    assert all(set(row) == {"value", "value_classification", "timestamp"} for row in older)
+    assert newest["timestamp"] > older[0]["timestamp"] and newest["time_until_update"] == "43200"
+    head = {
+        "realtime_start", "realtime_end", "observation_start", "observation_end", "units", "output_type", "file_type",
+        "order_by", "sort_order", "count", "offset", "limit", "observations",
+    }  # fmt: skip
+    assert set(known) == set(vintages) == head and known["count"] == len(known["observations"])
+    assert {(row["realtime_start"], row["realtime_end"]) for row in known["observations"]} == {("2026-06-01",) * 2}
+    first, second = [row for row in vintages["observations"] if row["date"] == "2026-02-02"]
+    assert (first["realtime_start"], first["realtime_end"]) == ("2026-02-03", "2026-02-08")
+    assert (second["realtime_start"], second["realtime_end"]) == ("2026-02-09", "9999-12-31")
+    assert vintages["observations"][-1]["realtime_end"] == "9999-12-31"  # nothing has replaced it yet
+    assert any(row["value"] == "." for row in known["observations"])
+    assert read(fred(), body, now).rows
 
 
 FRED = b"""{"realtime_start":"2024-01-02","realtime_end":"2024-01-02","count":3,"offset":0,"limit":100000,

@@ -14,11 +14,12 @@ from pydantic import TypeAdapter
 
 from dea_daemon.domain.events import FactorObserved
 from dea_daemon.shell import factors as polling
-from dea_daemon.shell.factor_server import FAULTS, FactorServer
+from dea_daemon.shell.factor_server import FactorServer
 from dea_daemon.shell.factor_settings import AnySource, FearGreed, Source
 from dea_daemon.shell.factor_store import FactorStore
 from dea_daemon.shell.factors import Factors
 from dea_daemon.shell.redaction import scrub
+from dea_daemon.simvenue.faults import PAGE_ACTIONS
 from dea_daemon.state.effects import Effects
 from dea_daemon.state.factors import SlowFactors
 
@@ -251,7 +252,7 @@ async def test_what_was_kept_is_recalled_after_a_restart_oldest_first_and_bounde
 
 async def test_without_sources_nobody_is_asked(server, store, watch):
     await Factors({}, store, watch, watch).run(lambda events: None)
-    assert server.asked == []
+    assert not server.asked
 
 
 # --- how it goes wrong --------------------------------------------------------------------------------------
@@ -355,7 +356,7 @@ async def test_a_redirect_leads_nowhere_not_even_on_the_same_host(server, store,
         server.fault = "redirect"
         async with asked({"own": fast(server)}, store, watch):
             await until(lambda: len(server.asked) > 2, "it is asked")
-        assert elsewhere.asked == [] and not any("elsewhere" in path for path in server.asked)
+        assert not elsewhere.asked and not any("elsewhere" in path for path in server.asked)
 
 
 async def test_the_key_is_sent_and_never_logged(server, store, watch, lines):
@@ -385,7 +386,7 @@ async def test_a_store_that_cannot_be_used_is_done_without(server, tmp_path, wat
     assert named(lines, "factor.store_failed") and path.read_bytes() == before
 
 
-@pytest.mark.parametrize("fault", [*FAULTS, ""])
+@pytest.mark.parametrize("fault", [*PAGE_ACTIONS, ""])
 async def test_whatever_a_source_does_the_core_sees_no_future_and_no_nonsense(fault, server, store, watch, lines):
     """Every fault, seen from the core: after it z is finite and within its bound, and fades while nothing comes."""
     core = SlowFactors({"greed": FearGreed().core})
@@ -402,13 +403,13 @@ async def test_whatever_a_source_does_the_core_sees_no_future_and_no_nonsense(fa
 
 
 def test_the_faults_tested_are_all_there_are():
-    content = {"endless", "rewind", "restate", "absurd", "future", "empty"}
-    assert set(FAILING) | content == set(FAULTS)
+    content = {"endless", "rewind", "restate", "absurd", "jump", "future", "empty"}
+    assert set(FAILING) | content == set(PAGE_ACTIONS)
 
 
 def test_the_csv_module_reads_what_the_simulated_source_writes(watch):
     """The simulated tables are of the kind the world writes: an independent reader gets the same."""
     pages = FactorServer(watch)
-    body = asyncio.run(pages._csv(None)).text  # type: ignore[arg-type]
+    body = asyncio.run(pages._csv(None, "")).text  # type: ignore[arg-type]
     rows = list(csv.DictReader((body or "").splitlines()))
     assert [float(row["value"]) for row in rows] == [value for _, value in pages.told("own")]

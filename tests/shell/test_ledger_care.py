@@ -17,6 +17,7 @@ from dea_daemon.execution.shortfall import Shortfall
 from dea_daemon.shell import ledger_care
 from dea_daemon.shell.ledger import Batch, Ledger
 from dea_daemon.shell.ledger_care import backup, check, vacuum
+from dea_daemon.shell.ledger_schema import MIGRATIONS, migrate
 from dea_daemon.shell.statement import statement
 from tests.shell.ledger_samples import HOUR, NOW, UNIVERSE, S, booked, order, record
 
@@ -263,7 +264,7 @@ def test_a_ledger_of_the_first_release_opens_with_all_it_held(tmp_path):
 def test_before_a_migration_the_old_ledger_is_set_aside_once(tmp_path):
     path = released(tmp_path / "ledger.sqlite")
     Ledger.open(path).close()
-    aside = tmp_path / "ledger.sqlite.before-4"
+    aside = tmp_path / "ledger.sqlite.before-5"
     assert check(aside).schema == 1 and check(aside).rows["intents"] == 1
     assert mode_of(aside) == "0o600"
     before = aside.read_bytes()
@@ -285,8 +286,8 @@ def test_a_ledger_of_the_second_schema_opens_with_all_it_held_and_takes_deliveri
     assert ledger.recover(UNIVERSE, NOW + S).settled == ((0, "BTC-PERPETUAL"),)
     ledger.close()
     assert statement(path, day).pools[0].settled == Decimal("0.25")
-    aside = check(tmp_path / "ledger.sqlite.before-4")
-    assert aside.schema == 2 and "settlements" not in aside.rows and check(path).schema == 4
+    aside = check(tmp_path / "ledger.sqlite.before-5")
+    assert aside.schema == 2 and "settlements" not in aside.rows and check(path).schema == 5
 
 
 def test_a_ledger_of_the_third_schema_opens_with_all_it_held_and_takes_costs(tmp_path):
@@ -298,14 +299,35 @@ def test_a_ledger_of_the_third_schema_opens_with_all_it_held_and_takes_costs(tmp
     ledger.write(Batch(measured=[_measured("d0000007000000a1")]), UNIVERSE, NOW + S)
     ledger.close()
     assert check(path).rows["shortfalls"] == 1 and check(path).rows["marks"] == 1
-    assert check(tmp_path / "ledger.sqlite.before-4").schema == 3
+    assert check(tmp_path / "ledger.sqlite.before-5").schema == 3
 
 
 def _measured(client_order_id):
     """What `order.measured` tells of an order of which next to nothing is known."""
     kinds = typing.get_type_hints(Shortfall)
     unknown = {name: {str: "", int: 0, float: float("nan")}[kinds[name]] for name in Shortfall.__struct_fields__}
-    return unknown | {"client_order_id": client_order_id}
+    return unknown | {"client_order_id": client_order_id, "beyond_usd": float("nan"), "day_vol_bp": float("nan")}
+
+
+def test_a_ledger_of_the_fourth_schema_teaches_nothing_and_learns(tmp_path):
+    """Orders that an earlier release measured lack what is learned from; those measured from now on have it."""
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as db:
+        migrate(db, MIGRATIONS[:4])
+        names = [*_measured("d0000007000000a1")][:-2]
+        places = ", ".join("?" * len(names))
+        values = [_measured("d0000007000000a1")[name] for name in names]
+        db.execute(f"INSERT INTO shortfalls ({', '.join(names)}) VALUES ({places})", values)  # noqa: S608
+    db.close()
+    ledger = Ledger.open(path)
+    assert ledger.recover(UNIVERSE, NOW).lessons == ()
+    row = UNIVERSE.instruments[0]
+    known = {"account": str(UNIVERSE.accounts[0]), "instrument": row.name, "underlying": row.underlying}
+    figures = {"asked_usd": 100.0, "filled_usd": 100.0, "beyond_usd": 0.2, "day_vol_bp": 300.0, "placed": "cross"}
+    ledger.write(Batch(intents=[order(1)], measured=[_measured("d0000007000000a2") | known | figures]), UNIVERSE, NOW)
+    (lesson,) = ledger.recover(UNIVERSE, NOW).lessons
+    assert (lesson.beyond_usd, lesson.day_vol_bp, lesson.placed) == (0.2, 300.0, "cross")
+    ledger.close()
 
 
 def test_the_tables_of_a_migrated_ledger_are_those_of_a_new_one(tmp_path, ledger):

@@ -11,8 +11,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from dea_daemon.domain.decisions import Decision, DecisionRecord, Note
 from dea_daemon.domain.modes import Mode
 from dea_daemon.shell.logs import lines
-from dea_daemon.shell.metrics import CONTRACTS, NOTES, Metrics
-from tests.shell.status_sample import doubted_surface, instrument, status, still_monitor, surface
+from dea_daemon.shell.metrics import CONTENDER_STATES, CONTRACTS, NOTES, Metrics
+from tests.shell.status_sample import (
+    contender,
+    doubted_surface,
+    instrument,
+    slow_factor,
+    status,
+    still_monitor,
+    surface,
+)
 from tests.shell.test_monitor import Watched
 
 STATE = Path(__file__).parents[2] / "dea_daemon" / "state"
@@ -28,8 +36,8 @@ def samples(metrics: Metrics) -> Samples:
     return read
 
 
-def value(read: Samples, name: str, **labels: str) -> float:
-    return read[name, frozenset(labels.items())]
+def value(read: Samples, metric: str, **labels: str) -> float:
+    return read[metric, frozenset(labels.items())]
 
 
 def shown(**status) -> Samples:
@@ -95,6 +103,26 @@ def test_a_surface_is_told_by_underlying_and_one_there_never_was_is_doubted_and_
     assert value(read, "dea_surface_rmse_vol_points", underlying="BTC") == 0.21
     assert value(read, "dea_surface_fit_seconds", underlying="BTC") == pytest.approx(0.048)
     never = value(read, "dea_surface_age_seconds", underlying="SOL")
+    assert never != never
+
+
+def test_a_forecaster_is_told_with_one_state_and_its_scores_by_underlying():
+    read = shown(contenders=[contender("ridge_5d", state="proposed", p=0.004, weight=0.0)])
+    assert value(read, "dea_forecaster_weight", name="ridge_5d") == 0
+    assert value(read, "dea_forecaster_p", name="ridge_5d") == 0.004
+    states = {state: value(read, "dea_forecaster_state", name="ridge_5d", state=state) for state in CONTENDER_STATES}
+    assert states == {"shadow": 0, "traded": 0, "proposed": 1, "demoted": 0}
+    assert value(read, "dea_forecaster_r_squared", name="momentum_5d", underlying="ETH") == 0.0047
+    assert ("dea_forecaster_r_squared", frozenset(dict(name="ridge_5d", underlying="ETH").items())) not in read
+
+
+def test_a_slow_factor_that_says_nothing_is_told_as_such():
+    silent = slow_factor("mine", z=0.0, age_days=None, valid=False, why="too little is known of it")
+    read = shown(slow_factors=[slow_factor("greed"), silent])
+    assert [value(read, "dea_slow_factor_valid", name=name) for name in ("greed", "mine")] == [1, 0]
+    assert value(read, "dea_slow_factor_z", name="greed") == 1.25
+    assert value(read, "dea_slow_factor_age_seconds", name="greed") == 2.5 * 86_400
+    never = value(read, "dea_slow_factor_age_seconds", name="mine")
     assert never != never
 
 

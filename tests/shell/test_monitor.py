@@ -1,18 +1,30 @@
 """What a running daemon shows of itself."""
 
 import asyncio
+import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from msgspec import structs
 
-from dea_daemon.domain.decisions import Decision, FactorLine
-from dea_daemon.domain.events import IndexUpdated, InstrumentsListed, Operator, VenueStateChanged, WatchdogChanged
+from dea_daemon.domain.decisions import NO_FACTORS, Decision, FactorLine, Slow
+from dea_daemon.domain.events import (
+    ForecasterRuled,
+    IndexUpdated,
+    InstrumentsListed,
+    Operator,
+    VenueStateChanged,
+    WatchdogChanged,
+)
+from dea_daemon.domain.parameters import SlowFactor
 from dea_daemon.shell.monitor import SILENT_S, Monitor
 from dea_daemon.shell.runner import Runner
 from tests.house import MS, Run, creates
+from tests.shell.status_sample import status
 from tests.shell.surface_samples import DAYS, SurfaceDesk
 from tests.shell.test_exposure import OPTIONS, book
 
@@ -158,8 +170,52 @@ async def test_a_status_has_the_surfaces_in_short_and_another_answer_the_whole(w
     assert all(whole.items() >= line.items() for whole, line in zip(told["surfaces"], short, strict=True))
 
 
+async def test_forecasters_words_are_kept_for_the_decisions_that_heard_nothing_new(watched):
+    said, seq = watched.monitor.decision(None), watched.runner.state.seq
+    assert said["forecasters"] and "said_seq" not in said
+    watched.house.decide()
+    await watched.play()
+    then = watched.monitor.decision(None)
+    assert then["seq"] == seq + 1 and then["forecasters"] == said["forecasters"] and then["said_seq"] == seq
+    assert watched.monitor.status()["forecasters"] == said["forecasters"]
+
+
+async def test_a_ruling_shows_at_once_in_the_status_and_in_the_next_decision(watched):
+    watched.house.feed(ForecasterRuled(watched.house.now_ns, "prior_5d", 0.3, "uid 7 (ann)", "it earned it"))
+    await watched.play()
+    told = {line["name"]: line for line in watched.monitor.status()["contenders"]}
+    assert (told["prior_5d"]["state"], told["prior_5d"]["weight"]) == ("traded", 0.3)
+    assert "ann" in told["prior_5d"]["why"]
+    watched.house.decide()
+    await watched.play()
+    then = watched.monitor.decision(None)
+    assert {line["weight"] for line in then["forecasters"] if line["name"] == "prior_5d"} == {0.3}
+
+
+async def test_a_slow_factor_is_told_with_its_age_and_why_it_says_nothing(watched):
+    mine = SlowFactor(stale_days=30.0)
+    watched.runner.state.market.params = watched.house.params.model_copy(update={"factors": {"a": mine, "b": mine}})
+    slow = Slow(
+        ("a", "b", "c"), np.array([1.5, 0.0, 0.0]), np.array([2.0, 31.0, np.inf]), np.array([True, False, False])
+    )
+    watched.runner.state.view = dataclasses.replace(watched.runner.state.view, slow=slow)
+    assert watched.monitor.status()["slow_factors"] == [
+        {"name": "a", "z": 1.5, "age_days": 2.0, "valid": True, "why": ""},
+        {"name": "b", "z": 0.0, "age_days": 31.0, "valid": False, "why": "older than 30 days"},
+        {"name": "c", "z": 0.0, "age_days": None, "valid": False, "why": "too little is known of it"},
+    ]
+
+
+def test_a_samples_keys_are_the_real_statuss(watched):
+    real, sample = watched.monitor.status(), status()
+    assert set(sample) == set(real)
+    for part in ("forecasters", "contenders"):
+        assert set(sample[part][0]) == set(real[part][0]), part
+
+
 def test_exposure_and_held_options_are_plain_json(watched):
-    watched.runner.state.view = book()
+    seen = {field.name: getattr(book(), field.name) for field in dataclasses.fields(book())}
+    watched.runner.state.view = SimpleNamespace(**seen, slow=NO_FACTORS)
     told = watched.monitor.exposure()
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert [row["instrument"] for row in watched.monitor.status()["options"]] == ["BTC-NEAR-C", "BTC-FAR-C"]
@@ -195,5 +251,6 @@ def test_decisions_are_found_by_number_in_memory_and_then_in_the_ledger(watched)
     last = watched.monitor.decision(None)
     assert last is not None
     assert watched.monitor.decision(last["seq"]) == last
-    assert watched.monitor.decision(999) == {"seq": 999, "from": "ledger"}
+    older = watched.monitor.decision(999)
+    assert older is not None and (older["seq"], older["from"]) == (999, "ledger")
     assert [record["seq"] for record in watched.monitor.decisions(0)] == [last["seq"]]

@@ -33,7 +33,7 @@ def found(number, **changes):
     """As the note `order.measured` tells it, with more fields than the ledger keeps."""
     told = Shortfall(**{"client_order_id": order(number).client_order_id, **_FIELDS, **changes})
     bp = {f"{part}_bp": told.bp(getattr(told, f"{part}_usd")) for part in ("delay", "impact", "spread", "fee", "total")}
-    return structs.asdict(told) | bp
+    return structs.asdict(told) | bp | {"beyond_usd": 1.0, "day_vol_bp": 300.0}
 
 
 @pytest.fixture

@@ -19,11 +19,14 @@ from dea_daemon.shell import calibration_file
 from dea_daemon.shell.history import write_candles
 from dea_daemon.shell.settings import load
 from dea_daemon.wiring import calibrate
-from dea_daemon.wiring.calibrate import LOG, Asked, data_hash, prices_in, run_calibrate
+from dea_daemon.wiring.calibrate import data_hash, prices_in, run_calibrate
+from dea_daemon.wiring.calibrate_trials import LOG, Asked
+from dea_daemon.wiring.calibrate_words import told as told_to_people
 from dea_daemon.wiring.demo import config_file
 from tests.research.test_validation_calibration import HOUR_NS, START_NS, restless
 
 DAYS = 240
+CORRELATIONS = 1 + len(calibration.CORRELATION_DAYS)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,7 @@ def configured(tmp_path, **changes):
     """The shipped configuration with some of it otherwise; its path and Settings."""
     told = yaml.safe_load(config_file("backtest-voltarget.yaml").read_text())
     told["backtest"]["warm_up_days"] = 10
+    told["forecast"]["learners"] = {"every_s": 21_600}
     for section, options in changes.items():
         told[section] = {**told.get(section, {}), **options} if isinstance(options, dict) else options
     path = tmp_path / "config.yaml"
@@ -53,7 +57,7 @@ def configured(tmp_path, **changes):
 
 
 def asked(folder, out, **other):
-    return Asked(**(dict(history=folder, out=out, made="2026-01-01", trials=12, bands=False, command="calibrate") | other))  # fmt: skip  # noqa: E501
+    return Asked(**(dict(history=folder, out=out, made="2026-01-01", trials=12, bands=False, forecasters=False, command="calibrate") | other))  # fmt: skip  # noqa: E501
 
 
 @pytest.mark.timeout(180)
@@ -64,7 +68,7 @@ def test_what_is_better_on_unseen_days_is_written_and_a_configuration_takes_it(f
     risk = told["evidence"]["risk"]
     assert risk["adopted"] and risk["chosen_over_incumbent"]["p"] < 0.05
     assert told["parameters"]["forecast"] == risk["best"]
-    assert told["provenance"]["trials"] == 13 and told["provenance"]["data_sha256"]
+    assert told["provenance"]["trials"] == 13 + CORRELATIONS and told["provenance"]["data_sha256"]
     path.write_text(path.read_text() + "calibration: c.yaml\n")
     taken = load(path)
     assert {name: getattr(taken.forecast, name) for name in calibration.TRIED} == risk["best"]
@@ -94,7 +98,7 @@ def test_two_processes_find_to_the_byte_what_one_does(folder, tmp_path, monkeypa
         run_calibrate(asked(folder, out, workers=workers, trials=4, to_ns=START_NS + 140 * 24 * HOUR_NS), settings)
     assert files[0].read_bytes() == files[1].read_bytes()
     logs = [file.with_name(file.name + LOG).read_bytes() for file in files]
-    assert logs[0] == logs[1] and len(logs[0].splitlines()) == 5
+    assert logs[0] == logs[1] and len(logs[0].splitlines()) == 5 + CORRELATIONS
 
 
 @pytest.mark.timeout(180)
@@ -104,9 +108,11 @@ def test_every_trial_is_logged_and_earlier_ones_count(folder, tmp_path):
     for _ in range(2):
         run_calibrate(asked(folder, out, trials=2, to_ns=START_NS + 140 * 24 * HOUR_NS), settings)
     lines = [json.loads(line) for line in (tmp_path / ("c.yaml" + LOG)).read_text().splitlines()]
-    assert [line["trial"] for line in lines if line["stage"] == "risk"].count(0) == 2 and len(lines) == 6
-    assert all(set(line["parameters"]) == set(calibration.TRIED) and line["loss"] > 0 for line in lines)
-    assert yaml.safe_load(out.read_text())["provenance"]["earlier_trials"] == 3
+    assert [line["trial"] for line in lines if line["stage"] == "risk"].count(0) == 2
+    assert len(lines) == 2 * (3 + CORRELATIONS)
+    tried = {"risk": set(calibration.TRIED), "correlation": {"correlation_half_life_s"}}
+    assert all(set(line["parameters"]) == tried[line["stage"]] and line["loss"] > 0 for line in lines)
+    assert yaml.safe_load(out.read_text())["provenance"]["earlier_trials"] == 3 + CORRELATIONS
 
 
 @pytest.mark.slow
@@ -119,7 +125,7 @@ def test_bands_are_tried_in_whole_backtests_and_their_sharpe_is_deflated_by_ever
     run_calibrate(asked(folder, tmp_path / "c.yaml", trials=2, bands=True, to_ns=until), settings)
     told = yaml.safe_load((tmp_path / "c.yaml").read_text())
     bands = told["evidence"]["bands"]
-    assert bands["adopted"] and bands["trials"] == 5 and 0.0 <= bands["deflated_sharpe"] <= 1.0
+    assert bands["adopted"] and bands["trials"] == 5 + CORRELATIONS and 0.0 <= bands["deflated_sharpe"] <= 1.0
     assert bands["loss_bp_a_day"]["cube_root"] < bands["loss_bp_a_day"]["as configured"]
     path.write_text(path.read_text() + "calibration: c.yaml\n")
     taken = load(path)
@@ -204,7 +210,7 @@ def test_what_a_configuration_could_set_a_calibration_may_not(tmp_path, paramete
 def test_a_calibration_may_set_all_that_is_tried_and_nothing_else_of_the_risk_model(tmp_path):
     for name, default in ForecastParameters().model_dump(mode="json").items():
         file = written(tmp_path, {"forecast": {name: default}})
-        if name in calibration.TRIED:
+        if name in (*calibration.TRIED, "correlation_half_life_s"):
             assert calibration_file.parameters(file) == {"forecast": {name: default}}
         else:
             with pytest.raises(ConfigError, match=f"may not set forecast.{name}"):
@@ -256,7 +262,9 @@ def test_a_sharpe_ratio_nobody_can_deflate_is_unknown_and_loses_nothing(monkeypa
     risk = {"unseen_days": 400, "by_underlying": {}, "adopted": False} | {
         name: known[name] for name in ("chosen_over_incumbent", "overfitting")
     }
-    lines = calibrate._told({"evidence": {"risk": risk, "bands": unknown}}, Path("c.yaml"))
+    skipped = {"skipped": "not asked for"}
+    others = {"correlation": skipped, "forecasters": {"ridge": skipped}, "costs": skipped}
+    lines = told_to_people({"evidence": {"risk": risk, "bands": unknown, **others}}, Path("c.yaml"))
     assert any(line.endswith("deflated for 5 trials: unknown") for line in lines)
 
 

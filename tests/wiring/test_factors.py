@@ -112,3 +112,32 @@ def test_records_that_would_look_ahead_are_found(tmp_path):
     db.close()
     checked = called("check", "--state-dir", tmp_path)
     assert checked.exit_code == 1 and checked.stdout == "mine: 1 known before their publication\n"
+
+
+def test_sources_made_to_fail_at_the_venues_command_line_are_told_of_and_stop_nothing(tmp_path):
+    faults = ("factors/fng=html", "factors/graph/*=redirect:1", "factors/own.csv=future", "factors/own.json=gone:0:2")
+    venue, state = Venue(tmp_path, scenario="calm", faults=faults), tmp_path / "state"
+    url = venue.listening["http_url"]
+    sources = {
+        "greed": {"kind": "fear_greed", "url": url},
+        "vix": {"kind": "fred", "series": "VIXCLS", "url": url},
+        "own": {"kind": "csv", "url": url + "/own.csv"},
+        "mvrv": {"kind": "coinmetrics", "asset": "btc", "metric": "CapMVRVCur", "url": url},
+    }
+    path = configured(tmp_path, {name: {**source, "every_s": 1.0} for name, source in sources.items()})
+    daemon = Daemon(path, venue, state)
+    try:
+        failing = {"greed": "HTML instead of data", "vix": "status 302, a redirect"}
+        told = lambda: {line["factor"]: line["why"] for line in lines(daemon, "factor.failed")}  # noqa: E731
+        wait_for(lambda: told() == failing, 60, "two that fail")
+        wait_for(lambda: lines(daemon, "factor.refused"), 60, "one that tells of the future")
+        decided = len(lines(daemon, "decision.made"))
+        wait_for(lambda: len(lines(daemon, "decision.made")) > decided + 8, 60, "it goes on deciding")
+        refused = lines(daemon, "factor.refused")
+        assert [(line["factor"], line["values"]) for line in refused] == [
+            ("own", 1)
+        ]  # asked again and again, said once
+        assert daemon.stop() == 0, daemon.output.read_text()[-2_000:]
+    finally:
+        venue.close()
+    assert {event.name for event in observed(state)} == {"own", "mvrv"}

@@ -159,6 +159,49 @@ def test_explain_tells_of_the_last_decision_and_of_one_by_number(desk):
     assert desk.call("explain", "first").returncode == 64
 
 
+def weight_of(desk, name):
+    return next(line["weight"] for line in desk.status()["contenders"] if line["name"] == name)
+
+
+def test_a_forecaster_is_promoted_and_demoted_by_name_and_the_answer_is_its_new_line(desk):
+    done = desk.call("promote", "prior_5d", "--weight", "0.3", "--why", "drill")
+    assert done.returncode == 0 and done.stdout.startswith("prior_5d: traded, weight 0.3 (uid ")
+    assert weight_of(desk, "prior_5d") == 0.3
+    wait_for(lambda: "BTC prior_5d" in desk.call("explain").stdout, 10, "a decision with it")
+    assert "prior_5d" in desk.call("status").stdout
+    done = desk.call("demote", "prior_5d")
+    assert done.returncode == 0 and "weight 0" in done.stdout and weight_of(desk, "prior_5d") == 0.0
+    assert desk.call("promote", "prior_5d", "--as-configured").returncode == 0
+    noted = [event["event"] for event in desk.daemon.events() if event["event"].startswith("forecaster.")]
+    assert noted[-3:] == ["forecaster.promoted", "forecaster.demoted", "forecaster.promoted"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["promote", "prior_5"], "did you mean 'prior_5d'"),
+        (["demote", "ridge5d"], "did you mean 'ridge_5d'"),
+        (["promote", "prior_5d", "--weight", "1.5"], "1.5"),
+        (["promote", "prior_5d", "--weight", "0.1", "--as-configured"], "give one of"),
+        (["demote", "har"], "promote another"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_ruling_that_cannot_be_is_wrong_usage_and_changes_nothing(desk, arguments, why):
+    before = [(line["name"], line["weight"]) for line in desk.status()["contenders"]]
+    done = desk.call(*arguments)
+    assert done.returncode == 64 and why in done.stderr
+    assert [(line["name"], line["weight"]) for line in desk.status()["contenders"]] == before
+
+
+def test_weights_that_add_up_to_more_than_one_are_refused(desk):
+    assert desk.call("promote", "prior_5d", "--weight", "0.7").returncode == 0
+    done = desk.call("promote", "carry_5d", "--weight", "0.5")
+    assert done.returncode == 64 and "nothing was changed" in done.stderr
+    assert weight_of(desk, "carry_5d") == 0.0
+    desk.call("promote", "prior_5d", "--as-configured")
+
+
 def test_a_stopped_daemon_is_told_as_stopped_in_time_and_goes_on_when_it_wakes(desk):
     pid = desk.daemon.process.pid
     desk.daemon.process.send_signal(signal.SIGSTOP)
@@ -186,8 +229,8 @@ def test_a_halt_holds_over_a_crash_that_follows_at_once_and_status_still_tells(d
 
 
 def test_arm_and_reload_want_a_daemon(desk):
-    for command in ("arm", "disarm", "reload"):
-        done = desk.call(command)
+    for command in (["arm"], ["disarm"], ["reload"], ["promote", "prior_5d"]):
+        done = desk.call(*command)
         assert done.returncode == 69 and "crashed" in done.stderr
     assert "`armed:`" in desk.call("arm").stderr
 

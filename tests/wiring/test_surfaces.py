@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from dea_daemon.domain.commands import CancelOrder, FitSurface, Outgoing
-from dea_daemon.domain.events import SurfaceFitted
+from dea_daemon.domain.commands import CancelOrder, FitModel, FitSurface, Outgoing
+from dea_daemon.domain.events import ModelFitted, SurfaceFitted
+from dea_daemon.domain.models import Lessons, Trees
 from dea_daemon.domain.numbers import NS_PER_MS, NS_PER_S
 from dea_daemon.domain.surfaces import Rung, Smile
 from dea_daemon.pricing.surface import fit as surface_fit
+from dea_daemon.research import trees
 from dea_daemon.shell.tape_reader import read_tape
 from dea_daemon.wiring.live import sink
-from dea_daemon.wiring.paper import FIT_NS, PaperVenue
+from dea_daemon.wiring.paper import FIT_NS, GROW_NS, PaperVenue
 from dea_daemon.wiring.replay import replay
 from dea_daemon.wiring.simulate import chain
 from dea_daemon.wiring.simulate.chain import surfaces_told
@@ -62,6 +65,17 @@ def test_in_virtual_time_a_surface_comes_as_much_later_as_a_fit_takes(asked):
     (told,) = venue.run_until(due_ns)
     assert isinstance(told, SurfaceFitted)
     assert (told.ts_recv_ns, told.chain_utc_ns, told.smiles) == (due_ns, 3, (SMILE,))
+
+
+def test_in_virtual_time_trees_come_a_minute_later_under_the_name_of_the_question(monkeypatch):
+    grown = ModelFitted(0, "", 0, Trees((0,) * 7, (1.0,) * 7, (0.5,) * 8), 300, 0.01)
+    monkeypatch.setattr(trees, "grow", lambda lessons: grown)
+    world = World(1, storm=0.0)
+    venue = PaperVenue(world.exchange, world.universe, 0, 5 * NS_PER_MS)
+    venue.send(FitModel("trees_5d", 77, Lessons(5.0, 0, b"", b"", b"")), NS_PER_S)
+    due_ns = NS_PER_S + GROW_NS + 5 * NS_PER_MS
+    assert venue.run_until(due_ns - 1) == []
+    assert venue.run_until(due_ns) == [replace(grown, ts_recv_ns=due_ns, name="trees_5d", asked_utc_ns=77)]
 
 
 def test_a_surface_needs_no_venue_and_dies_with_the_process_that_asked(asked):
@@ -108,21 +122,26 @@ def test_a_history_meets_them_all_and_is_the_same_again():
 # --- where it is real -----------------------------------------------------------------------------------------
 
 
-def test_questions_for_surfaces_go_to_who_fits_them_and_all_else_to_its_venue():
+def test_questions_for_surfaces_and_models_go_to_who_fits_them_and_all_else_to_its_venue():
     venue: list[Outgoing] = []
-    aside: list[FitSurface] = []
+    surfaces: list[FitSurface] = []
+    models: list[FitModel] = []
 
     class Venues:
         send = staticmethod(venue.append)
 
     class Surfaces:
-        ask = staticmethod(aside.append)
+        ask = staticmethod(surfaces.append)
 
+    class Models:
+        ask = staticmethod(models.append)
+
+    asked, lessons = question("BTC"), FitModel("trees_1d", 1, Lessons(1.0, 0, b"", b"", b""))
     cancel: Outgoing = CancelOrder("key", 0, "", "test")
-    send = sink(Venues(), Surfaces())  # type: ignore[arg-type]
-    for command in (question("BTC"), cancel):
+    send = sink(Venues(), Surfaces(), Models())  # type: ignore[arg-type]
+    for command in (asked, lessons, cancel):
         send(command)
-    assert [type(command) for command in aside] == [FitSurface]
+    assert (surfaces, models) == ([asked], [lessons])
     assert venue == [cancel]
 
 
@@ -150,7 +169,7 @@ class Demo:
     def workers(self) -> list[int]:
         """The processes that fit."""
         commands = {pid: Path(f"/proc/{pid}/cmdline") for pid in self.left()}
-        return [pid for pid, file in commands.items() if file.exists() and b"shell.surfaces" in file.read_bytes()]
+        return [pid for pid, file in commands.items() if file.exists() and b"aside:SURFACES" in file.read_bytes()]
 
 
 @contextlib.contextmanager

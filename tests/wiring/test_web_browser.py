@@ -16,7 +16,7 @@ import websockets
 from dea_daemon.shell.plain import plain
 from dea_daemon.shell.surface_figures import surfaces
 from dea_daemon.shell.web import WebServer
-from tests.shell.status_sample import option
+from tests.shell.status_sample import contender, option, slow_factor
 from tests.shell.surface_samples import SurfaceDesk
 from tests.shell.watched import Watched
 
@@ -228,6 +228,46 @@ async def test_a_surface_is_drawn_through_its_quotes_and_a_click_shows_another_e
         assert await page.value("document.querySelector('#expiry').value") == "24SEP26"
         monitor.surfaces["surfaces"][0].update(relied=False, why="stale: 412 s")
         await page.until(TEXT.format("#trust"), "not relied upon: stale: 412 s; no new vega risk")
+
+
+async def test_forecasters_and_slow_factors_have_a_line_each_with_state_and_scores(page):
+    trial = [
+        contender(state="traded", weight=0.2),
+        contender("ridge_5d", state="demoted", why="the trial: its loss has drifted <i>"),
+        contender("har", kind="variance", state="traded", weight=1.0, net_gain=None),
+    ]
+    silent = slow_factor("mine", age_days=None, valid=False, why="too little is known of it")
+    async with serving(Watched(points=3, contenders=trial, slow_factors=[slow_factor("greed"), silent])) as server:
+        await page.open(server.url)
+        await page.until("document.querySelectorAll('#forecasters tbody tr').length", 3)
+        row = "[...document.querySelectorAll('#{} tbody tr:nth-child({}) td')].map((cell) => cell.textContent).join()"
+        assert await page.value(row.format("forecasters", 1)) == "momentum_5d,traded,0.2,0.47 %,1.5,0.41,0.12,292"
+        assert await page.value(row.format("forecasters", 3)) == "har,traded,1,–,–,0.41,0.12,292"
+        assert "drifted <i>" in await page.value("document.querySelector('#forecasters tbody tr:nth-child(2)').title")
+        assert await page.value(row.format("slow", 1)) == "greed,1.25,2.5,valid"
+        assert await page.value(row.format("slow", 2)) == "mine,1.25,–,too little is known of it"
+
+
+async def test_who_has_no_forecasters_nor_factors_sees_nothing_of_them(page):
+    async with serving(Watched(points=3, contenders=[], slow_factors=[])) as server:
+        await page.open(server.url)
+        await page.until("document.querySelectorAll('#instruments tbody tr').length", 2)
+        assert await page.value("document.querySelector('#learning').checkVisibility()") is False
+
+
+async def test_a_phone_shows_the_page_without_scrolling_sideways(page):
+    held = [option("BTC-27MAR26-70000-C")]
+    long = "/etc/dea_daemon/a-configuration-with-quite-a-long-name-in-a-long-folder.yaml"
+    async with serving(Watched(points=30, options=held, config=long)) as server:
+        phone = dict(width=360, height=800, deviceScaleFactor=2, mobile=True)
+        await page.call("Emulation.setDeviceMetricsOverride", **phone)
+        await page.open(server.url)
+        await page.until(PLOTTED, 30)
+        await page.until("document.querySelectorAll('#forecasters tbody tr').length", 3)
+        assert await page.value("document.documentElement.scrollWidth") == 360
+        await page.value("document.querySelector('#decisions tbody tr').click()")
+        await page.until("document.querySelectorAll('#record table').length", 4)
+        assert await page.value("document.querySelector('#detail').scrollWidth <= window.innerWidth") is True
 
 
 async def test_who_follows_no_options_sees_nothing_of_them(page):

@@ -110,6 +110,10 @@ const GREEKS = [
   ["carry per day", (g) => usd(g.carry_usd_day), "num"],
   ["vega by expiry", (g) => Object.entries(g.vega_by_expiry).map(([days, x]) => `${days} ${usd(x)}`).join(", "), "wrap dim"],
 ];
+const SAYS = [
+  ["underlying", (f) => f.underlying], ["forecaster", (f) => f.name], ["says", (f) => percent(f.expected_return, 2), "num"],
+  ["±", (f) => percent(f.deviation, 2), "num"], ["weight", (f) => number(f.weight), "num"],
+];
 const LIMITS = [
   ["limit", (l) => word(l.limit) + (l.subject ? " " + l.subject : "")], ["", (l) => bar(share(l)), "grow"],
   ["used", (l) => figure(l, l.used), "num"], ["allowed", (l) => figure(l, l.allowed), "num"],
@@ -169,6 +173,7 @@ function showStatus(s) {
   }));
   table($("limits"), LIMITS, s.limits, { empty: "none yet" });
   showOptions(s);
+  showLearning(s);
   showMarkets(s);
   $("foot").textContent = `dea_daemon ${s.version} · run ${s.run_id} · pid ${s.pid} · up ${age(s.uptime_s)} · ` +
     `times in UTC · ${s.config ?? "no configuration file"}`;
@@ -194,6 +199,27 @@ function showOptions(s) {
     empty: "none held",
     row: (line, o) => { line.classList.toggle("stale", o.modelled); line.classList.toggle("off", o.greeks_off); },
   });
+}
+
+const STANDING = { traded: "buy", proposed: "amber-text", demoted: "bad-text" };
+
+function showLearning(s) {
+  const [contenders, slow] = [s.contenders ?? [], s.slow_factors ?? []];
+  $("learning").hidden = !contenders.length && !slow.length;
+  $("trial").hidden = !contenders.length;
+  $("factors").hidden = !slow.length;
+  const scores = (c) => s.forecasters.filter((f) => f.name === c.name && known(f.r_squared))
+    .reduce((best, f) => (best.r_squared >= f.r_squared ? best : f), {});
+  table($("forecasters"), [
+    ["forecaster", (c) => c.name], ["state", (c) => c.state, (c) => STANDING[c.state] ?? "dim"],
+    ["weight", (c) => number(c.weight), "num"], ["R²", (c) => percent(scores(c).r_squared, 2), "num"],
+    ["t", (c) => number(scores(c).t, 1), "num"], ["p", (c) => number(c.p, 3), "num"],
+    ["drift", (c) => number(c.drift), "num"], ["rounds", (c) => number(c.rounds), "num"],
+  ], contenders, { row: (line, c) => { line.title = c.why; } });
+  table($("slow"), [
+    ["factor", (f) => f.name], ["z", (f) => number(f.z), "num"], ["days old", (f) => number(f.age_days, 1), "num"],
+    ["", (f) => (f.valid ? "valid" : f.why), (f) => (f.valid ? "dim" : "bad-text wrap")],
+  ], slow, { row: (line, f) => line.classList.toggle("stale", !f.valid) });
 }
 
 function showMarkets(s) {
@@ -344,6 +370,9 @@ function tellDecision(into, d) {
   const others = d.factors.filter((f) => !f.factor.startsWith("delta:"));
   if (others.some((f) => /^(gamma|vega):/.test(f.factor))) {
     part("Options", [["factor", (f) => f.factor], ["held", (f) => usd(f.actual_usd), "num"]], others, "none");
+  }
+  if (d.forecasters?.length) {
+    part("Forecasters with weight", SAYS, d.forecasters.filter((f) => f.weight && !f.name.startsWith("zero")), "none");
   }
   part("Clipped, and why", CLIPS, d.clips, "nothing");
   part("Sent", SENT, d.orders, "nothing");

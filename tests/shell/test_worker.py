@@ -1,4 +1,4 @@
-"""The process that fits surfaces: it answers in turn, may die at any moment, and never holds the daemon up."""
+"""The process that does slow work: it answers in turn, may die at any moment, and never holds the daemon up."""
 
 import asyncio
 import contextlib
@@ -8,25 +8,33 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
+import numpy as np
 import pytest
 import structlog
 import uvloop
 
-from dea_daemon.domain.events import SurfaceFitted
-from dea_daemon.shell import surfaces
-from dea_daemon.shell.surfaces import Surfaces
+from dea_daemon.domain.commands import FitModel
+from dea_daemon.domain.events import ModelFitted
+from dea_daemon.domain.models import Lessons, Trees
+from dea_daemon.research.trees import grow
+from dea_daemon.shell import worker
+from dea_daemon.shell.aside import MODELS, SURFACES
+from dea_daemon.shell.worker import Kind, Worker
+from tests.shell import model_stub
 from tests.shell.surface_stub import FUNCTION, question
 
 NOW_NS = 42
 WITHIN_S = 20.0  # a new interpreter on a busy machine
 ALONE = """
 import asyncio
-from dea_daemon.shell.surfaces import Surfaces
+from dea_daemon.shell.aside import SURFACES
+from dea_daemon.shell.worker import Worker
 from tests.shell.surface_stub import FUNCTION, question
 
 async def main():
-    fits = Surfaces(lambda: 0, FUNCTION)
+    fits = Worker(SURFACES, lambda: 0, FUNCTION)
     fits.ask(question("PLAIN"))
     def answered(events):
         fits.ask(question("HANG"))
@@ -40,17 +48,17 @@ asyncio.run(main())
 class Desk:
     """One who asks, and what was heard."""
 
-    def __init__(self, function: str = FUNCTION, answer_s: float = WITHIN_S) -> None:
-        self.fits = Surfaces(lambda: NOW_NS, function)
-        self.heard: list[SurfaceFitted] = []
+    def __init__(self, function: str, answer_s: float, kind: Kind[Any, Any]) -> None:
+        self.fits = Worker(kind, lambda: NOW_NS, function)
+        self.heard: list[Any] = []
         self.at_s: list[float] = []
         self.answer_s = answer_s
 
-    def emit(self, events: Iterable[SurfaceFitted]) -> None:
+    def emit(self, events: Iterable[Any]) -> None:
         self.heard += events
         self.at_s.append(time.monotonic())
 
-    async def until(self, count: int) -> list[SurfaceFitted]:
+    async def until(self, count: int) -> list[Any]:
         """The answers, once there are so many."""
         await self.wait(lambda: len(self.heard) >= count)
         return self.heard
@@ -68,8 +76,10 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def opened(function: str = FUNCTION, answer_s: float = WITHIN_S) -> AsyncIterator[Desk]:
-    desk = Desk(function, answer_s)
+async def opened(
+    function: str = FUNCTION, answer_s: float = WITHIN_S, kind: Kind[Any, Any] = SURFACES
+) -> AsyncIterator[Desk]:
+    desk = Desk(function, answer_s, kind)
     running = asyncio.create_task(desk.fits.run(desk.emit, lambda: desk.answer_s))
     try:
         yield desk
@@ -88,7 +98,7 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture
 def at_once(monkeypatch):
-    monkeypatch.setattr(surfaces, "PAUSE_S", 0.0)
+    monkeypatch.setattr(worker, "PAUSE_S", 0.0)
 
 
 # --- questions and answers ------------------------------------------------------------------------------------
@@ -148,7 +158,7 @@ async def test_it_is_niced_has_one_thread_of_arithmetic_and_loads_no_venues_clie
     async with opened() as desk:
         desk.fits.ask(question("WORLD"))
         (fitted,) = await desk.until(1)
-    nice = min(os.getpriority(os.PRIO_PROCESS, 0) + surfaces.NICE, 19)
+    nice = min(os.getpriority(os.PRIO_PROCESS, 0) + worker.NICE, 19)
     assert fitted.why == f"nice {nice}, 1 thread, set()"
 
 
@@ -195,7 +205,7 @@ async def test_one_that_does_not_answer_in_time_is_killed_and_another_answers(at
 
 
 async def test_one_that_always_dies_is_begun_ever_less_often(monkeypatch):
-    monkeypatch.setattr(surfaces, "PAUSE_S", 0.2)
+    monkeypatch.setattr(worker, "PAUSE_S", 0.2)
     async with opened() as desk:
         for number in range(4):
             desk.fits.ask(question("DIE", number))
@@ -205,8 +215,8 @@ async def test_one_that_always_dies_is_begun_ever_less_often(monkeypatch):
 
 
 async def test_the_pause_has_an_end_and_is_forgotten_with_an_answer(monkeypatch):
-    monkeypatch.setattr(surfaces, "PAUSE_S", 100.0)
-    monkeypatch.setattr(surfaces, "PAUSE_MAX_S", 0.1)
+    monkeypatch.setattr(worker, "PAUSE_S", 100.0)
+    monkeypatch.setattr(worker, "PAUSE_MAX_S", 0.1)
     with structlog.testing.capture_logs() as said:
         async with opened() as desk:
             for number, what in enumerate(("DIE", "DIE", "PLAIN", "DIE")):
@@ -276,3 +286,76 @@ def test_a_daemon_killed_in_the_middle_of_a_fit_leaves_no_process():
     while alive(pid):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+# --- models: a process each -----------------------------------------------------------------------------------
+
+
+def models(answer_s: float = WITHIN_S) -> contextlib.AbstractAsyncContextManager[Desk]:
+    return opened(model_stub.FUNCTION, answer_s, MODELS)
+
+
+async def test_a_models_process_ends_with_its_answer_and_the_next_has_another():
+    async with models() as desk:
+        pids = []
+        for number in (1, 2):
+            desk.fits.ask(model_stub.question(number=number, name=f"trees_{number}d"))
+            pids.append(await desk.begun())
+            await desk.until(number)
+            assert desk.fits.pid is None and not alive(pids[-1])
+    assert pids[0] != pids[1]
+    assert [(f.name, f.asked_utc_ns, f.ts_recv_ns, f.why) for f in desk.heard] == [
+        ("trees_1d", 1, NOW_NS, ""),
+        ("trees_2d", 2, NOW_NS, ""),
+    ]
+    assert all((f.trees, f.lessons, f.gain) == (model_stub.TREES, 400_000, 0.5) and f.fit_ms > 0.0 for f in desk.heard)
+
+
+async def test_after_an_answer_there_is_no_pause_though_the_process_is_gone(monkeypatch):
+    monkeypatch.setattr(worker, "PAUSE_S", 1_000.0)
+    monkeypatch.setattr(worker, "PAUSE_MAX_S", 1_000.0)
+    async with models() as desk:
+        for name in ("trees_1d", "trees_5d"):
+            desk.fits.ask(model_stub.question(name=name))
+        assert [fitted.name for fitted in await desk.until(2)] == ["trees_1d", "trees_5d"]
+
+
+async def test_a_model_that_is_killed_in_the_middle_is_why_there_is_none_and_the_next_is_grown(at_once):
+    with structlog.testing.capture_logs() as said:
+        async with models() as desk:
+            desk.fits.ask(model_stub.question(model_stub.HANG, 5))
+            os.kill(await desk.begun(), signal.SIGKILL)
+            (killed,) = await desk.until(1)
+            desk.fits.ask(model_stub.question(number=6))
+            answered = (await desk.until(2))[1]
+    assert killed == ModelFitted(NOW_NS, "trees_1d", 5, why="the worker died", gain=killed.gain)
+    assert (answered.asked_utc_ns, answered.why) == (6, "")
+    assert [line["event"] for line in said] == ["model_worker.started", "model_worker.lost", "model_worker.started"]
+
+
+@pytest.mark.parametrize(
+    ("what", "answer_s", "why"),
+    [
+        (model_stub.DIE, WITHIN_S, "the worker died"),
+        (model_stub.ODD, WITHIN_S, "ValueError: of nothing"),
+        (model_stub.HANG, 1.0, "no answer in 1 s"),
+    ],
+)
+async def test_whatever_goes_wrong_with_a_model_is_why_there_is_none_and_no_process_stays(at_once, what, answer_s, why):
+    async with models(answer_s) as desk:
+        desk.fits.ask(model_stub.question(what, 5))
+        (fitted,) = await desk.until(1)
+        assert (fitted.name, fitted.asked_utc_ns, fitted.why, fitted.trees) == ("trees_1d", 5, why, Trees())
+        assert desk.fits.pid is None
+
+
+async def test_lightgbm_itself_grows_trees_aside_the_same_as_here():
+    draws = np.random.default_rng(1)
+    x = draws.standard_normal((1_000, 4)).astype("<f4")
+    y = (0.8 * x[:, 1] + draws.standard_normal(1_000)).astype("<f4")
+    lessons = Lessons(1.0, 4, x.tobytes(), y.tobytes(), np.arange(1_000, dtype="<f4").tobytes())
+    async with opened("", kind=MODELS) as desk:
+        desk.fits.ask(FitModel("trees_1d", 7, lessons))
+        (fitted,) = await desk.until(1)
+    here = grow(lessons)
+    assert here.trees.leaf and (fitted.why, fitted.trees, fitted.gain) == ("", here.trees, here.gain)
