@@ -73,8 +73,8 @@ class Horizon:
 
 class LearnerMemory:
     """Everything learned of U underlyings; `told` are the forecasters' words at `told_ns` (0: a decision has yet to
-    hear them), the next is due at `due_ns`. `slow` names the slow factors that have a weight in ridge, behind all others. `roster` names the M learners; `trial`
-    is shared with what else is on trial."""
+    hear them), the next is due at `due_ns`. `slow` names the slow factors that have a weight in ridge, behind all
+    others. `roster` names the M learners; `trial` is shared with what else is on trial."""
 
     def __init__(self, underlyings: int, memory: trial.TrialMemory | None = None) -> None:
         self.underlyings = underlyings
