@@ -48,6 +48,7 @@ SHARES = np.array([1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0])  # of an 
 LISTED = {"BTCUSDT": ("0.1", "0.001"), "ETHUSDT": ("0.01", "0.001")}  # tick and lot, as Binance lists them
 QUOTES = ("USDT", "USDC", "USD")
 STRESSED_RANGE = 4.0  # usual ranges
+FUNDING_NS = NS_PER_DAY // 3  # an interval of funding, where none was seen
 
 
 class Bars(NamedTuple):
@@ -163,6 +164,8 @@ class CandleRun:
         self._sigma = [0.01] * len(symbols)  # usual range of a bar, as a fraction
         self._volume = [0.0] * len(symbols)  # of the last bar with some
         self.funding_usd = 0.0  # received by now
+        # The last rate paid, per 8 hours, stands for the next: no venue's forecast of it was recorded.
+        self._paid_ns, self._rate_8h = [0] * len(symbols), [math.nan] * len(symbols)
         start_ns = int(bars.grid.open_ns[0])
         self.exchange = Exchange.replayed(contracts, start_ns)
         self.exchange.open_account(ACCOUNT, {CASH: settings.backtest.capital_usd})
@@ -306,6 +309,8 @@ class CandleRun:
         for n, (times, rates) in enumerate(self._funding):
             while times and times[-1] <= now_ns:
                 at_ns, rate = times.pop(), rates.pop()
+                apart_ns = min(at_ns - self._paid_ns[n], FUNDING_NS)
+                self._paid_ns[n], self._rate_8h[n] = at_ns, rate * FUNDING_NS / apart_ns
                 if at_ns > now_ns - self.bars.grid.step_ns and self.exchange.contracts[self.names[n]].mark > 0.0:
                     paid = self.exchange.pay_funding(self.names[n], rate)
                     self.funding_usd += sum(amount for account, amount in paid if account == ACCOUNT)
@@ -320,7 +325,7 @@ class CandleRun:
             bid = max(math.floor(close * (1.0 - half) / tick + 1e-9), 1) * tick
             ask = max(math.ceil(close * (1.0 + half) / tick - 1e-9) * tick, bid + tick)
             self.run.fold(IndexUpdated(now_ns, now_ns, 0, self.universe.instruments[n].underlying, mark))
-            self.run.fold(MarkUpdated(now_ns, now_ns, n, mark, mark))
+            self.run.fold(MarkUpdated(now_ns, now_ns, n, mark, mark, self._rate_8h[n]))
             self.run.fold(QuoteUpdated(now_ns, now_ns, n, bid, float(ANY_LOTS), ask, float(ANY_LOTS)))
 
     # --- what it came to -------------------------------------------------------------------------

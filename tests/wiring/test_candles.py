@@ -145,6 +145,27 @@ def test_funding_is_paid_by_who_holds_before_the_decision_at_its_time(settings):
     assert -800.0 < record.funding_usd[until] < -700.0  # of 75,000 USD: it trades to the inner band
 
 
+def test_the_engine_knows_the_last_rate_that_was_paid_and_no_later_one(settings, monkeypatch):
+    """Of eight hours, whatever the interval: the second rate is of four."""
+    of = history(funding=0.0001)
+    times = of.funding["binance", "BTCUSDT"].at_ns
+    at = np.sort(np.append(times, times[1] + 4 * 3_600 * 10**9))
+    rates = FundingRates(at, 1e-4 * (1.0 + np.arange(len(at))))
+    of = of._replace(funding=dict.fromkeys(of.funding, rates))
+    known, seen = [], candles.CandleRun._tell
+
+    def spy(run, t, now_ns):
+        seen(run, t, now_ns)
+        known.append((now_ns, float(run.run.state.market.funding_8h[0])))
+
+    monkeypatch.setattr(candles.CandleRun, "_tell", spy)
+    lived(of, settings)
+    per_8h = rates.rate * np.where(np.diff(at, prepend=0) < 8 * 3_600 * 10**9, 2.0, 1.0)
+    last = [np.searchsorted(at, now_ns, side="right") - 1 for now_ns, _ in known]
+    expected = [per_8h[k] if k >= 0 else np.nan for k in last]
+    assert [rate for _, rate in known] == pytest.approx(expected, nan_ok=True)
+
+
 def test_within_a_bar_the_price_goes_against_the_position_first_and_margin_is_judged_there(settings):
     """A low far below both open and close liquidates; without the path within bars nothing is seen of it."""
     calm = walk(1, 20_000.0, vol=0.0005)
