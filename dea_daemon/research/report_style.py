@@ -40,6 +40,7 @@ article.warn ul { margin: 4px 0; padding-left: 20px; }
 .two { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 13px; }
+table + table { margin-top: 18px; }
 th { text-align: left; color: var(--dim); font-weight: 550; vertical-align: bottom; }
 th, td { padding: 4px 14px 4px 0; border-bottom: 1px solid var(--line); }
 td { vertical-align: top; } tr:last-child td { border-bottom: 0; }

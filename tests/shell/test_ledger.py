@@ -17,10 +17,12 @@ from msgspec.structs import replace
 from dea_daemon.domain.errors import InvariantViolation, LedgerError
 from dea_daemon.domain.events import PoolReport
 from dea_daemon.domain.instruments import Side, Universe
+from dea_daemon.domain.models import Court, Kept, Standing, Track
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import TERMINAL, OrderState, TimeInForce, client_order_id
 from dea_daemon.shell.ledger import Batch, Ledger
 from dea_daemon.shell.ledger_schema import MIGRATIONS, migrate
+from dea_daemon.shell.recovery import KEPT
 from tests.shell.ledger_samples import BTC, ETH, HOUR, MAIN, NOW, OTHER, UNIVERSE, S, booked, instrument, order, record
 
 
@@ -429,3 +431,14 @@ def test_a_ledger_of_a_newer_release_is_refused(path):
     db.close()
     with pytest.raises(LedgerError, match="newer release"):
         Ledger.open(path)
+
+
+def test_how_forecasters_stood_comes_back_and_what_cannot_be_read_is_no_licence(ledger):
+    """A demotion that is forgotten would trade again."""
+    kept = Kept((Standing("ridge_1d", 0.0, "the trial", "its loss has drifted", 5),), (Court("1d", "", (Track("x"),)),))
+    assert ledger.recover(UNIVERSE, NOW).kept == Kept()
+    ledger.write(Batch(checkpoints={KEPT: msgspec.msgpack.encode(kept)}), UNIVERSE, NOW)
+    assert ledger.recover(UNIVERSE, NOW).kept == kept
+    ledger.write(Batch(checkpoints={KEPT: b"\xc1"}), UNIVERSE, NOW)
+    with pytest.raises(LedgerError, match="ruled of forecasters"):
+        ledger.recover(UNIVERSE, NOW)

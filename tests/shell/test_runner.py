@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 
 from dea_daemon.domain.commands import Approved, CreateOrder, Outgoing
 from dea_daemon.domain.decisions import Decision
 from dea_daemon.domain.errors import InvariantViolation, LedgerError
-from dea_daemon.domain.events import DecisionDue, Operator
+from dea_daemon.domain.events import DecisionDue, ForecasterRuled, Operator
 from dea_daemon.domain.instruments import Universe
+from dea_daemon.domain.models import Kept, Standing
 from dea_daemon.domain.modes import Mode
 from dea_daemon.domain.orders import OrderState
 from dea_daemon.shell.ledger import Batch
+from dea_daemon.shell.recovery import KEPT
 from dea_daemon.shell.runner import Runner
 from tests.house import MS, Run, creates, parameters
 
@@ -35,6 +38,7 @@ class Disk:
         self.intents: list[str] = []
         self.modes: list[tuple[Mode, str]] = []
         self.parameters: list[str] = []
+        self.checkpoints: dict[str, bytes] = {}
 
     def wants_pools(self, now_ns: int) -> bool:
         return False
@@ -47,6 +51,7 @@ class Disk:
         self.intents += [order.client_order_id for order in batch.intents]
         self.modes += batch.modes
         self.parameters += [batch.parameters] if batch.parameters else []
+        self.checkpoints |= batch.checkpoints
         batch.clear()
 
 
@@ -150,6 +155,21 @@ async def test_a_halt_the_daemon_gives_itself_is_on_disk_too(desk):
     desk.house.report()
     desk.play()
     assert [mode for mode, _ in desk.disk.modes] == [Mode.HALTED]
+
+
+async def test_what_the_operator_ruled_of_a_forecaster_is_on_disk_before_the_call_returns(desk):
+    desk.runner.emit([ForecasterRuled(desk.clock.now, "prior_5d", 0.3, "uid 7", "drill")])
+    (ruled,) = msgspec.msgpack.decode(desk.disk.checkpoints[KEPT], type=Kept).standings
+    assert (ruled.name, ruled.weight, ruled.who) == ("prior_5d", 0.3, "uid 7")
+    desk.runner.emit([ForecasterRuled(desk.clock.now, "nobody", 0.3, "uid 7")])
+    assert msgspec.msgpack.decode(desk.disk.checkpoints[KEPT], type=Kept).standings == (ruled,)
+
+
+async def test_a_run_begins_with_what_was_ruled_before(desk):
+    ruled = Standing("prior_5d", 0.3, "uid 7", "drill", 1)
+    started = msgspec.structs.replace(desk.house.started, kept=Kept((ruled,)))
+    runner = Runner(started, desk.sent.append, clock=desk.clock)
+    assert runner.state.memory.forecast.trial.standings == {"prior_5d": ruled}
 
 
 async def test_reloaded_parameters_are_used_and_recorded(desk):

@@ -150,7 +150,7 @@ def test_the_engine_knows_the_last_rate_that_was_paid_and_no_later_one(settings,
     of = history(funding=0.0001)
     times = of.funding["binance", "BTCUSDT"].at_ns
     at = np.sort(np.append(times, times[1] + 4 * 3_600 * 10**9))
-    rates = FundingRates(at, 1e-4 * (1.0 + np.arange(len(at))))
+    rates = FundingRates(at, np.linspace(1e-4, 1e-2, len(at)))
     of = of._replace(funding=dict.fromkeys(of.funding, rates))
     known, seen = [], candles.CandleRun._tell
 
