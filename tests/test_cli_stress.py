@@ -75,10 +75,13 @@ def test_for_people_there_are_columns_and_without_targets_nothing_is_lived_throu
 def test_a_wrong_question_gets_an_answer(config, tmp_path):
     bad = tmp_path / "portfolio.yaml"
     bad.write_text("portfolio:\n  prices: {BTC: 65_000}\n  positions:\n    - {contract: BTC-PERPETUL, amount: 1}\n")
+    unpriced = tmp_path / "unpriced.yaml"
+    unpriced.write_text("portfolio:\n  prices: {BTC: 65_000}\n  cash: {USDC: 1_000, XRP: 0}\n")
     for arguments, code, why in (
         (["-c", tmp_path / "none.yaml"], 66, "none.yaml"),
         (["-c", config, "--portfolio", bad], 78, "portfolio.yaml:4:"),
         (["-c", config, "--portfolio", tmp_path / "none.yaml"], 66, "none.yaml"),
+        (["-c", config, "--portfolio", unpriced], 78, "add XRP to prices"),
         (["-c", config, "--history", tmp_path], 65, "no history here"),
         (["-c", config, "--paths", -1], 64, "--paths"),
     ):

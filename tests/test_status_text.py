@@ -137,8 +137,9 @@ def test_who_has_neither_forecasters_nor_factors_reads_nothing_of_them():
 
 def test_after_a_ruling_the_new_line_is_told_or_when_it_will_count():
     line = contender("ridge_5d", state="traded", weight=0.2, why="uid 1 (ann): it earned it")
-    ruled = dict(name="ridge_5d", weight=0.2, contender=line)
+    ruled = dict(name="ridge_5d", weight=0.2, contender=line, heard=True)
     assert after_ruling(ruled) == "ridge_5d: traded, weight 0.2 (uid 1 (ann): it earned it)"
+    assert "no target is of kind return" in after_ruling(ruled | {"heard": False})
     assert after_ruling(ruled | {"contender": None}) == "ridge_5d: weight 0.2, from its next forecast on"
     assert "as configured" in after_ruling(dict(name="ridge_5d", weight=None, contender=None))
 

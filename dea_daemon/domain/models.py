@@ -96,7 +96,8 @@ class Court(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What outlives a run."""
+    """What outlives a run; `proposed` are who is, and the weight offered."""
 
     standings: tuple[Standing, ...] = ()
     courts: tuple[Court, ...] = ()
+    proposed: tuple[tuple[str, float], ...] = ()

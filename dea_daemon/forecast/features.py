@@ -15,6 +15,7 @@ from dea_daemon.domain.numbers import DAYS_PER_YEAR
 
 RETURN_DAYS = (1.0, 7.0, 28.0, 84.0)
 LONGEST_DAYS = max(RETURN_DAYS)
+HOUR_DAYS = 1.0 / 24.0
 RATIO_DAYS = 28.0  # of returns in a variance ratio
 RATIO_LEAST = 0.8  # of them must be known
 MOST = 3.0  # a feature further out counts as this
@@ -52,8 +53,13 @@ class Past:
 
 
 def scaled_return(past: Past, vol: FloatArray, days: float) -> FloatArray:
-    """[U] return of the last `days` in standard deviations; `vol` [U] 1/√day."""
-    return np.asarray((past.back(0) - past.back(past.slots(days))) / (vol * np.sqrt(days)))
+    """[U] return of the last `days` in standard deviations; `vol` [U] 1/√day. The past of before a run is hourly: on a
+    finer grid it begins at the newest price of the hour that ended `days` ago."""
+    slots, start = past.slots(days), np.full(len(vol), np.nan)
+    for more in range(past.slots(HOUR_DAYS)):
+        if slots + more < len(past.log_price):
+            start = np.where(np.isfinite(start), start, past.back(slots + more))
+    return np.asarray((past.back(0) - start) / (vol * np.sqrt(days)))
 
 
 def variance_ratio(past: Past, vol: FloatArray) -> FloatArray:

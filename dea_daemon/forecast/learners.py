@@ -285,7 +285,7 @@ def _try(memory: LearnerMemory, horizon: Horizon, utc_ns: int, params: LearnerPa
             lost,
             trial.loss(traded + offered.get(name, 0.0) * said[m], came),
             trial.loss(traded - w[m] * said[m], came),
-            trial.loss(said[m], came),
+            trial.loss(said[m], came) if said[m].any() else np.nan,  # who says nothing waits: zeros are no usual size
             trial.loss(np.zeros_like(came), came),
             float(gains[m]),
         )

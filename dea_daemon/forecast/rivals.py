@@ -71,7 +71,9 @@ def observe(
         }
         offered = {name: 1.0 for name in rounds if name != champion}
         trial.hear(trials, trial.VARIANCE, champion, rounds, offered, alpha, utc_ns, params.learners.trial)
-    memory.day, memory.expected = day, {name: np.array(variance) for name, variance in forecasts.items()}
+    # What is said in the middle of a day (a start, days slept through, a clock set back) knows half of what comes.
+    waiting = forecasts if day == memory.day + 1 else {}
+    memory.day, memory.expected = day, {name: np.array(variance) for name, variance in waiting.items()}
 
 
 def contenders(memory: trial.TrialMemory, params: ForecastParameters) -> tuple[Contender, ...]:

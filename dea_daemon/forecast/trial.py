@@ -52,12 +52,12 @@ class TrialMemory:
         """As an earlier run left it."""
         self.courts = {court.name: court for court in kept.courts}
         self.standings = {standing.name: standing for standing in kept.standings}
-        self.proposed: dict[str, float] = {}  # and the weight offered
+        self.proposed = dict(kept.proposed)  # and the weight offered
         self.notes: list[Note] = []
 
     @property
     def kept(self) -> Kept:
-        return Kept(tuple(self.standings.values()), tuple(self.courts.values()))
+        return Kept(tuple(self.standings.values()), tuple(self.courts.values()), tuple(self.proposed.items()))
 
     def drained(self) -> tuple[Note, ...]:
         """What is worth a note since the last time."""
@@ -98,7 +98,8 @@ def hear(
     }
     for name, track in tracks.items():
         if name not in offered:
-            _watch(memory, court, track, alpha, utc_ns, params)
+            if _gone(memory, court, track, alpha, utc_ns, params):
+                tracks[name] = Track(name)  # promoted again, it is not judged by what it was demoted for
         elif track.drift.alarm:  # in shadow nothing is lost but its own trial
             tracks[name] = Track(name)
             _weigh(memory, tracks[name], offered[name], alpha, utc_ns, params)
@@ -122,14 +123,15 @@ def _heard(track: Track, one: Round) -> Track:
     )
 
 
-def _watch(memory: TrialMemory, court: str, track: Track, alpha: float, utc_ns: int, params: TrialParameters) -> None:
-    """What trades may lose its weight; a model of variance loses it to the larger of its own and a slow one's."""
+def _gone(memory: TrialMemory, court: str, track: Track, alpha: float, utc_ns: int, params: TrialParameters) -> bool:
+    """Whether what trades lost its weight; a model of variance loses it to `cautious`."""
     why = DRIFTED if track.drift.alarm else HARMFUL if p_value(track.against) <= alpha else ""
     if not why or not params.drift or track.name == CAUTIOUS:
-        return
+        return False
     ruled = CAUTIOUS if court == VARIANCE else track.name
     rule(memory, Standing(ruled, float(ruled == CAUTIOUS), COURT, f"{track.name}: {why}", utc_ns))
     memory.note("forecaster.demoted", track.name, why=why, rounds=track.rounds)
+    return True
 
 
 def _weigh(
@@ -141,14 +143,21 @@ def _weigh(
     if was and not better:
         del memory.proposed[track.name]
         memory.note("forecaster.withdrawn", track.name, rounds=track.rounds)
-    if was or not better:
+    if not better:
         return
-    told = {"weight": offered, "p": p, "rounds": track.rounds, "net_gain": track.net_gain}
-    memory.note("forecaster.proposed", track.name, **told)
-    memory.proposed[track.name] = offered
-    if params.promotion == "automatic":
+    if not was:
+        told = {"weight": offered, "p": p, "rounds": track.rounds, "net_gain": track.net_gain}
+        memory.note("forecaster.proposed", track.name, **told)
+        memory.proposed[track.name] = offered
+    if params.promotion == "automatic" and not _spoken_for(memory, track.name):
         rule(memory, Standing(track.name, offered, COURT, f"{track.name}: it won its trial", utc_ns))
         memory.note("forecaster.promoted", track.name, weight=offered, who=COURT, why="it won its trial")
+
+
+def _spoken_for(memory: TrialMemory, name: str) -> bool:
+    """Whether the operator ruled on it, or which model of variance trades: no trial promotes against that."""
+    ruled = (memory.standings.get(each) for each in (MODELS if name in MODELS else (name,)))
+    return any(standing is not None and standing.who != COURT for standing in ruled)
 
 
 def rule(memory: TrialMemory, standing: Standing) -> None:
@@ -208,7 +217,7 @@ def contender(memory: TrialMemory, court: str, name: str, weight: float, offered
         p_value(track.against),
         (track.drift.above - track.drift.lowest) / LIMIT,
         float("nan") if court == VARIANCE else track.net_gain,
-        f"{ruled.who}: {ruled.why}" if ruled is not None and blamed else "",
+        ": ".join(filter(None, (ruled.who, ruled.why))) if ruled is not None and blamed else "",
     )
 
 

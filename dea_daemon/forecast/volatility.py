@@ -70,6 +70,7 @@ def observe(memory: VolatilityMemory, view: View, params: ForecastParameters) ->
     learned |= carry.observe(memory.carry, view, params)
     if rivals.turned(memory.rivals, view.utc_ns):
         _try_models(memory, view, params)
+        memory.learners.told_ns = 0  # told with this decision, and kept with it
         learned = True
     if learners.due(memory.learners, view.now_ns, params.learners):
         earned = features.perpetual_carry(view, memory.carry.per_usd)
@@ -158,6 +159,9 @@ def recall(memory: VolatilityMemory, event: PricesRecalled, params: ForecastPara
     weight = params.half_life_s / params.sample_every_s / (half_life_s / max(bar_s, params.sample_every_s))
     memory.variance_sum *= weight
     memory.variance_weight *= weight
+    samples = max(bar_s / params.sample_every_s, 1.0)  # a bar counts as many as there would have been
+    memory.slow_sum *= samples
+    memory.slow_weight *= samples
     memory.fast, memory.forecast = daily_variance(memory, params), None
 
 

@@ -146,7 +146,8 @@ def revalued(book: Holdings, by: Shocks) -> Worth:
     native = book.amount * (_unit(book, _forwards(book, by), _volatilities(book, by)) - before)  # [S, N]
     settles = np.eye(len(book.currencies))[book.settle]
     coin = book.coin >= 0
-    price = book.price * np.where(coin, 1.0 + by.move[:, np.maximum(book.coin, 0)], by.peg)
+    moves = np.column_stack((by.move, np.zeros(len(by.move))))[:, book.coin]  # the last column is of what is no coin
+    price = book.price * np.where(coin, 1.0 + moves, by.peg)
     usd = native * price[:, book.settle]
     change = book.equity * (price - book.price)
     u = len(book.underlyings)

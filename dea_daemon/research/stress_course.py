@@ -51,9 +51,10 @@ def marked(book: Holdings, by: Course) -> Marked:
     u, dated = book.underlying, ~book.perpetual
     left = np.where(dated, np.maximum(book.tau_years - by.years[:, None], 0.0), 0.0)
     share = left / np.where(book.tau_years > 0.0, book.tau_years, 1.0)
-    over = (book.forward / book.spot[u]) ** np.where(dated, share, 1.0)
-    shift = np.where(dated, by.basis[:, None] * left, by.premium[:, None])
     stable = book.coin[book.settle] < 0
+    told_usd = book.forward * np.where(stable, book.price[book.settle], 1.0)
+    over = (told_usd / book.spot[u]) ** np.where(dated, share, 1.0)
+    shift = np.where(dated, by.basis[:, None] * left, by.premium[:, None])
     money = np.where(stable, by.price[:, book.settle], 1.0)
     forward = by.spot[:, u] * over * (1.0 + shift) / money
     iv = np.maximum(book.iv * (1.0 + by.vol[:, u] * term_weight(left * DAYS_PER_YEAR)), _LEAST_IV)

@@ -69,8 +69,9 @@ class Driven(NamedTuple):
     """The daemon on one path of T bars: hours [T] since it began; equity_usd, still_usd [T] of the daemon and of the
     book left alone, bare_usd [T] of the portfolio without the daemon's perpetuals (None: there is no portfolio).
 
-    Counts of what it did: fees_usd paid, funding_usd received; liquidations are fills, deleveraged contracts the venue
-    closed. cuts: of `bars` decisions at a close, those in which a limit clipped something; changes: (hour, mode
+    Counts of what it did: fees_usd paid, funding_usd received;
+    liquidations are fills, liquidated_before those before the path began; deleveraged contracts the venue closed.
+    cuts: of `bars` decisions at a close, those in which a limit clipped something; changes: (hour, mode
     entered); modes, limits: hours in each mode, and beyond each limit. unheard_bars are those outages took whole."""
 
     name: str
@@ -95,6 +96,7 @@ class Driven(NamedTuple):
     changes: tuple[tuple[float, str], ...]
     modes: dict[str, float]
     limits: dict[str, float]
+    liquidated_before: int = 0
 
     @property
     def loss_usd(self) -> float:
@@ -189,6 +191,7 @@ def _path(one: Driven) -> dict[str, Any]:
         "fees_usd": round(one.fees_usd, 2),
         "funding_usd": round(one.funding_usd, 2),
         "liquidations": one.liquidations,
+        "liquidated_before": one.liquidated_before,
         "deleveraged": one.deleveraged,
         "deleveraged_usd": round(one.deleveraged_usd, 2),
         "outages": one.outages,

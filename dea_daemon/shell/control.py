@@ -63,6 +63,9 @@ class Actions(Protocol):
     async def reload(self, who: str, *, dry_run: bool, allow_loosen: bool) -> dict[str, Any]:
         """{"changed": [{"option", "before", "after", "loosens"}], "applied"}. Raises ConfigError: nothing changed."""
 
+    def heard(self) -> bool:
+        """Whether any target takes what forecasters of returns say."""
+
     async def rule(self, name: str, weight: float | None, who: str, why: str) -> str:
         """A forecaster's weight from now on (None: as configured), folded. Why that was refused, or ""."""
 
@@ -180,7 +183,8 @@ class ControlServer:
         who = _asked(request, "demote" if weight == 0 else "promote", forecaster=name, weight=weight)
         if refused := await self._actions.rule(name, weight, who, str(asked.get("why", ""))[:WHY_MAX]):
             return _refuse(400, f"{name}: {refused}{_guess(name, contenders)}; nothing was changed")
-        return _response({"name": name, "weight": weight, "contender": self._contenders().get(name)})
+        told = {"name": name, "weight": weight, "contender": self._contenders().get(name)}
+        return _response(told | {"heard": self._actions.heard()})
 
     def _contenders(self) -> dict[str, dict[str, Any]]:
         return {line["name"]: line for line in self._monitor.status()["contenders"]}

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from dea_daemon.domain.instruments import FloatArray
 from dea_daemon.domain.numbers import NS_PER_DAY, NS_PER_S
+from dea_daemon.simvenue.faults import FACTOR_PAGES
 
 HOST = "127.0.0.1"
 DAYS = 600
@@ -43,14 +44,9 @@ class FactorPages:
         self.asked: deque[str] = deque(maxlen=ASKED_MOST)  # path and query of each request
 
     def mount(self, app: web.Application) -> None:
-        for path, answer in (
-            ("/timeseries/asset-metrics", self._coinmetrics),
-            ("/fng/", self._fear_greed),
-            ("/fred/series/observations", self._fred),
-            ("/graph/fredgraph.csv", self._fred_csv),
-            ("/own.csv", self._csv),
-            ("/own.json", self._json),
-        ):
+        answers = (self._coinmetrics, self._fear_greed, self._fred, self._fred_csv, self._csv, self._json)
+        for page, answer in zip(FACTOR_PAGES, answers, strict=True):
+            path = "/fng/" if page == "fng" else f"/{page}"
             app.router.add_get(path, self._faulty(answer))
 
     # --- what is told -----------------------------------------------------------------------------------

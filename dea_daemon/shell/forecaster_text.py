@@ -42,13 +42,16 @@ def slow_rows(status: Told) -> Iterator[tuple[str, ...]]:
 
 
 def after_ruling(told: Told) -> str:
-    """One line: {name, weight: what was ruled, contender: its line by now, None where it has not spoken yet}."""
+    """One line: {name, weight: what was ruled, contender: its line by now, None where it has not spoken yet, heard:
+    whether any target takes what forecasters of returns say}."""
     line = told["contender"]
     if line is None:
         ruled = "as configured" if told["weight"] is None else f"weight {told['weight']:g}"
         return f"{told['name']}: {ruled}, from its next forecast on"
     why = f" ({line['why']})" if line["why"] else ""
-    return f"{line['name']}: {line['state']}, weight {line['weight']:g}{why}"
+    unheard = line["kind"] == "return" and line["weight"] and not told["heard"]
+    vain = "; no target is of kind return, so nothing it says changes an exposure" if unheard else ""
+    return f"{line['name']}: {line['state']}, weight {line['weight']:g}{why}{vain}"
 
 
 # --- in a decision --------------------------------------------------------------------------------------------------

@@ -271,8 +271,8 @@ def _contradictions(told: Portfolio, held: list[Held], utc_ns: int) -> Iterator[
         if instrument.expiry_ns and instrument.expiry_ns <= utc_ns:
             yield Problem((*here, "contract" if position.contract else "expiry"), f"{instrument.name} has expired")
         yield from _misplaced(instrument, position, here, at)
-    for currency, amount in told.cash.items():
-        if amount and currency not in told.prices and currency not in STABLE:
+    for currency in told.cash:
+        if currency not in told.prices and currency not in STABLE:
             yield Problem(("portfolio", "cash", currency), f"has no price: add {currency} to prices", on_key=True)
 
 

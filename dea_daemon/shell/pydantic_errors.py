@@ -90,7 +90,11 @@ def _told(error: ErrorDetails, schemas: Schemas) -> Iterator[Problem]:
     elif kind == "inline_secret":
         yield Problem(location, error["msg"], on_key=True)
     else:
-        yield Problem(location, _plain(kind, context, given) or error["msg"], forbidden=kind == "forbidden")
+        yield Problem(
+            location,
+            _plain(kind, context, given) or error["msg"].removeprefix("Value error, "),
+            forbidden=kind == "forbidden",
+        )
 
 
 def _untagged(location: Location, schema: Schema, given: Any, schemas: Schemas) -> Iterator[Problem]:

@@ -445,3 +445,10 @@ def warnings(settings: Settings) -> Iterator[str]:
             yield f"the key for {section.venue} may be one that can withdraw"
     if not settings.allocator.targets:
         yield "no targets: nothing will be traded"
+    learners = settings.forecast.learners
+    if learners.trial.promotion == "automatic":
+        yield "a forecaster that won its trial is traded without asking (trial.promotion)"
+    elif learners.combine == "weights" and not any(learners.weights.values()):
+        return
+    if all(target.kind != "return" for target in settings.allocator.targets.values()):
+        yield "forecasters have weight, and no target is of kind return: nothing they say changes an exposure"

@@ -31,6 +31,9 @@ PAGE_ACTIONS = (
     "rewind", "restate", "absurd", "jump", "future", "empty",
 )  # fmt: skip
 PAGES = "factors/"
+FACTOR_PAGES = (
+    "timeseries/asset-metrics", "fng", "fred/series/observations", "graph/fredgraph.csv", "own.csv", "own.json",
+)  # fmt: skip
 _FOR_EVER_NS = 1 << 62
 _WITH_MS = ("slow", "late")
 
@@ -143,6 +146,8 @@ def parse_page(spec: str) -> PageFault:
     expected = f"fault {spec!r}: expected {PAGES}PAGE=ACTION[:AFTER_S[:FOR_S]]"
     if not pattern or action not in PAGE_ACTIONS:
         raise ConfigError(f"{expected}, with one of {', '.join(PAGE_ACTIONS)}")
+    if not any(fnmatchcase(page, pattern) for page in FACTOR_PAGES):
+        raise ConfigError(f"{expected}, of a page there is: {', '.join(FACTOR_PAGES)}")
     try:
         after_ns, for_ns, *more = [
             *(int(float(text) * NS_PER_S) for text in arguments),

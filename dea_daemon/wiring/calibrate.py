@@ -1,7 +1,7 @@
 """`dea-daemon calibrate`: parameters of risk model, forecasters, bands and costs, by walk-forward over a history.
 
-One stage after another, each with what the one before adopted: many risk models on nothing but prices, through the
-daemon's own forecast; how fast correlations are forgotten, forecasters of returns, and costs from own fills
+One stage after another, each with what the one before adopted: costs from own fills; many risk models on nothing but
+prices, through the daemon's own forecast; how fast correlations are forgotten, and forecasters of returns
 (calibrate_more.py); then whole backtests for a few bands. What does not beat the configuration as given, on days it was
 not chosen by, stays.
 """
@@ -71,10 +71,10 @@ def run_calibrate(asked: Asked, settings: Settings) -> int:
     prices = prices_in(asked, settings)
     days = calibration.days_of(prices)
     with logged(asked.out) as trials:
-        risk, tuned = _risk_stage(asked, settings, prices, days, trials)
+        costs, tuned = cost_stage(asked, settings)  # first: a ledger that cannot be read costs no trials
+        risk, tuned = _risk_stage(asked, tuned, prices, days, trials)
         correlation, tuned = correlation_stage(tuned, prices, days, trials)
         forecasters, tuned = forecaster_stage(asked, tuned, prices, trials)
-        costs, tuned = cost_stage(asked, tuned)
         bands, tuned = _band_stage(asked, tuned, prices, trials)
         provenance = _provenance(asked, settings, prices, trials)
     evidence = {"risk": risk, "correlation": correlation, "forecasters": forecasters, "costs": costs, "bands": bands}

@@ -125,8 +125,8 @@ def cost_stage(asked: Asked, settings: Settings) -> Stage:
     makes trading look cheaper, or the market deeper, stays the operator's to set."""
     if asked.ledger is None:
         return {"skipped": "no ledger of own fills was given (--state-dir)"}, settings
-    fills = filled(asked.ledger)
     try:
+        fills = filled(asked.ledger)
         beyond = measured_costs.measured(fills, fills.beyond_usd)
         whole = measured_costs.measured(fills, fills.beyond_usd + fills.fee_usd)
     except DataError as error:

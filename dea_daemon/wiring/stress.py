@@ -52,6 +52,11 @@ def run_stress(asked: Asked, settings: Settings) -> int:
     driven = _live_through(asked, settings, stage, returns) if targets else []
     if not targets:
         notes.append("the configuration has no targets: nothing was lived through")
+    if taken := sum(path.liquidated_before > 0 for path in driven):
+        notes.append(
+            f"in {taken} of {len(driven)} paths the venue liquidated some of the book before the path began, as a pool "
+            "does not carry it: those paths tell of what was left"
+        )
     words = asked.portfolio.name if asked.portfolio is not None else "the configured targets"
     told = Told(words, book.equity_usd, outcomes, driven, notes, asked.command)
     _tell(asked, told)

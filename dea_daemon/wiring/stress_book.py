@@ -80,6 +80,13 @@ def _notes_of(stage: Stage) -> list[str]:
         "delta, the portfolio's and the coins' included, is what its targets ask for"
     )
     notes = [held]
+    unseen = [
+        name
+        for c, name in enumerate(stage.book.currencies)
+        if stage.book.coin[c] >= 0 and stage.cash.get(name) and not (stage.book.settle == c).any()
+    ]
+    if unseen:
+        notes.append(f"nothing held settles in {', '.join(unseen)}: the daemon is not told of those coins, nor hedges")
     if not stage.cash.get(money, 0.0) > 0.0:
         notes.append(f"the portfolio has no {money}, and no other stablecoin: the daemon's perpetuals have no margin")
     return notes
@@ -135,7 +142,7 @@ def _with_perpetuals(book: stress.Holdings, money: int) -> stress.Holdings:
         call=np.append(no, book.call),
         perpetual=np.append(~no, book.perpetual),
         strike=np.append(zero, book.strike),
-        forward=np.append(book.spot, book.forward),
+        forward=np.append(book.spot / book.price[money], book.forward),
         iv=np.append(zero * np.nan, book.iv),
         tau_years=np.append(zero, book.tau_years),
     )

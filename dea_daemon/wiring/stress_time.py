@@ -142,7 +142,8 @@ class StressRun(CandleRun):
             except Refused:  # an order of ours stands in its way: this time it takes another's
                 continue
             self.deleveraged += 1
-            self.deleveraged_usd += listed.notional(-lots, listed.mark) * self._usd(listed.pool)
+            usd = listed.index if listed.inverse else self._usd(listed.pool)  # a coin's price moves within the bar
+            self.deleveraged_usd += listed.notional(-lots, listed.mark) * usd
         self.paper.drain(now_ns)
 
     def _pay_funding(self, now_ns: int) -> None:
@@ -262,9 +263,14 @@ class StressRun(CandleRun):
         account, accounts = self.exchange.account(ACCOUNT), self.exchange.accounts
         return np.array([accounts.equity(account, currency) for currency in self.stage.book.currencies])
 
-    def fees_usd(self) -> float:
-        """Paid by now, at the prices of now."""
-        return sum(fee * self._usd(c) for c, fee in self.exchange.account(ACCOUNT).fees_paid.items())
+    def fees(self) -> FloatArray:
+        """[C] paid by now."""
+        paid = self.exchange.account(ACCOUNT).fees_paid
+        return np.array([paid.get(currency, 0.0) for currency in self.stage.book.currencies])
+
+    def usd(self, amount: FloatArray) -> float:
+        """What so much of each currency [C] is worth at this bar's close."""
+        return float(amount @ self.course.price[self._now])
 
     def standing(self) -> Holdings:
         """The book as it stands now: the perpetuals the daemon holds, and what is held."""
@@ -280,20 +286,22 @@ class Tally:
         self._run, self._step_h = run, step_h
         self.cuts, self.modes, self.beyond = Counter[str](), Counter[str](), Counter[str]()
         self.changes: list[tuple[float, str]] = []
-        self._mode = "normal"
+        self._mode, self._fees, self.liquidations = "normal", run.fees(), 0
         self.begin()
 
     def begin(self) -> None:
-        run, stats = self._run, self._run.run.stats
-        self._sent, self._filled = stats.orders_sent, stats.fills
-        self._fees_usd, self._funding_usd = run.fees_usd(), run.funding_usd
-        self.turnover_usd, self.liquidations = 0.0, 0
+        stats = self._run.run.stats
+        self._sent, self._filled, self._funding_usd = stats.orders_sent, stats.fills, self._run.funding_usd
+        self.turnover_usd, self.fees_usd = 0.0, 0.0
+        self.liquidated_before, self.liquidations = self.liquidations, 0
 
     def fills(self) -> None:
-        """Those heard of in this bar."""
-        booked = self._run.run.fills
+        """Those heard of in this bar, and all fees that were paid in it."""
+        booked, fees = self._run.run.fills, self._run.fees()
         self.liquidations += sum(one.fill.liquidation for one in booked)
         self.turnover_usd += sum(one.turnover_usd for one in booked)
+        self.fees_usd += self._run.usd(fees - self._fees)
+        self._fees = fees
         booked.clear()
 
     def take(self, bar: int, record: DecisionRecord) -> None:
@@ -322,9 +330,10 @@ class Tally:
             orders=stats.orders_sent - self._sent,
             fills=stats.fills - self._filled,
             turnover_usd=self.turnover_usd,
-            fees_usd=run.fees_usd() - self._fees_usd,
+            fees_usd=self.fees_usd,
             funding_usd=run.funding_usd - self._funding_usd,
             liquidations=self.liquidations,
+            liquidated_before=self.liquidated_before,
             deleveraged=run.deleveraged,
             deleveraged_usd=run.deleveraged_usd,
             unheard_bars=run.unheard,

@@ -68,6 +68,10 @@ class Actions:
             log.warning("run.reloaded", who=who, changed=[str(c) for c in found], loosened=bool(loosening))
         return {"changed": [asdict(change) for change in found], "applied": applied}
 
+    def heard(self) -> bool:
+        """Whether any target takes what forecasters of returns say."""
+        return any(target.kind == "return" for target in self.runner.params.allocator.targets.values())
+
     async def rule(self, name: str, weight: float | None, who: str, why: str) -> str:
         """A forecaster's weight from now on, folded; why that was refused, or ""."""
         notes: list[Note] = []

@@ -26,6 +26,16 @@ def test_a_return_is_counted_in_standard_deviations_and_unknown_before_there_is_
     assert np.isnan(features.scaled_return(past, VOL, 28.0)).all()
 
 
+def test_on_a_grid_finer_than_the_recalled_hours_a_return_begins_within_the_hour_before():
+    past = features.Past(1, 1.0 / 288.0)
+    for hour in range(24 * 8):
+        past.add(12 * hour, np.exp(np.array([0.001 * hour])))
+    for slot in range(12 * 191 + 1, 12 * 192):  # the run's own samples, at another price each
+        past.add(slot, np.exp(np.array([1.0])))
+        hours = (slot - 7 * 288) // 12
+        assert features.scaled_return(past, VOL, 7.0) == pytest.approx([(1.0 - 0.001 * hours) / (0.03 * np.sqrt(7.0))])
+
+
 def test_slots_that_were_passed_over_are_unknown_even_after_the_ring_went_round():
     past = past_of(np.full(85, 100.0))
     past.add(87, np.array([100.0]))

@@ -9,8 +9,17 @@ import pytest
 from dea_daemon.domain.events import PricesRecalled
 from dea_daemon.domain.numbers import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_S
 from dea_daemon.domain.parameters import ForecastParameters, LearnerParameters, ReturnView
+from dea_daemon.forecast import rivals
 from dea_daemon.forecast.scores import Scores
-from dea_daemon.forecast.volatility import VolatilityMemory, daily_variance, observe, predict, recall, sample
+from dea_daemon.forecast.volatility import (
+    VolatilityMemory,
+    daily_variance,
+    model_variance,
+    observe,
+    predict,
+    recall,
+    sample,
+)
 from tests.guards.views import WITH_OPTIONS, view
 
 HOUR_NS = 3_600 * NS_PER_S
@@ -193,3 +202,13 @@ def test_decisions_between_samples_cost_no_memory():
         assert tracemalloc.get_traced_memory()[1] < 4_096
     finally:
         tracemalloc.stop()
+
+
+def test_ten_days_of_recalled_bars_are_not_forgotten_in_the_first_hours_of_a_run():
+    """A bar weighs what the samples it stands for would have: after four quiet hours it is still those ten days."""
+    closes = bars(40)
+    memory = recalled(closes)
+    before = model_variance(memory, rivals.SLOW, PARAMS)
+    for k in range(4 * 720):
+        sample(memory, end_ns(closes) + (k + 1) * 5 * NS_PER_S, closes[-1], PARAMS)
+    assert (model_variance(memory, rivals.SLOW, PARAMS) > 0.97 * before).all()

@@ -328,3 +328,16 @@ def test_volatility_rises_with_the_fall_and_halves_in_a_day_after_it():
     shares = np.array([1.0, 0.9, 0.8, 1.0, 1.0])[:, None]
     assert excited(shares, 0.6, 12.0)[:, 0] == pytest.approx([0.0, 0.3, 0.6, 0.6 * 0.5**0.5, 0.3])
     assert excited(np.ones((4, 1)), 0.6, 1.0).max() == 0.0
+
+
+def test_at_the_prices_of_the_book_a_contract_in_a_stablecoin_off_par_stands_where_it_was_told():
+    book = holdings({"amount": 1.0}, {"amount": 1.0, "perpetual": False, "tau": 0.5})
+    book = book._replace(forward=np.array([51_000.0, 53_000.0]), price=np.array([50_000.0, 2_500.0, 0.98]))
+    by = course_of(book, [1.0], [0.0], price=book.price[None])
+    assert marked(book, by).price[0] == pytest.approx([51_000.0, 53_000.0])
+
+
+def test_a_book_of_stablecoins_alone_has_no_underlying_and_is_valued_all_the_same():
+    coins: dict[str, Any] = {"underlyings": (), "spot": np.zeros(0), "currencies": ("USDC",), "coin": np.array([-1])}
+    book = holdings()._replace(**coins, equity=np.array([1_000.0]), price=np.ones(1), backing=np.ones(1))
+    assert all_of(book)["depeg.USDC.0.13"].loss_usd == pytest.approx(130.0)

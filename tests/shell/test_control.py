@@ -70,6 +70,9 @@ class Daemon:
         self.mode = MODES.get(command, self.mode)
         self.armed = {Operator.ARM: True, Operator.DISARM: False}.get(command, self.armed)
 
+    def heard(self) -> bool:
+        return False
+
     async def rule(self, name: str, weight: float | None, who: str, why: str) -> str:
         if name not in self.weights:
             return "there is none"
@@ -265,7 +268,7 @@ async def rule(place: Place, name: str, **more: Any) -> Any:
 async def test_a_ruling_is_folded_before_it_is_answered_with_the_new_line(place, daemon, asked, weight, after):
     with capture_logs() as logs:
         told = await rule(place, "ridge_5d", why="it earned it", **asked)
-    assert (told["weight"], told["contender"]["weight"]) == (weight, after)
+    assert (told["weight"], told["contender"]["weight"], told["heard"]) == (weight, after, False)
     [(name, ruled, who, why)] = daemon.ruled
     assert (name, ruled, why) == ("ridge_5d", weight, "it earned it") and who.startswith(f"uid {os.getuid()}")
     [line] = [line for line in logs if line["event"] == "operator.asked"]

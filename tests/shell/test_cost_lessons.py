@@ -6,9 +6,13 @@ from contextlib import closing
 import pytest
 
 from dea_daemon.domain.lessons import CostLesson
+from dea_daemon.domain.numbers import NS_PER_DAY
+from dea_daemon.domain.parameters import ExecutionParameters
+from dea_daemon.execution.estimates import Estimates
 from dea_daemon.execution.shortfall import Shortfall
 from dea_daemon.shell.cost_lessons import last_lessons
 from dea_daemon.shell.ledger import Batch, Ledger
+from dea_daemon.shell.ledger_schema import migrate
 from tests.shell.ledger_samples import NOW, UNIVERSE, S
 
 NAN = float("nan")
@@ -72,3 +76,38 @@ def test_a_ledger_of_an_earlier_release_teaches_nothing(ledger):
         for name in COLUMNS:
             db.execute(f"ALTER TABLE shortfalls DROP COLUMN {name}")
     assert read(ledger) == ()
+
+
+def traded(*groups):
+    """A ledger whose every (underlying, orders a day, days until now) cost 8 bp beyond what is configured."""
+    db = sqlite3.connect(":memory:")
+    migrate(db)
+    for underlying, a_day, days in groups:
+        db.execute(
+            "INSERT INTO instruments VALUES ('a', ?, 'perpetual', '', ?, '', '', '1', '1', '1', 0)", [underlying] * 2
+        )
+        every_ns = NS_PER_DAY // a_day
+        db.executemany(
+            "INSERT INTO shortfalls (client_order_id, account, instrument, underlying, side, placed, decided_ns, "
+            "sent_ns, ended_ns, lots, filled_lots, asked_usd, filled_usd, beyond_usd, day_vol_bp) "
+            "VALUES (?, 'a', ?, ?, 'buy', 'cross', 0, 0, ?, 1, 1, 8e3, 8e3, 6.4, 300.0)",
+            [(f"{underlying}{n}", underlying, underlying, NOW - n * every_ns) for n in range(a_day * days)],
+        )
+    return db
+
+
+def told_bp(db):
+    """By underlying, what the allocator is told after a restart."""
+    estimates = Estimates()
+    estimates.recall(last_lessons(db), NOW, ExecutionParameters())
+    return {key[1]: known.told_bp for key, known in estimates.by_key.items()}
+
+
+def test_who_trades_often_does_not_make_forget_who_trades_rarely():
+    assert told_bp(traded(("ETH", 10, 60), ("BTC", 200, 60)))["ETH"] == pytest.approx(
+        told_bp(traded(("ETH", 10, 60)))["ETH"]
+    )
+
+
+def test_after_busy_days_what_is_told_does_not_begin_again_at_nothing():
+    assert told_bp(traded(("BTC", 2_500, 12)))["BTC"] > 7.0  # the last 5,000 are of two days, worth a fifth of the cap

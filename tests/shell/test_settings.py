@@ -320,6 +320,16 @@ def test_armed_with_real_money_is_allowed_but_said(write, credentials):
     assert [w for w in warnings(alone) if "watchdog" in w] and not [w for w in warnings(armed) if "watchdog" in w]
 
 
+@pytest.mark.parametrize("learners", ["weights: {prior_5d: 0.2}", "combine: hedge", "trial: {promotion: automatic}"])
+def test_forecasters_whose_word_no_target_takes_are_allowed_but_said(write, learners):
+    told = SMALL + f"forecast:\n  learners: {{{learners}}}\nallocator:\n  targets:\n    BTC: "
+    unheard = load(write(told + "{kind: fixed, delta_usd: 0, band_usd: 10}\n"), ENVIRON)
+    heard = load(write(told + "{kind: return}\n"), ENVIRON)
+    assert [w for w in warnings(unheard) if "nothing they say" in w]
+    assert not [w for w in warnings(heard) if "nothing they say" in w]
+    assert any("without asking" in w for w in warnings(heard)) == ("automatic" in learners)
+
+
 def test_the_schema_knows_every_option_and_refuses_others():
     schema = Settings.model_json_schema()
     json.dumps(schema)

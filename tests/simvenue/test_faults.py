@@ -69,7 +69,7 @@ def test_a_page_fails_from_the_start_and_for_good_where_no_time_is_given_and_the
 @pytest.mark.parametrize(
     "spec", ["factors/", "factors/=hang", "factors/fng", "factors/fng=hang_after", "factors/fng=hang:soon",
              "factors/fng=hang:-1", "factors/fng=hang:1:0", "factors/fng=hang:1:2:3", "factors/fng=hang:nan",
-             "factors/fng=hang:1e400"]
+             "factors/fng=hang:1e400", "factors/FNG=hang", "factors/nosuch=html", "factors/own=html"]
 )  # fmt: skip
 def test_a_wrong_spec_of_a_page_says_what_was_meant(spec):
     with pytest.raises(ConfigError, match=r"expected factors/PAGE=ACTION\[:AFTER_S\[:FOR_S\]\]"):

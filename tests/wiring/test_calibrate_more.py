@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dea_daemon.domain.errors import ConfigError, DataError
+from dea_daemon.domain.errors import ConfigError, DataError, LedgerError
 from dea_daemon.domain.numbers import NS_PER_DAY
 from dea_daemon.research.candles import FundingRates
 from dea_daemon.shell import calibration_file
@@ -16,9 +16,11 @@ from dea_daemon.shell.ledger_schema import migrate
 from dea_daemon.shell.measured_fills import filled
 from dea_daemon.shell.settings import load
 from dea_daemon.wiring import calibrate_more
-from dea_daemon.wiring.calibrate import _parameters, earned
+from dea_daemon.wiring.calibrate import _parameters, earned, run_calibrate
 from dea_daemon.wiring.calibrate_more import cost_stage, with_learners
-from tests.wiring.test_calibrate import configured, written
+from dea_daemon.wiring.calibrate_trials import LOG
+from tests.wiring.test_calibrate import asked as made
+from tests.wiring.test_calibrate import configured, folder, written  # noqa: F401 a fixture
 
 COST = calibration_file.COST
 COLUMNS = (
@@ -78,6 +80,21 @@ def test_cheaper_few_or_equal_fills_change_nothing_and_are_told(tmp_path, beyond
     told, tuned = cost_stage(asked(ledger(tmp_path, beyond_bp, days)), settings)
     assert tuned is settings and ("skipped" in told or not told["adopted"])
     assert _parameters(settings, tuned) == {}
+
+
+def test_a_ledger_without_a_fill_is_told_and_loses_nothing_else(tmp_path):
+    _, settings = configured(tmp_path)
+    told, tuned = cost_stage(asked(ledger(tmp_path, 3.0, days=0)), settings)
+    assert tuned is settings and "no measured order was filled" in told["skipped"]
+
+
+def test_a_ledger_that_cannot_be_read_is_said_before_any_trial(folder, tmp_path):  # noqa: F811
+    _, settings = configured(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "other.sqlite")) as db:
+        db.execute("CREATE TABLE shortfalls (a)")
+    with pytest.raises(LedgerError):
+        run_calibrate(made(folder, tmp_path / "c.yaml", ledger=tmp_path / "other.sqlite"), settings)
+    assert (tmp_path / ("c.yaml" + LOG)).read_text() == ""
 
 
 def test_no_calibration_makes_trading_look_cheaper_than_configured(tmp_path):

@@ -220,6 +220,33 @@ def test_the_daemon_hedges_what_is_held_to_its_target_as_prices_move(settings, p
 
 
 @pytest.mark.timeout(120)
+def test_fees_and_what_the_venue_closed_count_at_the_prices_of_their_time(idle, tmp_path):
+    path = tmp_path / "short.yaml"
+    path.write_text(
+        "portfolio:\n  as_of: 2026-01-05T08:00:00Z\n  prices: {BTC: 90_000, ETH: 3_000}\n"
+        "  cash: {BTC: 4, USDC: 400_000}\n"
+        "  positions: [{contract: BTC-PERPETUAL, amount: -100_000, price: 90_000}]\n"
+    )
+    found = lived(idle, [1.0] * 10 + np.linspace(1.0, 1.3, 20).tolist(), adl=5, portfolio=path)
+    assert found.deleveraged == 1 and found.deleveraged_usd == pytest.approx(100_000.0, rel=1e-3)
+    assert found.fees_usd == pytest.approx(100_000.0 * 5e-4, rel=1e-3)  # not a third more, as a coin is worth later
+
+
+@pytest.mark.timeout(120)
+def test_what_the_venue_takes_before_the_path_begins_is_told(idle, tmp_path):
+    path = tmp_path / "bare.yaml"
+    path.write_text(
+        "portfolio:\n  as_of: 2026-01-05T08:00:00Z\n  prices: {BTC: 90_000, ETH: 3_000}\n"
+        "  cash: {ETH: 10, USDC: 400_000}\n"
+        "  positions: [{contract: BTC-27MAR26-90000-P, amount: -1, iv: 0.5}]\n"
+    )
+    found = lived(idle, [1.0] * 5, portfolio=path)
+    assert found.liquidated_before > 0 and found.liquidations == 0
+    _, _, notes = asked_book(path, idle, None)
+    assert any("not told of those coins" in note and "ETH" in note for note in notes)
+
+
+@pytest.mark.timeout(120)
 def test_the_same_seed_is_the_same_episode_and_another_is_another(settings):
     def equity(seed: int) -> np.ndarray:
         hourly = settings()
