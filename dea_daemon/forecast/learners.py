@@ -37,7 +37,8 @@ class Horizon:
     asked [rows, U, K], said [rows, M, U], vol [rows, U] 1/√day, NaN where nothing was. beta [U, K] are ridge's weights,
     spread [U, K, K] the inverse of its normal equations; weights [M] the combination's. `forest` are the trees in use,
     None until there are some; `asked_utc_ns` and `due_ns` are of the question for the next ones, 0: none is open.
-    `trading` [M] are the weights that traded when `trial_slot` was said, which the trial will judge.
+    `trading` [M] are the weights that traded, and `champion` their name, when `trial_slot` was said, which the trial
+    will judge.
     """
 
     def __init__(self, days: float, steps: int, underlyings: int, roster: tuple[str, ...]) -> None:
@@ -51,7 +52,7 @@ class Horizon:
         self.book = trees.LessonBook(u, k) if TREES in roster else None
         self.forest: trees.Forest | None = None
         self.asked_utc_ns, self.due_ns = 0, 0
-        self.trading, self.trial_slot = np.zeros(m), -1
+        self.trading, self.champion, self.trial_slot = np.zeros(m), "", -1
         self.stood: FloatArray = np.zeros((m, u))  # what each would have held since its last trial, Kelly's
 
     def widen(self, more: int) -> None:
@@ -149,6 +150,7 @@ def observe(
         horizon.forget(~np.isfinite(said[LEARNERS.index("ridge")]))
         if utc_ns and past.slot % horizon.steps == 0:
             horizon.trading, horizon.trial_slot = weights(memory, params)[memory.horizons.index(horizon)], past.slot
+            horizon.champion = _champion(memory, horizon, params)
 
 
 def _slow(memory: LearnerMemory, view: View | None) -> FloatArray:
@@ -265,9 +267,10 @@ def fitted(memory: LearnerMemory, event: ModelFitted, params: LearnerParameters)
 
 
 def _try(memory: LearnerMemory, horizon: Horizon, utc_ns: int, params: LearnerParameters) -> None:
-    """What was said a horizon ago, by weights as they were then, has an outcome that overlaps with no other trial's."""
-    past, names = memory.past, memory.roster
-    if past.slot % horizon.steps or horizon.trial_slot != past.slot - horizon.steps:
+    """What was said a horizon ago has an outcome that overlaps with no other trial's; of weights that trade no more it
+    says nothing."""
+    past, names, champion = memory.past, memory.roster, _champion(memory, horizon, params)
+    if past.slot % horizon.steps or horizon.trial_slot != past.slot - horizon.steps or horizon.champion != champion:
         return
     row = horizon.trial_slot % (horizon.steps + 1)
     scale = horizon.vol[row] * np.sqrt(horizon.days)
@@ -289,10 +292,7 @@ def _try(memory: LearnerMemory, horizon: Horizon, utc_ns: int, params: LearnerPa
             trial.loss(np.zeros_like(came), came),
             float(gains[m]),
         )
-    trial.hear(
-        memory.trial, horizon.name, _champion(memory, horizon, params), rounds, offered, level(memory, params), utc_ns,
-        params.trial,
-    )  # fmt: skip
+    trial.hear(memory.trial, horizon.name, champion, rounds, offered, level(memory, params), utc_ns, params.trial)
 
 
 def _gains(horizon: Horizon, said: FloatArray, came: FloatArray, scale: FloatArray, cost: float) -> FloatArray:

@@ -144,6 +144,16 @@ def test_another_champion_begins_all_trials_anew(predictable):
     assert before > 500 and memory.trial.track("1d", "ridge_1d").rounds == 1  # at first it says nothing
 
 
+def test_an_outcome_of_what_no_longer_trades_judges_nobody():
+    """Promoted between a word and its outcome: the trial that begins is of the new weights alone."""
+    memory = lived(walk(30, 2, 6))
+    trial.rule(memory.trial, Standing("prior_1d", 0.2, "uid 7", "", 1))
+    lived(walk(1, 2, 7), DAILY, memory, FIRST + 30)
+    assert memory.trial.courts["1d"].champion == "" and memory.trial.track("1d", "prior_1d").rounds == 29
+    lived(walk(1, 2, 8), DAILY, memory, FIRST + 31)
+    assert memory.trial.courts["1d"].champion == "prior:0.2" and memory.trial.track("1d", "prior_1d").rounds == 1
+
+
 def test_what_was_ruled_and_heard_outlives_the_run(predictable):
     trial.rule(predictable.trial, Standing("prior_5d", 0.1, "uid 1000", "I know better", 5))
     read = msgspec.msgpack.decode(msgspec.msgpack.encode(predictable.trial.kept), type=Kept)
