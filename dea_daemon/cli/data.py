@@ -379,11 +379,17 @@ def import_factor(
         path=file, time_column=time_column, value_column=value_column, lag_h=lag_h, backfill_lag_h=margin_h
     )
     now_ns = Clock().utc_ns()
-    rows = [row for row in read(source, file.read_bytes(), now_ns).rows if row.event_ns <= now_ns]
+    found = read(source, file.read_bytes(), now_ns).rows
+    rows = [row for row in found if row.event_ns <= now_ns]
     state_dir.mkdir(parents=True, exist_ok=True)
     with _store(state_dir, new=True) as store:
+        others = [held.name for held in store.held()]
         added = store.backfill(name, rows, now_ns, policy_of(source))
     if json_lines:
-        emit({"factor": name, "added": len(added), "left_out": len(rows) - len(added)})
+        emit({"factor": name, "added": len(added), "left_out": len(found) - len(added), "new": name not in others})
     else:
         say(f"{name}: {len(added):,} values added, {len(rows) - len(added):,} are not older than what is kept")
+        if len(found) > len(rows):
+            say(f"{len(found) - len(rows):,} are of a time still to come, and left out")
+        if others and name not in others:
+            say(f"{name} is new; there were {', '.join(others)}")

@@ -90,7 +90,7 @@ def test_the_store_is_shown_checked_and_given_a_past(tmp_path):
     missing = called("show", "--state-dir", tmp_path)
     assert missing.exit_code == 66
     added = called("import", "mine", file, "--state-dir", tmp_path, "--lag-h", 12, "--json")
-    assert json.loads(added.stdout) == {"factor": "mine", "added": 20, "left_out": 0}
+    assert json.loads(added.stdout) == {"factor": "mine", "added": 20, "left_out": 0, "new": True}
     again = called("import", "mine", file, "--state-dir", tmp_path)
     assert "0 values added, 20 are not older" in again.stdout
     shown = json.loads(called("show", "--state-dir", tmp_path, "--json").stdout)
@@ -99,6 +99,9 @@ def test_the_store_is_shown_checked_and_given_a_past(tmp_path):
     assert "mine" in called("show", "--state-dir", tmp_path).stdout
     checked = called("check", "--state-dir", tmp_path)
     assert checked.exit_code == 0 and checked.stdout == "mine: clean\n"
+    file.write_text("day,level\n2023-01-01,1\n2999-01-01,2\n")
+    mistyped = called("import", "mien", file, "--state-dir", tmp_path).stdout
+    assert "1 are of a time still to come" in mistyped and "mien is new; there were mine" in mistyped
 
 
 def test_records_that_would_look_ahead_are_found(tmp_path):
