@@ -31,8 +31,9 @@ class Change:
         return f"{self.option}: {_word(self.before)} to {_word(self.after)}{' (looser)' if self.loosens else ''}"
 
 
-# Compiling takes a minute, in which nothing could be cancelled; sources are polled by what the start read.
-_AT_START = ("allocator.fast", "factors")
+# Compiling takes a minute, in which nothing could be cancelled; sources are polled by what the start read; on another
+# grid or with others forecasters would forget all they learned, which a start does with prices recalled.
+_AT_START = ("allocator.fast", "factors", "forecast.learners.every_s", "forecast.learners.trees.enabled")
 
 
 def changes(before: Settings, after: Settings) -> list[Change]:

@@ -77,3 +77,9 @@ def test_what_takes_a_restart_is_refused_with_all_of_it_named(settings):
     other = settings.model_copy(update={"http": settings.http.model_copy(update={"enabled": True, "port": 1})})
     with pytest.raises(ConfigError, match=r"http\.enabled(.|\n)*http\.port"):
         changes(settings, other)
+
+
+def test_what_forecasters_learned_is_not_lost_by_a_reload(settings):
+    finer = settings.forecast.learners.model_copy(update={"every_s": 1_800.0})
+    with pytest.raises(ConfigError, match=r"learners\.every_s"):
+        changes(settings, changed(settings, "forecast", learners=finer))

@@ -99,7 +99,7 @@ def test_the_store_is_shown_checked_and_given_a_past(tmp_path):
     assert "mine" in called("show", "--state-dir", tmp_path).stdout
     checked = called("check", "--state-dir", tmp_path)
     assert checked.exit_code == 0 and checked.stdout == "mine: clean\n"
-    file.write_text("day,level\n2023-01-01,1\n2999-01-01,2\n")
+    file.write_text("day,level\n2023-01-01,1\n2100-01-01,2\n")
     mistyped = called("import", "mien", file, "--state-dir", tmp_path).stdout
     assert "1 are of a time still to come" in mistyped and "mien is new; there were mine" in mistyped
 
