@@ -111,7 +111,7 @@ class TrialParameters(Section):
     promotion: Literal["propose", "automatic"] = Field(
         "propose", description="propose: a forecaster that won its trial waits for the operator's `promote`"
     )
-    level: Annotated[float, Field(gt=0, le=0.5)] = Field(
+    significance: Annotated[float, Field(gt=0, le=0.5)] = Field(
         0.05, description="the chance that any of them is proposed though none is better"
     )
     promoted_weight: Fraction = Field(0.2, description="what a promoted forecaster is given, together at most 1")

@@ -314,7 +314,7 @@ def _champion(memory: LearnerMemory, horizon: Horizon, params: LearnerParameters
 
 def level(memory: LearnerMemory, params: LearnerParameters) -> float:
     """Of one contender's trial: the level of all, divided among them."""
-    return params.trial.level / (len(memory.horizons) * (len(memory.roster) - 1) + trial.RIVALS)
+    return params.trial.significance / (len(memory.horizons) * (len(memory.roster) - 1) + trial.RIVALS)
 
 
 def offers(memory: LearnerMemory, params: LearnerParameters) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Champion and challengers: who is proposed for trading, and who loses what trust it had.
 
 Each contender is on trial against what trades, on outcomes that do not overlap. A challenger is what would trade if it
-were given `promoted_weight`; it is proposed once its e-process says that this would lose less (at `level`, divided by
+were given `promoted_weight`; it is proposed once its e-process says that this would lose less (at `significance` over
 the number of contenders), what it earned after costs is a gain, and its loss has not drifted. What has weight loses it
 at once when its loss drifts (Page–Hinkley) or when the e-process says that what trades would lose less without it.
 A ruling holds, over restarts too, until the operator rules otherwise.
@@ -142,7 +142,7 @@ def _weigh(
     better = p <= alpha and track.net_gain >= 0.0 and offered > 0.0
     if was and not better:
         del memory.proposed[track.name]
-        memory.note("forecaster.withdrawn", track.name, rounds=track.rounds)
+        memory.note("forecaster.retracted", track.name, rounds=track.rounds)
     if not better:
         return
     if not was:

@@ -23,7 +23,7 @@ NOTES = (
     "account.adopted", "account.drift_confirmed", "account.outside_found", "account.reconciled",
     "account.report_failed", "allocation.held", "factor.refused", "factor.restated", "feed.closed", "feed.gap_found",
     "feed.message_refused", "forecaster.demoted", "forecaster.promoted", "forecaster.proposed", "forecaster.refused",
-    "forecaster.withdrawn", "instrument.regridded", "instruments.joined", "instruments.unlisted", "ledger.failed",
+    "forecaster.retracted", "instrument.regridded", "instruments.joined", "instruments.unlisted", "ledger.failed",
     "ledger.restored", "mode.changed", "model.refused", "model.swapped", "operator.spoke", "order.adopted",
     "order.circuit_opened",
     "order.filled", "order.forgotten", "order.outcome_unknown", "order.proved_absent", "order.rejected",

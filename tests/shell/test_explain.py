@@ -111,9 +111,9 @@ def test_where_no_forecaster_has_weight_one_line_says_so(ledger):
     assert "forecasters" not in told(ledger)
 
 
-def test_a_decision_that_heard_nothing_new_tells_the_last_words_before_it_and_only_those_of_the_last_hours(ledger):
+def test_a_decision_that_heard_nothing_new_tells_the_last_words_before_it_and_only_those_of_the_last_day(ledger):
     early = record(3, forecasters=(SILENT,))
-    hours_later = early.ts_recv_ns + 3 * 3_600 * 10**9
+    hours_later = early.ts_recv_ns + 26 * 3_600 * 10**9
     anew = record(21, forecasters=(SAID,), ts_recv_ns=hours_later)
     kept(ledger, record(2), early, record(4), record(7), record(20, ts_recv_ns=hours_later), anew)
     told = {seq: render(from_ledger(ledger.path, seq) or {}) for seq in (2, 3, 7, 20, 21)}

@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import types
 import typing
 import zlib
 from decimal import Decimal
@@ -61,10 +62,13 @@ def any_of(kind: typing.Any) -> st.SearchStrategy[typing.Any]:
         return st.lists(any_of(args[0]), max_size=3).map(tuple)
     if origin is tuple:
         return st.tuples(*map(any_of, args))
+    if origin is types.UnionType:
+        return st.one_of([st.none() if arg is type(None) else any_of(arg) for arg in args])
     if issubclass(kind, Enum):
         return st.sampled_from(list(kind))
     hints = typing.get_type_hints(kind)
-    return st.builds(kind, **{name: any_of(hints[name]) for name in kind.__struct_fields__})
+    fields = kind._fields if issubclass(kind, tuple) else kind.__struct_fields__
+    return st.builds(kind, **{name: any_of(hints[name]) for name in fields})
 
 
 EVENT_TYPES = sorted(typing.get_args(AnyEvent), key=lambda kind: kind.__name__)

@@ -45,9 +45,9 @@ def _targets(**change: Any) -> Change:
     return {"allocator": {"targets": dict.fromkeys(("BTC", "ETH"), change)}}
 
 
-def _returns(**learners: Any) -> Change:
-    """What is expected trades, by a quarter of Kelly's within the same volatility."""
-    return _targets(kind="return", weight=None) | {"forecast": {"learners": learners}}
+def _returns(carry_h: float = 1.0, **learners: Any) -> Change:
+    """What is expected trades, carry included, by a quarter of Kelly's within the same volatility."""
+    return _targets(kind="return", weight=None) | {"forecast": {"learners": learners, "carry_half_life_h": carry_h}}
 
 
 # None takes a line out.
@@ -60,6 +60,7 @@ VARIANTS: dict[str, Change] = {
     "EWMA 1 day, no HAR": {"forecast": {"model": "ewma"}},
     "HARQ, no HAR": {"forecast": {"model": "harq"}},
     "returns: prior": _returns(weights={"prior_5d": 1.0}),
+    "returns: prior, carry of a day": _returns(24.0, weights={"prior_5d": 1.0}),
     "returns: prior and momentum": _returns(weights={"prior_5d": 0.5, "momentum_5d": 0.5}),
     "returns: prior and carry": _returns(weights={"prior_5d": 0.5, "carry_5d": 0.5}),
     "returns: prior and ridge": _returns(weights={"prior_5d": 0.5, "ridge_5d": 0.5}),

@@ -115,7 +115,7 @@ def test_no_calibration_makes_trading_look_cheaper_than_configured(tmp_path):
         {"every_s": 300.0},
         {"trees": {"enabled": True}},
         {"trial": {"promotion": "automatic"}},
-        {"trial": {"level": 0.5}},
+        {"trial": {"significance": 0.5}},
         {"trial": {"promoted_weight": 1.0}},
         {"trial": {"drift": False}},
     ],
