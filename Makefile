@@ -40,10 +40,9 @@ contracts: venv
 	$(BIN)/lint-imports --cache-dir build/imports
 
 # Tests of whole processes wait more than they compute, so three run beside each other; what ran beside is shown after.
-BESIDE_1 := tests/wiring/test_[a-f]*.py tests/simulation tests/simvenue tests/state
+BESIDE_1 := tests/wiring/test_[a-f]*.py tests/simulation
 BESIDE_2 := tests/wiring/test_[!a-f]*.py tests/test_*.py
-OTHERS   := --ignore=tests/wiring --ignore=tests/simulation --ignore=tests/simvenue --ignore=tests/state \
-            --ignore-glob=tests/test_*.py
+OTHERS   := --ignore=tests/wiring --ignore=tests/simulation --ignore-glob=tests/test_*.py
 
 unit: venv
 ifeq ($(ARGS),)
