@@ -39,19 +39,13 @@ types: venv
 contracts: venv
 	$(BIN)/lint-imports --cache-dir build/imports
 
-# Tests of whole processes wait more than they compute, so three run beside each other; what ran beside is shown after.
-BESIDE_1 := tests/wiring/test_[a-f]*.py tests/simulation
-BESIDE_2 := tests/wiring/test_[!a-f]*.py tests/test_*.py
-OTHERS   := --ignore=tests/wiring --ignore=tests/simulation --ignore-glob=tests/test_*.py
-
+# Tests of whole processes wait more than they compute: they run beside the others, and are shown after them.
 unit: venv
 ifeq ($(ARGS),)
 	@mkdir -p build
-	$(BIN)/python -m pytest $(BESIDE_1) -o cache_dir=build/pytest-1 > build/beside-1.log 2>&1 & one=$$!; \
-	$(BIN)/python -m pytest $(BESIDE_2) -o cache_dir=build/pytest-2 > build/beside-2.log 2>&1 & two=$$!; \
-	$(BIN)/python -m pytest $(OTHERS); others=$$?; \
-	wait $$one; first=$$?; cat build/beside-1.log; wait $$two; second=$$?; cat build/beside-2.log; \
-	exit $$((others || first || second))
+	$(BIN)/python -m pytest tests/wiring -o cache_dir=build/pytest-wiring > build/wiring.log 2>&1 & wiring=$$!; \
+	$(BIN)/python -m pytest --ignore=tests/wiring; others=$$?; \
+	wait $$wiring; wired=$$?; cat build/wiring.log; exit $$((others || wired))
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
